@@ -1,0 +1,76 @@
+"""Print what one import of ours adds to the parsing of a DAG file, beside other providers.
+
+Airflow parses each DAG file every few seconds, each time in a process where Airflow is imported and providers are not. So each
+import is timed in a fresh interpreter that has Airflow's authoring interface already, as every DAG file has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROUNDS = 7
+OURS = "airflow_provider_apptoto.operators.apptoto"
+MODULES = (
+    OURS,
+    "airflow.providers.smtp.operators.smtp",
+    "airflow.providers.telegram.operators.telegram",
+    "airflow.providers.slack.operators.slack",
+    "airflow.providers.http.operators.http",
+    "airflow.providers.pagerduty.notifications.pagerduty",
+)
+HEAVY = ("requests", "phonenumbers", "sqlalchemy", "email_validator", "urllib3")
+
+PROBE = f"""
+import importlib, json, sys, time
+import airflow.sdk
+airflow.sdk.BaseOperator, airflow.sdk.BaseHook  # they are loaded when touched
+before = set(sys.modules)
+start = time.perf_counter()
+importlib.import_module(sys.argv[1])
+milliseconds = (time.perf_counter() - start) * 1000
+new = sys.modules.keys() - before
+print(json.dumps([milliseconds, len(new), [name for name in {HEAVY!r} if name in new]]))
+"""
+
+
+def measure(module: str, home: str) -> tuple[float, int, list[str]]:
+    """Return what importing the module took in milliseconds, and the modules it loaded: how many, and the heavy ones."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE, module],
+        env=os.environ | {"AIRFLOW_HOME": home},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    milliseconds, new, heavy = json.loads(run.stdout.splitlines()[-1])
+    return milliseconds, new, heavy
+
+
+def main() -> None:
+    """Measure in rounds, so that whatever else the machine does falls on all alike, and print the medians."""
+    times: dict[str, list[float]] = {module: [] for module in MODULES}
+    loaded: dict[str, tuple[int, list[str]]] = {}
+    with tempfile.TemporaryDirectory() as home:
+        for module in MODULES:  # once before it counts: it writes the bytecode and fills the disk cache
+            _, new, heavy = measure(module, home)
+            loaded[module] = new, heavy
+        for _ in range(ROUNDS):
+            for module in MODULES:
+                times[module].append(measure(module, home)[0])
+
+    medians = {module: statistics.median(taken) for module, taken in times.items()}
+    print(f"Import after airflow.sdk, median of {ROUNDS} fresh interpreters\n")
+    print(f"{'module':<53}{'ms':>8}{'min':>8}{'to ours':>9}{'modules':>9}  heavy ones")
+    for module, median in sorted(medians.items(), key=lambda item: item[1]):
+        new, heavy = loaded[module]
+        ratio = median / medians[OURS]
+        print(f"{module:<53}{median:>8.1f}{min(times[module]):>8.1f}{ratio:>8.1f}x{new:>9}  {', '.join(heavy) or '-'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer, git and make; the rest is set up by whatever target wants it, and only when it changed.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+# The Python that environments are made with: make test PYTHON=python3.12
+PYTHON ?= python3
+# What `make matrix` runs on: make matrix AIRFLOW=2.11
+AIRFLOW ?= 2.11 3.0 3.1 3.2
+
+export PYTHON
+# A developer's own Airflow (its database, its connections) is no part of these runs, nor are packages from elsewhere.
+unexport PYTHONPATH PYTHONHOME $(filter AIRFLOW_%,$(.VARIABLES))
+
+.PHONY: help setup demo test lint types docs matrix bench format pins clean
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## make .venv: the newest Airflow, this provider, all tools
+	@.ci/venv .venv .ci/pins/airflow-3.3.txt "$(PYTHON)"
+
+demo: setup ## run an example DAG against the local sandbox, and show what each person got
+	@.ci/demo
+
+test: setup ## run all tests on the newest Airflow; branch coverage has to be 95 % or more
+	.venv/bin/python -m pytest --cov --cov-fail-under=95
+
+lint: setup ## check style
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+types: setup ## check types
+	.venv/bin/mypy
+
+docs: setup ## build the documentation into docs/_build/html; a warning is an error
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+
+matrix: $(AIRFLOW:%=matrix-%) ## run the contract tests on the older Airflows (or one: AIRFLOW=2.11)
+
+matrix-%:
+	@.ci/matrix $*
+
+bench: ## print what our import adds to the parsing of a DAG file, beside other providers
+	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
+	@.ci/venv-bench/bin/python .ci/bench_parse.py
+
+format: setup ## fix style
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+pins: ## resolve .ci/pins/*.txt anew
+	@.ci/pin
+
+clean: ## remove all that was made here
+	rm -rf .venv .ci/venv-* .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build
+	find . -name __pycache__ -prune -exec rm -rf {} +
