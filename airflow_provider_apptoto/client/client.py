@@ -1,0 +1,275 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto.client.errors import (
+    ApptotoAuthError,
+    ApptotoConfigurationError,
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+)
+from airflow_provider_apptoto.client.outcomes import Answer, Outcome, judge_read, judge_send
+from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, Pacer, account_pacer
+from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pendulum
+
+    from airflow_provider_apptoto.client.messages import Message
+
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REFUSED_CREDENTIALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+
+DEFAULT_BASE_URL = "https://api.apptoto.com"
+DEFAULT_TIMEOUT = 120.0
+DEFAULT_CONNECT_TIMEOUT = 5.0
+
+MOST_ATTEMPTS = 3
+RETRY_WINDOW = 60.0
+"""Seconds within which a message that was certainly not sent is tried again by the client itself."""
+BACKOFF = 2.0
+"""Seconds before the second attempt; three times as long before the third."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """A message that was sent, or that ``redirect`` or ``dry_run`` held back.
+
+    :param outcome: ``sent`` (Apptoto accepted it: not yet that it was delivered), ``redirected`` (accepted for the
+        stand-in), or ``dry_run`` (nothing left).
+    :param type: ``sms``, ``call`` or ``email``.
+    :param target: who it was meant for, masked; ids in clear.
+    :param http_status: status of Apptoto's answer; ``None`` in ``dry_run``.
+    :param sent_at: when the answer came (UTC); ``None`` in ``dry_run``.
+    :param response: what of the answer may be kept: ``success`` and id-like values.
+    """
+
+    outcome: str
+    type: str
+    target: str
+    http_status: int | None = None
+    sent_at: pendulum.DateTime | None = None
+    response: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ApptotoClient:
+    """Apptoto over HTTP; imports nothing of Airflow, for use in any Python program and from any number of threads.
+
+    :param login: e-mail address of the Apptoto account.
+    :param api_key: an API key of the account (Settings, Integrations, Developer Tools, API Keys).
+    :param base_url: ``/v1`` is added where it has no path.
+    :param timeout: seconds without a byte of the answer, more than 0. A short one manufactures unknown outcomes.
+    :param connect_timeout: seconds, more than 0.
+    :param pacer: gives the departure times; by default the one that all clients of the account share in this process,
+        at 90 requests a minute.
+    :param routing: whether messages go to their recipients, to a stand-in, or nowhere.
+    :param ca_bundle: path of a PEM file to verify the server with; by default the environment's, else certifi's.
+    :param user_agent: the ``User-Agent``.
+    :raises ApptotoConfigurationError: a setting is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        login: str,
+        api_key: str,
+        base_url: str = DEFAULT_BASE_URL,
+        timeout: float = DEFAULT_TIMEOUT,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        pacer: Pacer | None = None,
+        routing: Routing | None = None,
+        ca_bundle: str | None = None,
+        user_agent: str = f"airflow-provider-apptoto/{__version__}",
+    ) -> None:
+        from airflow_provider_apptoto.client.transport import Transport, check_base_url
+
+        for name, value in {"login": login, "api_key": api_key}.items():
+            if not value:
+                raise ApptotoConfigurationError(name, "is missing")
+        for name, seconds in {"timeout": timeout, "connect_timeout": connect_timeout}.items():
+            if not seconds > 0:
+                raise ApptotoConfigurationError(name, f"has to be more than 0 seconds, but is {seconds!r}")
+        base_url = check_base_url(base_url)
+        self._pacer = pacer or account_pacer(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
+        self._routing = routing or Routing()
+        self._api_key = api_key
+        self._transport = Transport(
+            base_url=base_url,
+            login=login,
+            api_key=api_key,
+            connect_timeout=connect_timeout,
+            read_timeout=timeout,
+            ca_bundle=ca_bundle,
+            user_agent=user_agent,
+        )
+
+    def send(self, message: Message, before_write: Callable[[], None] | None = None) -> SendResult:
+        """Send one message (``POST /v1/send_message``).
+
+        Where it was certainly not sent, it is tried again: three attempts at the most, within 60 seconds, each after
+        the time that the server asks for.
+
+        :param message: what to send, and to whom.
+        :param before_write: called in every attempt, after connecting and before the first byte; if it raises, nothing
+            was sent.
+        :raises ApptotoNotSentError: certainly not sent; another try is safe.
+        :raises ApptotoRejectedError: refused; :class:`ApptotoAuthError` where login or key are.
+        :raises ApptotoUnknownOutcomeError: nobody can tell; another try might send it twice.
+        """
+        routed = self._routing.route(message)
+        if routed is None:
+            log.info("%s to %s: dry_run, nothing was sent", message.type, message.target)
+            return SendResult(outcome=DeliveryMode.DRY_RUN, type=message.type, target=message.target)
+        started = time.monotonic()
+        outcome, answer = self._attempts(
+            lambda: self._transport.exchange(
+                "POST", "/send_message", json_body=routed.payload(), before_write=before_write
+            ),
+            judge_send,
+        )
+        shown = outcome.value
+        if outcome is Outcome.SENT and self._routing.mode is DeliveryMode.REDIRECT:
+            shown = "redirected"
+        log.log(
+            logging.INFO if outcome is Outcome.SENT else logging.WARNING,
+            "%s to %s: %s, %s, %d ms",
+            message.type,
+            message.target,
+            shown,
+            _status(answer),
+            (time.monotonic() - started) * 1000,
+        )
+        if outcome is not Outcome.SENT:
+            raise _send_error(outcome, answer, (self._api_key, *message.private, *routed.private))
+        import pendulum
+
+        return SendResult(
+            outcome=shown,
+            type=message.type,
+            target=message.target,
+            http_status=answer.status,
+            sent_at=pendulum.now("UTC"),
+            response=_id_like(answer.json()),
+        )
+
+    def list_events(self, *, page: int = 1, page_size: int = 30) -> list[dict[str, Any]]:
+        """Return one page of the account's events (``GET /v1/events``, apidocs.apptoto.com/reference/v1events).
+
+        :param page: number of the page, from 1.
+        :param page_size: events a page, at least 1.
+        :raises ApptotoAuthError: login or key were refused.
+        :raises ApptotoNotSentError: no answer, or one that says "later", three times.
+        :raises ApptotoError: the answer is not one of Apptoto's.
+        """
+        outcome, answer = self._attempts(
+            lambda: self._transport.exchange("GET", "/events", params={"page": page, "page_size": page_size}),
+            judge_read,
+        )
+        reason = answer.failure or answer.said((self._api_key,))
+        if outcome is Outcome.NOT_SENT:
+            msg = f"Apptoto could not be read: {_with_status(answer, reason)}"
+            raise ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
+        if answer.status in _REFUSED_CREDENTIALS:
+            raise _auth_error(answer, reason)
+        events = answer.json().get("events") if outcome is Outcome.SENT else None
+        if not isinstance(events, list):
+            msg = f"what answered is not Apptoto's API: {_with_status(answer, reason)}"
+            raise ApptotoError(msg, status=answer.status, reason=reason)
+        return events
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def _attempts(self, exchange: Callable[[], Answer], judge: Callable[[Answer], Outcome]) -> tuple[Outcome, Answer]:
+        deadline = time.monotonic() + RETRY_WINDOW
+        attempt = 0
+        while True:
+            attempt += 1
+            pause = self._pacer.reserve()
+            if pause > RETRY_WINDOW:
+                # a worker is not held for an hour because an earlier request was told to come back then
+                msg = f"Apptoto asked to be left alone for another {pause:.0f} s"
+                raise ApptotoNotSentError(msg, status=429, retry_after=pause)
+            time.sleep(pause)
+            answer = exchange()
+            outcome = judge(answer)
+            if outcome is not Outcome.NOT_SENT:
+                return outcome, answer
+            wait = answer.retry_after
+            if wait is None:
+                wait = BACKOFF * 3 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311  jitter, no secret
+            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                self._pacer.push_back(wait)
+            if attempt == MOST_ATTEMPTS or time.monotonic() + wait > deadline:
+                return outcome, answer
+            time.sleep(wait)
+
+
+def _status(answer: Answer) -> str:
+    return "no complete answer" if answer.status is None else f"HTTP {answer.status}"
+
+
+def _with_status(answer: Answer, reason: str) -> str:
+    where = f" to {answer.location}" if answer.location else ""
+    return f"{_status(answer)}{where}" + (f" ({reason})" if reason else "")
+
+
+def _auth_error(answer: Answer, reason: str) -> ApptotoAuthError:
+    msg = f"Apptoto refused login or API key: {_with_status(answer, reason)}; check both, and that the key is enabled"
+    return ApptotoAuthError(msg, status=answer.status, reason=reason)
+
+
+def _send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
+    reason = answer.failure or answer.said(private)
+    what = _with_status(answer, reason)
+    if outcome is Outcome.NOT_SENT:
+        msg = f"the message was not sent: {what}"
+        return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
+    if outcome is Outcome.UNKNOWN:
+        msg = (
+            f"it is not known whether the message was sent: {what}. "
+            "It may have reached its recipient: look in Apptoto before you send it again"
+        )
+        return ApptotoUnknownOutcomeError(msg, status=answer.status, reason=reason)
+    if answer.status in _REFUSED_CREDENTIALS:
+        return _auth_error(answer, reason)
+    return ApptotoRejectedError(f"Apptoto refused the message: {what}", status=answer.status, reason=reason)
+
+
+def _id_like(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what can hold nothing personal: ``success``, and ids (no others are documented)."""
+    return {
+        key: value
+        for key, value in body.items()
+        if key == "success" or ((key == "id" or key.endswith("_id")) and _is_id(value))
+    }
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return _ID.fullmatch(value) is not None
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,156 @@
+"""What Apptoto accepts: one message, checked before a byte leaves."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import InitVar, dataclass
+from typing import Any, Literal, get_args
+
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
+from airflow_provider_apptoto.privacy import mask_recipient
+
+MessageType = Literal["sms", "call", "email"]
+MESSAGE_TYPES: tuple[str, ...] = get_args(MessageType)
+TARGETS = ("to", "event_id", "participant_id")
+_MOST_ID_DIGITS = 18
+"""What a 64-bit integer holds in any case."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Message:
+    """One message for ``POST /v1/send_message``, with the endpoint's own names for its fields.
+
+    Source: apidocs.apptoto.com/reference/v1send_message.
+
+    A ``Message`` that exists is valid: texts are not blank and can be encoded, the recipient is normalised, ids
+    have the types of the endpoint's table. Its ``repr`` shows neither recipient nor text.
+
+    :param type: ``sms``, ``call`` or ``email``.
+    :param to: phone number (``sms``, ``call``) or e-mail address (``email``).
+    :param event_id: every participant of this event gets a copy; an integer, or its digits.
+    :param participant_id: this participant of an event; an integer, or its digits.
+    :param message: the text; required unless ``template_id`` is given.
+    :param subject: for ``email`` only; one line.
+    :param template_id: a template stored in Apptoto; an integer, or its digits.
+    :param default_region: region (e.g. ``US``) that a number without ``+`` is completed by; else it goes as written.
+    :raises ApptotoValidationError: exactly one of ``to``, ``event_id`` and ``participant_id`` is needed, and at least
+        one of ``message`` and ``template_id``; or a field is not what it has to be.
+    """
+
+    type: str
+    to: str | None = None
+    event_id: int | str | None = None
+    participant_id: int | str | None = None
+    message: str | None = None
+    subject: str | None = None
+    template_id: int | str | None = None
+    default_region: InitVar[str | None] = None
+
+    def __post_init__(self, default_region: str | None) -> None:
+        """Check every field, and put the normal form in its place."""
+        if self.type not in MESSAGE_TYPES:
+            # a text or a number may have got here by mistake, and is not to be shown
+            shown = repr(self.type) if str(self.type).isalpha() and len(self.type) <= len("whatsapp") else "this"
+            raise ApptotoValidationError("type", f"{shown} is not one of {', '.join(MESSAGE_TYPES)}")
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            msg = f"exactly one of {', '.join(TARGETS)} is needed, but {' and '.join(given) or 'none'} was given"
+            raise ApptotoValidationError("to", msg)
+        if self.message is None and self.template_id is None:
+            raise ApptotoValidationError("message", "a text is needed, or a template_id")
+        if self.subject is not None and self.type != "email":
+            raise ApptotoValidationError(
+                "subject", f"only an email has a subject, a message of type {self.type} has none"
+            )
+        checked = {
+            "to": _recipient(self.type, self.to, default_region),
+            "event_id": _integer("event_id", self.event_id),
+            "participant_id": _integer("participant_id", self.participant_id),
+            "message": _text("message", self.message),
+            "subject": _line("subject", self.subject),
+            "template_id": _integer("template_id", self.template_id),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def target(self) -> str:
+        """Who gets it, fit to be shown: a masked recipient, or ``event 123``, ``participant 456``."""
+        if self.to is not None:
+            return mask_recipient(self.to)
+        return f"event {self.event_id}" if self.event_id is not None else f"participant {self.participant_id}"
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What must not be shown: recipient, text, subject."""
+        return tuple(text for text in (self.to, self.message, self.subject) if text is not None)
+
+    def payload(self) -> dict[str, Any]:
+        """Return the request's JSON object, its types as in the endpoint's table: only ``template_id`` is a string."""
+        template_id = None if self.template_id is None else str(self.template_id)
+        fields = {
+            "type": self.type,
+            "to": self.to,
+            "event_id": self.event_id,
+            "participant_id": self.participant_id,
+            "message": self.message,
+            "subject": self.subject,
+            "template_id": template_id,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def __repr__(self) -> str:
+        """Show type and masked target, nothing else."""
+        return f"<Message {self.type} to {self.target}>"
+
+
+def _recipient(kind: str, to: object, region: str | None) -> str | None:
+    if isinstance(to, int | float):
+        msg = (
+            "arrived as a number, which has lost its leading + (Airflow's render_template_as_native_obj does that); "
+            "it has to arrive as a string"
+        )
+        raise ApptotoValidationError("to", msg)
+    recipient = _line("to", to)
+    if recipient is None:
+        return None
+    if kind == "email":
+        return normalise_email_address(recipient)
+    if "@" in recipient:
+        raise ApptotoValidationError(
+            "to", f"{mask_recipient(recipient)} is an e-mail address, and type {kind} needs a phone number"
+        )
+    return normalise_phone_number(recipient, region=region, sms=kind == "sms")
+
+
+def _integer(field: str, value: object) -> int | None:
+    if value is None:
+        return None
+    digits = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_ID_DIGITS and int(digits) > 0:
+        return int(digits)
+    shown = "it is blank" if isinstance(value, str) and not value.strip() else f"it is not ({type(value).__name__})"
+    raise ApptotoValidationError(field, f"has to be a positive integer, or its digits, but {shown}")
+
+
+def _text(field: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ApptotoValidationError(field, f"has to be a string, but is of type {type(value).__name__}")
+    if all(unicodedata.category(character)[0] in "CZ" for character in value):
+        raise ApptotoValidationError(field, "is blank; nothing blank is sent")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = "holds half a character (a lone surrogate), which can't be encoded; decode its source as UTF-8"
+        raise ApptotoValidationError(field, msg) from None
+    return value
+
+
+def _line(field: str, value: object) -> str | None:
+    text = _text(field, value)
+    if text is not None and any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in text):
+        raise ApptotoValidationError(field, "has to be one line, without control characters")
+    return text

@@ -1,0 +1,122 @@
+"""What is known of a message after an attempt to send it."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from airflow_provider_apptoto.privacy import safe_text
+
+_SUCCESS = range(200, 300)
+_REDIRECT = range(300, 400)
+_CLIENT_ERROR = range(400, 500)
+_WORTH_ANOTHER_READ = {408, 425, 429, 500, 502, 503, 504}
+
+
+class Outcome(StrEnum):
+    """What is known of a message after an attempt to send it."""
+
+    SENT = "sent"
+    NOT_SENT = "not_sent"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one exchange left behind.
+
+    :param written: whether a byte of the request had been written.
+    :param status: HTTP status, or ``None`` where no complete answer came.
+    :param retry_after: seconds that the server asked to wait, or ``None``.
+    :param location: host that a redirect points to.
+    :param body: the answer's body.
+    :param failure: why no complete answer came, fit to be shown.
+    """
+
+    written: bool
+    status: int | None = None
+    retry_after: float | None = None
+    location: str = ""
+    body: bytes = b""
+    failure: str = ""
+
+    def json(self) -> Any:
+        """Return the body as JSON, or ``None`` where it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    def said(self, private: tuple[str, ...]) -> str:
+        """Return what the server said of an error, fit to be shown.
+
+        Apptoto documents no shape for errors: ``error``, ``message`` and ``errors`` are tried, then the text.
+
+        :param private: texts of the request that the server may have echoed.
+        """
+        body = self.json()
+        if isinstance(body, Mapping):
+            found = next((body[key] for key in ("error", "message", "errors") if body.get(key)), "")
+            text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        else:
+            text = re.sub(r"<[^>]*>", " ", self.body.decode(errors="replace"))
+        return safe_text(text, private=private)
+
+
+def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
+    """Return what is known of the message whose sending got this answer.
+
+    The table is the failure matrix of docs/reliability.md. Apptoto documents only ``success: true``; the rest follows
+    from what HTTP says of each status (RFC 9110, RFC 6585, RFC 8470).
+    """
+    if answer.status is None:
+        return Outcome.UNKNOWN if answer.written else Outcome.NOT_SENT
+    if answer.status in _SUCCESS:
+        body = answer.json()
+        success = body.get("success") if isinstance(body, Mapping) else None
+        if success is True:
+            return Outcome.SENT
+        return Outcome.REJECTED if success is False else Outcome.UNKNOWN
+    if answer.status in {HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}:
+        return Outcome.NOT_SENT
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.retry_after is not None:
+        return Outcome.NOT_SENT
+    # 408: a proxy may say it of a request that it had passed on. 303: "see the result over there".
+    if answer.status in {HTTPStatus.SEE_OTHER, HTTPStatus.REQUEST_TIMEOUT}:
+        return Outcome.UNKNOWN
+    return Outcome.REJECTED if answer.status in _REDIRECT or answer.status in _CLIENT_ERROR else Outcome.UNKNOWN
+
+
+def judge_read(answer: Answer) -> Outcome:
+    """Return the same for a read, which may be repeated at will: ``NOT_SENT`` is what another attempt may mend."""
+    if answer.status is None or answer.status in _WORTH_ANOTHER_READ:
+        return Outcome.NOT_SENT
+    if answer.status in _SUCCESS:
+        return Outcome.SENT if isinstance(answer.json(), Mapping) else Outcome.UNKNOWN
+    return Outcome.REJECTED
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds to wait that a ``Retry-After`` header asks for: it holds seconds or a date (RFC 9110).
+
+    ``None`` where there is no header, or one that can't be read.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,0 +1,296 @@
+"""One HTTP exchange.
+
+Whether a message may have been accepted is decided by one fact: had a byte of the request been written? It is
+observed where the bytes go out, in the connection, since the class of an exception can't tell: a reset before the
+server read anything and a reset after it accepted the message look the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import http.client
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+import urllib3.connection
+import urllib3.connectionpool
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.client.outcomes import Answer, parse_retry_after
+from airflow_provider_apptoto.privacy import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from io import BufferedReader
+
+MOST_ANSWER_BYTES = 4 * 1024 * 1024
+"""A larger answer is not read: it is not one of Apptoto's."""
+
+_BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\])(?P<port>:\d{1,5})?(?P<path>(?:/[\w.~\-]*)*)",
+    re.ASCII,
+)
+
+
+def check_base_url(url: str) -> str:
+    """Return a base URL in its normal form, with ``/v1`` where it has no path.
+
+    :param url: ``https://`` may be left out; plain ``http`` is for loopback only.
+    :raises ApptotoConfigurationError: anything through which the key could go elsewhere or be read on its way.
+    """
+
+    def refuse(problem: str) -> ApptotoConfigurationError:
+        return ApptotoConfigurationError("host", f"{problem}; give a base URL like https://api.apptoto.com")
+
+    if "@" in url:
+        raise refuse("a user name in the base URL is refused; login and password have fields of their own")
+    # No more is let through than all readers of URLs agree on: no backslash, blank, control character, query.
+    parts = _BASE_URL.fullmatch(url if "://" in url else f"https://{url}")
+    if parts is None:
+        raise refuse("this is not a base URL (scheme, host, port and path, nothing else)")
+    if parts["scheme"] == "http" and not _is_loopback(parts["host"].strip("[]")):
+        raise refuse(f"plain http to {parts['host']} would show key and messages to the network; use https")
+    return f"{parts['scheme']}://{parts['host']}{parts['port'] or ''}{parts['path'].rstrip('/') or '/v1'}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Transport:
+    """One HTTP session: keep-alive, TLS always verified, no redirects, proxies and CA bundles from the environment.
+
+    :param base_url: as :func:`check_base_url` returns it.
+    :param login: name for HTTP Basic authentication.
+    :param api_key: secret for HTTP Basic authentication.
+    :param connect_timeout: seconds.
+    :param read_timeout: seconds without a byte of the answer.
+    :param ca_bundle: path of a PEM file to verify the server with, instead of the environment's.
+    :param user_agent: the ``User-Agent``.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        login: str,
+        api_key: str,
+        connect_timeout: float,
+        read_timeout: float,
+        ca_bundle: str | None,
+        user_agent: str,
+    ) -> None:
+        self._base_url = base_url
+        self._timeout = (connect_timeout, read_timeout)
+        self._ca_bundle = ca_bundle
+        self._session = requests.Session()
+        self._session.headers.update({"User-Agent": user_agent, "Accept": "application/json"})
+        # bytes: requests would encode strings as latin-1
+        self._session.auth = HTTPBasicAuth(login.encode(), api_key.encode())
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _WatchedAdapter(max_retries=0))
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        before_write: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Make one request, once, and return what is known after it.
+
+        :param before_write: called after connecting and before the first byte; what it raises is passed on, and then
+            nothing was written.
+        """
+        watch = _Watch(before_write)
+        token = _current.set(watch)
+        try:
+            return self._exchange(watch, method, path, json_body, params)
+        except _WriteRefusedError as refusal:
+            refused = refusal.cause
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            http.client.HTTPException,
+            OSError,
+        ) as error:
+            return Answer(written=watch.written, failure=_describe(error))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            # Airflow's task timeout is a BaseException that can strike anywhere: after the first byte it leaves the
+            # outcome as unknown as any other break does.
+            if not watch.written:
+                raise
+            return Answer(written=True, failure=f"interrupted by {type(error).__name__}")
+        finally:
+            _current.reset(token)
+        raise refused
+
+    def _exchange(
+        self,
+        watch: _Watch,
+        method: str,
+        path: str,
+        json_body: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+    ) -> Answer:
+        response = self._session.request(
+            method,
+            f"{self._base_url}{path}",
+            data=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
+            headers=None if json_body is None else {"Content-Type": "application/json"},
+            params=params,
+            timeout=self._timeout,
+            allow_redirects=False,
+            stream=True,
+            # given with each request: the session's own would give way to the environment's
+            verify=self._ca_bundle,
+        )
+        with response:
+            body = response.raw.read(MOST_ANSWER_BYTES + 1, decode_content=True)
+        if len(body) > MOST_ANSWER_BYTES:
+            return Answer(written=watch.written, failure=f"the answer is larger than {MOST_ANSWER_BYTES} bytes")
+        return Answer(
+            written=watch.written,
+            status=response.status_code,
+            retry_after=parse_retry_after(response.headers.get("Retry-After")),
+            location=urlsplit(response.headers.get("Location", "")).hostname or "",
+            body=body,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+def _describe(error: BaseException) -> str:
+    """Say why an exchange failed by its innermost cause: the outer ones quote the URL."""
+    while True:
+        nested = (cause for cause in error.args if isinstance(cause, BaseException))
+        inner = next(nested, None) or error.__cause__ or error.__context__
+        if inner is None:
+            break
+        error = inner
+    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
+    return safe_text(f"{type(error).__name__}: {text}")
+
+
+class _WriteRefusedError(Exception):
+    """``before_write`` raised; of no class that ``urllib3`` or ``requests`` would take for its own."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Looks on at one exchange."""
+
+    before_write: Callable[[], None] | None
+    written: bool = False
+
+    def about_to_write(self) -> None:
+        if self.written:
+            return
+        if self.before_write is not None:
+            try:
+                self.before_write()
+            except BaseException as error:  # noqa: BLE001
+                raise _WriteRefusedError(error) from None
+        self.written = True
+
+
+_current: contextvars.ContextVar[_Watch] = contextvars.ContextVar("apptoto_exchange")
+
+
+class _LastLine:
+    """Remembers the last line read, to tell a header block that ended from one that was cut."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.line = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.line = self._file.readline(limit)
+        return self.line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _WholeHeaders(http.client.HTTPResponse):
+    """``http.client`` takes the end of the stream for the end of the headers: an answer cut there would count."""
+
+    def begin(self) -> None:
+        watched = _LastLine(self.fp)
+        self.fp = cast("BufferedReader", watched)
+        super().begin()
+        if watched.line not in {b"\r\n", b"\n"}:
+            self.close()
+            msg = "the answer was cut in its headers"
+            raise http.client.HTTPException(msg)
+
+
+class _WatchedConnection(urllib3.connection.HTTPConnection):
+    """Reports the first byte of a request before it is written."""
+
+    response_class = _WholeHeaders
+    _connecting = False
+
+    def connect(self) -> None:
+        self._connecting = True
+        try:
+            super().connect()
+        finally:
+            self._connecting = False
+
+    def send(self, data: Any) -> None:
+        if not self._connecting:  # CONNECT to a proxy is no part of the request
+            if self.sock is None:
+                self.connect()
+            _current.get().about_to_write()
+        super().send(data)
+
+
+class _WatchedTLSConnection(_WatchedConnection, urllib3.connection.HTTPSConnection):
+    """The same over TLS."""
+
+
+class _WatchedPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _WatchedConnection
+
+
+class _WatchedTLSPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _WatchedTLSConnection
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Lets every connection, direct or through a proxy, be a watched one."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _watch(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.ProxyManager:
+        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        _watch(manager)
+        return manager
+
+
+def _watch(manager: urllib3.PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _WatchedPool, "https": _WatchedTLSPool}
