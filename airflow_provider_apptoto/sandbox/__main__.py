@@ -1,0 +1,150 @@
+"""The sandbox's command: ``python -m airflow_provider_apptoto.sandbox``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import unicodedata
+from typing import TYPE_CHECKING
+
+import airflow_provider_apptoto.sandbox
+from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
+from airflow_provider_apptoto.sandbox.inbox import Entry, by_recipient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_provider_apptoto.sandbox.server import Sandbox
+
+CONNECTION = "AIRFLOW_CONN_APPTOTO_DEFAULT"
+DEFAULT_PORT = 8025
+
+# What a shell answers for a command that it can't run, and for one that a signal ended.
+_CANNOT_EXECUTE = 126
+_NOT_FOUND = 127
+_SIGNALLED = 128
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sandbox until Ctrl-C, or for as long as a command lasts.
+
+    :param arguments: the command line; None takes the process's own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    options, command = _parser().parse_args(given[:end]), given[end + 1 :]
+    if end < len(given) and not command:
+        _parser().error("a command has to follow --")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A message may hold what the terminal's encoding doesn't.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    port = options.port if options.port is not None else 0 if command else DEFAULT_PORT
+    try:
+        sandbox = airflow_provider_apptoto.sandbox.Sandbox(
+            port=port, login=options.login, api_key=options.api_key, database=options.database
+        )
+        with sandbox:
+            return _run(sandbox, command) if command else _serve(sandbox)
+    except (ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    documented, assumed = ("\n".join(_wrapped(lines)) for lines in (DOCUMENTED, ASSUMED))
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_apptoto.sandbox",
+        usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [-- COMMAND ...]",
+        description=(
+            "A local Apptoto with a page that shows what each person got. With a COMMAND, runs it against\n"
+            "the sandbox, prints what each person got and exits with the command's exit code."
+        ),
+        epilog=f"documented by Apptoto:\n{documented}\n\nassumed, because Apptoto does not say:\n{assumed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one with a COMMAND")
+    parser.add_argument("--login", default=LOGIN, help="default: %(default)s")
+    parser.add_argument("--api-key", default=API_KEY, metavar="KEY", help="default: %(default)s")
+    parser.add_argument("--database", metavar="FILE", help="SQLite file for the messages; default: in memory")
+    return parser
+
+
+def _wrapped(lines: Sequence[str]) -> Iterator[str]:
+    for line in lines:
+        yield textwrap.fill(line, 100, initial_indent="  - ", subsequent_indent="    ")
+
+
+def _serve(sandbox: Sandbox) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    print(f"Apptoto sandbox: {sandbox.url}")
+    print(f"export {CONNECTION}={shlex.quote(sandbox.connection())}")
+    print("Ctrl-C stops it.", flush=True)
+    stop.wait()
+    return 0
+
+
+def _run(sandbox: Sandbox, command: Sequence[str]) -> int:
+    try:
+        with subprocess.Popen(command, env=_environment(sandbox)) as process:  # noqa: S603  what the user asked to be run
+            # The terminal gives Ctrl-C to the command as well; SIGTERM comes to this process alone.
+            interrupt = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+            terminate = signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
+            try:
+                code = process.wait()
+            finally:
+                signal.signal(signal.SIGINT, interrupt)
+                signal.signal(signal.SIGTERM, terminate)
+    except OSError as error:
+        print(f"Can't run {command[0]}: {error.strerror}", file=sys.stderr)
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
+    print(report(sandbox.messages()), flush=True)
+    return code if code >= 0 else _SIGNALLED - code
+
+
+def _environment(sandbox: Sandbox) -> dict[str, str]:
+    # A proxy can't reach this host's loopback.
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    direct = f"{direct},127.0.0.1" if direct else "127.0.0.1"
+    return {**os.environ, CONNECTION: sandbox.connection(), "no_proxy": direct, "NO_PROXY": direct}
+
+
+def report(entries: Sequence[Entry]) -> str:
+    """Say what each person got, as text for a terminal.
+
+    :param entries: messages as :meth:`~airflow_provider_apptoto.sandbox.Sandbox.messages` gives them.
+    """
+    lines = [f"What each person got ({len(entries)} message{'' if len(entries) == 1 else 's'}):"]
+    for person, messages in by_recipient(entries).items():
+        lines += ["", _printable(person)]
+        for entry in messages:
+            lines.append(f"  {entry['type']} at {entry['received_at']}")
+            lines += [
+                textwrap.indent(f"{label}{_printable(str(entry[field]))}", "    ")
+                for field, label in (("subject", "Subject: "), ("template_id", "Template: "), ("message", ""))
+                if entry[field] is not None
+            ]
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    # Control characters in a message could steer the terminal.
+    return "".join(
+        character
+        if character == "\n" or unicodedata.category(character) != "Cc"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The sandbox's account, and which of its behaviour Apptoto documents: told by ``--help`` and on the page."""
+
+from __future__ import annotations
+
+LOGIN = "sandbox@example.com"
+API_KEY = "sandbox-api-key"
+
+DOCUMENTED = (
+    "POST /v1/send_message with a JSON object; HTTP Basic with the account's e-mail address and an API key.",
+    'type is "sms", "call" or "email".',
+    "At least one of to, event_id, participant_id; at least one of message, template_id.",
+    "to, message, subject, template_id are strings; event_id, participant_id are integers, also as strings.",
+    'The answer to a message that was taken: 200 and {"success": true}.',
+    'GET /v1/events answers {"events": [...]}; the sandbox has no events, so the list is empty.',
+)
+
+ASSUMED = (
+    "The statuses of refusals: 400 (the request), 401 (login or key), 403, 404, 405, 413 (more than 1 MiB).",
+    'The shape of refusals: {"success": false, "error": "..."}.',
+    "The Content-Type has to be application/json.",
+    "null and blank texts count as not given, undocumented fields are ignored, ids have at most 18 digits.",
+    "Any event, participant and template exists; dynamic fields and templates are shown as sent, not filled.",
+    "No credit, opt-outs, quiet hours or rate limits; switch faults on to rehearse what they would answer.",
+)

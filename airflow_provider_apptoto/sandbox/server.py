@@ -1,0 +1,232 @@
+"""The sandbox as a server in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import sys
+import threading
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto.sandbox.app import SandboxApp
+from airflow_provider_apptoto.sandbox.behaviour import API_KEY, LOGIN
+from airflow_provider_apptoto.sandbox.faults import Fault, Faults
+from airflow_provider_apptoto.sandbox.inbox import Entry, Inbox
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override  # Starlette brings it
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+HOST = "127.0.0.1"
+
+_MAX_PORT = 65535
+# A client's kept connection that the server closes first turns the client's next request into a failure.
+_KEEP_ALIVE = 600
+
+
+class Sandbox:
+    """A local Apptoto for as long as the ``with`` block lasts.
+
+    :param port: 0 to 65535; 0 takes a free one.
+    :param login: the only account's e-mail address: printable ASCII without spaces and colons.
+    :param api_key: the only account's API key: printable ASCII without spaces.
+    :param database: path of an SQLite file for the messages; None keeps them in memory.
+    :param host: only ``127.0.0.1``: there is no TLS, and whoever reaches the page can read every message.
+    :raises ValueError: a parameter is none of the above.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        login: str = LOGIN,
+        api_key: str = API_KEY,
+        database: str | Path | None = None,
+        host: str = HOST,
+    ) -> None:
+        if host != HOST:
+            msg = f"The sandbox listens on {HOST} only, not on {host}."
+            raise ValueError(msg)
+        if not 0 <= port <= _MAX_PORT:
+            msg = f"A port is a number from 0 to {_MAX_PORT}, not {port}."
+            raise ValueError(msg)
+        if not re.fullmatch("[!-9;-~]+", login) or not re.fullmatch("[!-~]+", api_key):
+            msg = "login and api_key are printable ASCII without spaces; login has no colon (RFC 7617)."
+            raise ValueError(msg)
+        self.login = login
+        self.api_key = api_key
+        self._wanted_port = port
+        self._database = database
+        self._resources = ExitStack()
+        self._state: _Running | None = None
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Listen and answer, until :meth:`stop`.
+
+        :raises OSError: the port is busy or not allowed, or the database can't be used.
+        :raises RuntimeError: it runs already, or the server did not start.
+        """
+        if self._state is not None:
+            msg = "The sandbox runs already."
+            raise RuntimeError(msg)
+        with ExitStack() as resources:
+            listener = resources.enter_context(closing(_listen(self._wanted_port)))
+            port = listener.getsockname()[1]
+            inbox = resources.enter_context(closing(Inbox(self._database)))
+            faults = Faults()
+            stopping = threading.Event()
+            app = SandboxApp(inbox, faults, login=self.login, api_key=self.api_key)
+            server = _Server(
+                uvicorn.Config(
+                    app.asgi(stopping),
+                    http=_Connection,
+                    ws="none",
+                    lifespan="on",
+                    log_config=None,
+                    log_level="warning",
+                    access_log=False,
+                    proxy_headers=False,
+                    server_header=False,
+                    headers=[("Server", f"airflow-provider-apptoto-sandbox/{__version__}")],
+                    timeout_keep_alive=_KEEP_ALIVE,
+                )
+            )
+            # A daemon, so that a program that forgets stop() ends all the same.
+            thread = threading.Thread(
+                target=server.run_on, args=(listener,), name=f"apptoto-sandbox-{port}", daemon=True
+            )
+            thread.start()
+            resources.callback(thread.join)
+            resources.callback(server.leave)
+            resources.callback(stopping.set)
+            server.settled.wait()
+            if not server.started:
+                msg = "The sandbox's server did not start."
+                raise RuntimeError(msg)
+            self._resources = resources.pop_all()
+        self._state = _Running(port, inbox, faults)
+
+    def stop(self) -> None:
+        """Close the port and every connection, hanging ones too. Does nothing when it does not run."""
+        self._state = None
+        self._resources.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the page and of the API, without a path."""
+        return f"http://{HOST}:{self._running.port}"
+
+    def connection(self) -> str:
+        """Give the Airflow connection as JSON, for ``AIRFLOW_CONN_APPTOTO_DEFAULT``."""
+        return json.dumps({"conn_type": "apptoto", "login": self.login, "password": self.api_key, "host": self.url})
+
+    def messages(self) -> list[Entry]:
+        """List what arrived, in the order of arrival.
+
+        Each has ``id``, ``received_at`` (UTC, ISO 8601) and the endpoint's fields: ``type``, ``to``,
+        ``event_id``, ``participant_id``, ``message``, ``subject``, ``template_id``, None where not given.
+        """
+        return self._running.inbox.entries()
+
+    def fault(self, **fields: object) -> None:
+        """Switch a fault on, as ``POST /sandbox/faults`` does.
+
+        :param fields: the parameters of :class:`~airflow_provider_apptoto.sandbox.faults.Fault`.
+        :raises ValueError: says what is wrong and what is allowed.
+        """
+        self._running.faults.switch_on(Fault.parse(fields))
+
+    def clear(self) -> None:
+        """Empty the inbox and switch all faults off."""
+        self._running.inbox.clear()
+        self._running.faults.clear()
+
+    @property
+    def _running(self) -> _Running:
+        if self._state is None:
+            msg = "The sandbox does not run: use it in a with statement, or start() it."
+            raise RuntimeError(msg)
+        return self._state
+
+
+@dataclass(frozen=True)
+class _Running:
+    port: int
+    inbox: Inbox
+    faults: Faults
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = threading.Event()
+
+    def run_on(self, listener: socket.socket) -> None:
+        try:
+            # The faults need a transport of asyncio's own, whatever loop policy the program has set.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self.serve(sockets=[listener]))
+        finally:
+            self.settled.set()
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.settled.set()
+
+    def leave(self) -> None:
+        self.should_exit = True
+
+
+class _Connection(H11Protocol):
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # uvicorn puts a copy of it into every request's scope["state"]: faults find the connection there.
+        self.app_state = {**self.app_state, "transport": transport}
+        if self.app_state["stopping"].is_set():
+            # It was accepted while the server was closing its connections, and would be waited for.
+            transport.abort()
+
+    @override
+    def shutdown(self) -> None:
+        # uvicorn waits for requests to end; a hang or a client that stopped talking may take for ever.
+        self.transport.abort()
+
+
+def _listen(port: int) -> socket.socket:
+    # asyncio sets TCP_NODELAY where the protocol is named; without it each answer takes 40 ms more.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # So that a port can be used again right after the last sandbox on it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"The sandbox can't listen on {HOST}, port {port}: {error.strerror}") from error
+    return listener
