@@ -1,0 +1,118 @@
+"""What Airflow is told of this provider: one dict, with nothing imported and nothing computed.
+
+Airflow calls this in every process. The connection's ``conn-fields`` are the only definition of its extra fields:
+the form of Airflow 3.2+, the older form (:mod:`.hooks.apptoto`) and the checks (:mod:`.connection`) read them here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as ``provider_info.schema.json`` of Airflow wants it."""
+    return {
+        "package-name": "airflow-provider-apptoto",
+        "name": "Apptoto",
+        "description": "Sends SMS, e-mail and voice calls through `Apptoto <https://www.apptoto.com/>`__.",
+        "integrations": [
+            {
+                "integration-name": "Apptoto",
+                "external-doc-url": "https://apidocs.apptoto.com/",
+                "tags": ["service"],
+            },
+        ],
+        "operators": [
+            {
+                "integration-name": "Apptoto",
+                "python-modules": ["airflow_provider_apptoto.operators.apptoto"],
+            },
+        ],
+        "hooks": [
+            {
+                "integration-name": "Apptoto",
+                "python-modules": ["airflow_provider_apptoto.hooks.apptoto"],
+            },
+        ],
+        "connection-types": [
+            {
+                "connection-type": "apptoto",
+                "hook-class-name": "airflow_provider_apptoto.hooks.apptoto.ApptotoHook",
+                "hook-name": "Apptoto",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port", "extra"],
+                    "relabeling": {
+                        "login": "Account e-mail",
+                        "password": "API key",
+                        "host": "Base URL",
+                    },
+                    "placeholders": {
+                        "host": "https://api.apptoto.com",
+                        "login": "name@clinic.example",
+                    },
+                },
+                "conn-fields": {
+                    "timeout": {
+                        "label": "Timeout (seconds)",
+                        "description": "How long to wait for Apptoto's answer, 1 to 3600; 120 if blank. A short "
+                        "timeout leaves it unknown whether a message was sent.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 3600},
+                    },
+                    "connect_timeout": {
+                        "label": "Connect timeout (seconds)",
+                        "description": "How long to wait for a connection, 0.1 to 300; 5 if blank.",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 300},
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "The account's pace, 1 to 6000; 90 if blank.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 6000},
+                    },
+                    "default_region": {
+                        "label": "Default region",
+                        "description": "Two letters, like US: phone numbers without + are completed by it. "
+                        "Blank: they go to Apptoto as they are written.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "delivery_mode": {
+                        "label": "Delivery mode",
+                        "description": "live: messages go to their recipients; redirect: all go to the two "
+                        "recipients below; dry_run: nothing is sent. live if blank.",
+                        "schema": {"type": ["string", "null"], "enum": ["live", "redirect", "dry_run"]},
+                    },
+                    "redirect_phone_to": {
+                        "label": "Redirect SMS and calls to",
+                        "description": "Phone number that gets every SMS and call in delivery mode redirect.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "redirect_email_to": {
+                        "label": "Redirect e-mail to",
+                        "description": "Address that gets every e-mail in delivery mode redirect.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "ca_bundle": {
+                        "label": "CA bundle",
+                        "description": "Path of a PEM file on the workers to verify Apptoto's certificate with, "
+                        "for networks with a TLS proxy. Blank: the environment's.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+        ],
+        "config": {
+            "apptoto": {
+                "description": "Options of the Apptoto provider.",
+                "options": {
+                    "delivery_mode": {
+                        "description": "What becomes of messages in this deployment: live, redirect or dry_run. The "
+                        "strictest of this, the connection's and the operator's wins, so that a staging "
+                        "deployment with production's connections can't text anybody.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "dry_run",
+                        "default": "live",
+                    },
+                },
+            },
+        },
+    }

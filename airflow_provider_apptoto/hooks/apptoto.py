@@ -1,0 +1,172 @@
+"""From an Airflow connection to a client of Apptoto."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook, conf
+
+from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto._compat import mask_secret
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.client import ApptotoClient, Message, SendResult
+    from airflow_provider_apptoto.connection import ConnectionSettings
+
+_TEST_SECONDS = 10.0
+"""The longest that ``test_connection`` waits for an answer: a person looks on."""
+
+
+class ApptotoHook(BaseHook):
+    """Sends messages through an Apptoto account.
+
+    It classifies outcomes, keeps the account's pace and obeys the delivery mode in any task. That a message is not sent
+    twice over retries is the operators' work.
+
+    .. seealso:: :ref:`howto/connection:apptoto`
+
+    :param apptoto_conn_id: id of a connection of type ``apptoto``.
+    :param delivery_mode: ``live``, ``redirect`` or ``dry_run``; the strictest of this, the connection's and
+        ``[apptoto] delivery_mode`` in Airflow's configuration counts.
+    """
+
+    conn_name_attr = "apptoto_conn_id"
+    default_conn_name = "apptoto_default"
+    conn_type = "apptoto"
+    hook_name = "Apptoto"
+
+    def __init__(self, apptoto_conn_id: str = default_conn_name, *, delivery_mode: str | None = None) -> None:
+        super().__init__()
+        self.apptoto_conn_id = apptoto_conn_id
+        self.delivery_mode = delivery_mode
+
+    def get_conn(self) -> ApptotoClient:
+        """Return the client; its requests share one session, and obey the delivery mode.
+
+        :raises ApptotoConfigurationError: the connection, or a delivery mode, is wrong.
+        """
+        return self._client
+
+    def send_message(
+        self,
+        *,
+        type: str,
+        to: str | None = None,
+        event_id: int | str | None = None,
+        participant_id: int | str | None = None,
+        message: str | None = None,
+        subject: str | None = None,
+        template_id: int | str | None = None,
+    ) -> SendResult:
+        """Send one message; the parameters are those of :class:`~airflow_provider_apptoto.client.Message`.
+
+        :raises ApptotoValidationError: the message is not one that Apptoto takes; nothing was sent.
+        :raises ApptotoNotSentError: certainly not sent; another try is safe.
+        :raises ApptotoRejectedError: refused.
+        :raises ApptotoUnknownOutcomeError: it may have been sent; another try might send it twice.
+        """
+        checked = self.build_message(
+            type=type,
+            to=to,
+            event_id=event_id,
+            participant_id=participant_id,
+            message=message,
+            subject=subject,
+            template_id=template_id,
+        )
+        return self.get_conn().send(checked)
+
+    def build_message(self, **fields: Any) -> Message:
+        """Return a checked message, its phone number completed by the connection's ``default_region``.
+
+        :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
+        :raises ApptotoValidationError: the message is not one that Apptoto takes.
+        """
+        from airflow_provider_apptoto.client import Message
+
+        return Message(**fields, default_region=self._settings.default_region)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Read one event with the connection's settings; never sends.
+
+        :return: whether it works, and a sentence for the user.
+        """
+        from airflow_provider_apptoto.client import (
+            ApptotoAuthError,
+            ApptotoError,
+            ApptotoNotSentError,
+        )
+
+        try:
+            timeout = min(self._settings.timeout, _TEST_SECONDS)
+            with self._build_client(dataclasses.replace(self._settings, timeout=timeout)) as client:
+                client.list_events(page_size=1)
+        except ApptotoAuthError as error:
+            return False, str(error)
+        except ApptotoNotSentError as error:
+            if error.status is None:
+                return False, f"{self._settings.base_url} can't be reached: {error.reason}"
+            return False, f"{self._settings.base_url} can't be used right now: {error}"
+        except ApptotoError as error:
+            return False, str(error)
+        except Exception as error:  # noqa: BLE001  the form wants a sentence, whatever happened
+            return False, f"{type(error).__name__}: {error}"
+        return True, f"Apptoto at {self._settings.base_url} accepts login and API key"
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what the forms of Airflow before 3.2 show of the standard fields."""
+        from airflow_provider_apptoto.connection import CONNECTION_TYPE
+
+        behaviour = CONNECTION_TYPE["ui-field-behaviour"]
+        return {**behaviour, "hidden_fields": behaviour["hidden-fields"]}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields for the forms of Airflow before 3.2."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from wtforms import StringField
+
+        from airflow_provider_apptoto.connection import EXTRA_FIELDS
+
+        return {
+            name: StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
+            for name, field in EXTRA_FIELDS.items()
+        }
+
+    @cached_property
+    def _settings(self) -> ConnectionSettings:
+        from airflow_provider_apptoto.connection import ConnectionSettings
+
+        return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
+
+    @cached_property
+    def _client(self) -> ApptotoClient:
+        return self._build_client(self._settings)
+
+    def _build_client(self, settings: ConnectionSettings) -> ApptotoClient:
+        from airflow import __version__ as airflow_version
+
+        from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Routing
+        from airflow_provider_apptoto.client.pacing import account_pacer
+
+        # Airflow hides the password by itself, not the form in which it travels
+        mask_secret(settings.api_key)
+        mask_secret(base64.b64encode(f"{settings.login}:{settings.api_key}".encode()).decode())
+        mode = DeliveryMode.strictest(
+            settings.delivery_mode, conf.get("apptoto", "delivery_mode", fallback=None), self.delivery_mode
+        )
+        return ApptotoClient(
+            login=settings.login,
+            api_key=settings.api_key,
+            base_url=settings.base_url,
+            timeout=settings.timeout,
+            connect_timeout=settings.connect_timeout,
+            pacer=account_pacer(settings.base_url, settings.login, settings.requests_per_minute),
+            routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
+            ca_bundle=settings.ca_bundle,
+            user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
+        )

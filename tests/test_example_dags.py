@@ -1,0 +1,54 @@
+"""Every example DAG does what it says, against the sandbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_apptoto.sandbox import Sandbox
+from tests.airflow_runs import run_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXAMPLES = Path(__file__).parent.parent / "example_dags"
+RECEIVED: dict[str, set[tuple[str, str | int]]] = {
+    "example_apptoto_send_message": {
+        ("sms", "+16505550199"),
+        ("email", "mary@clinic.example"),
+        ("call", "+16505550199"),
+        ("sms", 123456),
+    },
+    "example_apptoto_mapped": {
+        ("sms", "+16505550101"),
+        ("sms", "+16505550102"),
+        ("email", "ann@clinic.example"),
+        ("email", "bob@clinic.example"),
+    },
+    "example_apptoto_hook": {("sms", "+16505550199")},
+}
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_an_example_dag_sends_what_it_says(name: str, connection: Callable[..., None]) -> None:
+    with Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
+        run = run_file(name, (EXAMPLES / f"{name}.py").read_text())
+        messages = sandbox.messages()
+    assert run.state == "success"
+    received = [(message["type"], message["to"] or message["participant_id"]) for message in messages]
+    assert sorted(received, key=str) == sorted(RECEIVED[name], key=str)
+
+
+def test_the_sandbox_example_can_rehearse_a_refusal(connection: Callable[..., None]) -> None:
+    with Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
+        sandbox.fault(kind="status", status=422)
+        run = run_file("example_apptoto_hook", (EXAMPLES / "example_apptoto_hook.py").read_text())
+        messages = sandbox.messages()
+    assert run["text_or_mail"].state == "success"
+    assert [(message["type"], message["to"]) for message in messages] == [("email", "mary@clinic.example")]

@@ -1,0 +1,77 @@
+"""What the parsing of a DAG file costs and touches: as little as can be."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+
+HEAVY = (
+    "requests",
+    "urllib3",
+    "phonenumbers",
+    "email_validator",
+    "sqlalchemy",
+    "pendulum",
+    "starlette",
+    "uvicorn",
+)
+MODULES = ("airflow_provider_apptoto.operators.apptoto", "airflow_provider_apptoto.hooks.apptoto")
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("module", [*MODULES, "airflow_provider_apptoto.client"])
+def test_what_a_dag_file_imports_loads_nothing_heavy(module: str) -> None:
+    program = f"""
+        import json, sys
+        from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseOperator, conf
+        before = set(sys.modules)
+        import {module}
+        print(json.dumps(sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert not set(loaded) & set(HEAVY)
+
+
+@pytest.mark.contract
+def test_making_a_task_only_assigns() -> None:
+    """Fields are rendered after ``__init__``, and mapped ones arrive later still: no look into them is right there."""
+    function = ast.parse(textwrap.dedent(inspect.getsource(ApptotoSendMessageOperator.__init__))).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assigned = {}
+    for statement in function.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute):
+            assert isinstance(statement.value, ast.Name)
+            assigned[statement.targets[0].attr] = statement.value.id
+    assert set(ApptotoSendMessageOperator.template_fields) <= set(assigned)
+    assert all(attribute == argument for attribute, argument in assigned.items())
+
+
+@pytest.mark.contract
+def test_a_task_may_be_made_of_anything_and_without_a_connection() -> None:
+    task = ApptotoSendMessageOperator(
+        task_id="send",
+        type="{{ nonsense",
+        to=5,  # type: ignore[arg-type]
+        event_id="",
+        message=None,
+        apptoto_conn_id="none_of_ours",
+    )
+    assert task.type == "{{ nonsense"
+
+
+@pytest.mark.contract
+def test_connection_ids_are_templated() -> None:
+    names = {
+        name for name in inspect.signature(ApptotoSendMessageOperator.__init__).parameters if name.endswith("_conn_id")
+    }
+    assert names
+    assert names <= set(ApptotoSendMessageOperator.template_fields)

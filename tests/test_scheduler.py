@@ -1,0 +1,125 @@
+"""The operator under a real scheduler, executor and API server, as a deployment runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults import Exchange, FaultServer, accepting, answering
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.scheduler
+
+DEADLINE = 240
+"""Seconds after which a state is taken never to come; not a measure of speed."""
+
+DAG = """
+import pendulum
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+
+with DAG(dag_id="clinic", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+         default_args={"type": "sms", "retries": 3, "retry_delay": timedelta(seconds=1)}):
+    ApptotoSendMessageOperator(task_id="sent", to="+16505550101", message="Hi")
+    ApptotoSendMessageOperator(task_id="later", to="+16505550102", message="Hi")
+    ApptotoSendMessageOperator(task_id="unknown", to="+16505550103", message="Hi")
+    ApptotoSendMessageOperator.partial(task_id="mapped_later", message="Hi").expand(to=["+16505550104"])
+"""
+
+
+def by_recipient(exchange: Exchange) -> None:
+    """Accept one, put two off for an hour, and break down over one."""
+    to = exchange.request.json["to"]
+    if to == "+16505550101":
+        accepting(exchange)
+    elif to == "+16505550103":
+        answering(500, accepted=True)(exchange)
+    else:
+        answering(503, Retry_After="3600")(exchange)
+
+
+@contextlib.contextmanager
+def standalone(home: Path, **environment: str) -> Iterator[Path]:
+    """Run ``airflow standalone`` in a home of its own, and give the path of its database."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # standalone starts its parts by name
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__WORKERS": "1",
+        **environment,
+    }
+    with (home / "standalone.log").open("wb") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("airflow"), "standalone"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield home / "airflow.db"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def settled(database: Path) -> dict[str, Any]:
+    """Wait until every task has come to rest, and give state, tries and the delay of the next try."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(sqlite3.OperationalError),
+            contextlib.closing(sqlite3.connect(database)) as connection,
+        ):
+            rows = connection.execute(
+                "select task_id, state, try_number, retry_delay_override from task_instance where dag_id = 'clinic'"
+            ).fetchall()
+            if len(rows) == 4 and {row[1] for row in rows} <= {"success", "failed", "up_for_retry"}:
+                return {row[0]: row[1:] for row in rows}
+        time.sleep(0.5)
+    pytest.fail((database.parent / "standalone.log").read_text())
+
+
+def test_a_scheduler_gives_each_outcome_its_due(tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "clinic.py").write_text(DAG)
+    with FaultServer([by_recipient]) as server:
+        fields = {
+            "conn_type": "apptoto",
+            "login": "clinic@clinic.example",
+            "password": "sekret-key",
+            "host": server.url,
+        }
+        with standalone(tmp_path, AIRFLOW_CONN_APPTOTO_DEFAULT=json.dumps(fields)) as database:
+            tasks = settled(database)
+    assert tasks == {
+        "sent": ("success", 1, None),
+        "unknown": ("failed", 1, None),
+        "later": ("up_for_retry", 1, 3600),
+        "mapped_later": ("up_for_retry", 1, 3600),
+    }
+    sent = sorted(request.json["to"] for request in server.requests)
+    assert sent == ["+16505550101", "+16505550102", "+16505550103", "+16505550104"]
