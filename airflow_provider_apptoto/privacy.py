@@ -48,8 +48,9 @@ def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> 
     :param private: texts of ours that may have been echoed: recipient, message, subject.
     :param limit: characters, at least 1.
     """
+    text = text[: limit * 10]
     text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
-    text = " ".join(text.split())[: limit * 10]
+    text = " ".join(text.split())
     for ours in private:
         text = _without_echoes(text, " ".join(ours.split()))
     text = _ADDRESS.sub(lambda match: mask_recipient(match[0]), text)

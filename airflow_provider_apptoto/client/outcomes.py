@@ -18,6 +18,9 @@ from airflow_provider_apptoto.privacy import safe_text
 _SUCCESS = range(200, 300)
 _REDIRECT = range(300, 400)
 _CLIENT_ERROR = range(400, 500)
+_DAY = 86_400.0
+_MOST_SHOWN = 2_000
+"""Bytes of a page that are looked through for what it says."""
 _WORTH_ANOTHER_READ = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -53,7 +56,7 @@ class Answer:
         """Return the body as JSON, or ``None`` where it is none."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def said(self, private: tuple[str, ...]) -> str:
@@ -68,14 +71,14 @@ class Answer:
             found = next((body[key] for key in ("error", "message", "errors") if body.get(key)), "")
             text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         else:
-            text = re.sub(r"<[^>]*>", " ", self.body.decode(errors="replace"))
+            text = re.sub(r"<[^>]*>", " ", self.body[:_MOST_SHOWN].decode(errors="replace"))
         return safe_text(text, private=private)
 
 
 def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
     """Return what is known of the message whose sending got this answer.
 
-    The table is the failure matrix of docs/reliability.md. Apptoto documents only ``success: true``; the rest follows
+    The table is the failure matrix of docs/reliability.rst. Apptoto documents only ``success: true``; the rest follows
     from what HTTP says of each status (RFC 9110, RFC 6585, RFC 8470).
     """
     if answer.status is None:
@@ -108,7 +111,7 @@ def judge_read(answer: Answer) -> Outcome:
 def parse_retry_after(value: str | None) -> float | None:
     """Return the seconds to wait that a ``Retry-After`` header asks for: it holds seconds or a date (RFC 9110).
 
-    ``None`` where there is no header, or one that can't be read.
+    ``None`` where there is no header, or one that can't be read; a day at the most.
     """
     if value is None:
         return None
@@ -117,6 +120,6 @@ def parse_retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), _DAY) if math.isfinite(seconds) else None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY, RetryDecision, RetryPolicy
-from airflow_provider_apptoto.client.errors import ApptotoNotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +26,8 @@ class ApptotoRetryPolicy(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002  the interface's
     ) -> RetryDecision:
         """Return the delay that a refused send carries."""
+        from airflow_provider_apptoto.client import ApptotoNotSentError
+
         if isinstance(exception, ApptotoNotSentError) and exception.retry_after is not None:
             delay = timedelta(seconds=exception.retry_after)
             return RetryDecision.retry(delay, reason=f"Apptoto asked to wait {exception.retry_after:.0f} s")
