@@ -1,7 +1,7 @@
 """Print what one import of ours adds to the parsing of a DAG file, beside other providers.
 
-Airflow parses each DAG file every few seconds, each time in a process where Airflow is imported and providers are not. So each
-import is timed in a fresh interpreter that has Airflow's authoring interface already, as every DAG file has.
+Airflow parses each DAG file again and again, each time in a process where Airflow is imported and providers are not.
+So each import is timed in a fresh interpreter that has Airflow's authoring interface already, as every DAG file has.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ print(json.dumps([milliseconds, len(new), [name for name in {HEAVY!r} if name in
 
 
 def measure(module: str, home: str) -> tuple[float, int, list[str]]:
-    """Return what importing the module took in milliseconds, and the modules it loaded: how many, and the heavy ones."""
+    """Return what importing a module took in milliseconds, how many modules it loaded, and the heavy ones."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, module],
         env=os.environ | {"AIRFLOW_HOME": home},

@@ -22,6 +22,7 @@ from airflow_provider_apptoto.client.errors import (
 from airflow_provider_apptoto.client.outcomes import Answer, Outcome, judge_read, judge_send
 from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, Pacer, account_pacer
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
+from airflow_provider_apptoto.client.segments import estimate_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,9 +132,12 @@ class ApptotoClient:
         :raises ApptotoRejectedError: refused; :class:`ApptotoAuthError` where login or key are.
         :raises ApptotoUnknownOutcomeError: nobody can tell; another try might send it twice.
         """
+        import pendulum  # what is missing here has to be noticed before a message leaves
+
         routed = self._routing.route(message)
         if routed is None:
-            log.info("%s to %s: dry_run, nothing was sent", message.type, message.target)
+            shown = "" if message.redact or message.message is None else f": {message.message!r}"
+            log.info("%s to %s: dry_run, nothing was sent%s%s", message.type, message.target, _size(message), shown)
             return SendResult(outcome=DeliveryMode.DRY_RUN, type=message.type, target=message.target)
         started = time.monotonic()
         outcome, answer = self._attempts(
@@ -147,17 +151,16 @@ class ApptotoClient:
             shown = "redirected"
         log.log(
             logging.INFO if outcome is Outcome.SENT else logging.WARNING,
-            "%s to %s: %s, %s, %d ms",
+            "%s to %s: %s, %s, %d ms%s",
             message.type,
             message.target,
             shown,
             _status(answer),
             (time.monotonic() - started) * 1000,
+            _size(routed),
         )
         if outcome is not Outcome.SENT:
             raise _send_error(outcome, answer, (self._api_key, *message.private, *routed.private))
-        import pendulum
-
         return SendResult(
             outcome=shown,
             type=message.type,
@@ -209,7 +212,7 @@ class ApptotoClient:
         attempt = 0
         while True:
             attempt += 1
-            pause = self._pacer.reserve()
+            pause = self._pacer.reserve(patience=RETRY_WINDOW)
             if pause > RETRY_WINDOW:
                 # a worker is not held for an hour because an earlier request was told to come back then
                 msg = f"Apptoto asked to be left alone for another {pause:.0f} s"
@@ -227,6 +230,10 @@ class ApptotoClient:
             if attempt == MOST_ATTEMPTS or time.monotonic() + wait > deadline:
                 return outcome, answer
             time.sleep(wait)
+
+
+def _size(message: Message) -> str:
+    return f", {estimate_segments(message.message)}" if message.type == "sms" and message.message is not None else ""
 
 
 def _status(answer: Answer) -> str:

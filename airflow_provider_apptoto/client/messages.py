@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import InitVar, dataclass
 from typing import Any, Literal, get_args
 
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
-from airflow_provider_apptoto.privacy import mask_recipient
+from airflow_provider_apptoto.privacy import HIDDEN, STARS, mask_recipient
 
 MessageType = Literal["sms", "call", "email"]
+_NOTHING_TO_SEE = {"Cc", "Cf", "Zl", "Zp", "Zs"}
 MESSAGE_TYPES: tuple[str, ...] = get_args(MessageType)
 TARGETS = ("to", "event_id", "participant_id")
 _MOST_ID_DIGITS = 18
 """What a 64-bit integer holds in any case."""
+_NO_ID = 10**_MOST_ID_DIGITS
+_INVISIBLE = re.compile(
+    r"[\s\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks of Unicode that show nothing (Default_Ignorable_Code_Point, and the blank of Braille)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,6 +40,7 @@ class Message:
     :param message: the text; required unless ``template_id`` is given.
     :param subject: for ``email`` only; one line.
     :param template_id: a template stored in Apptoto; an integer, or its digits.
+    :param redact: whether ``target`` hides the recipient.
     :param default_region: region (e.g. ``US``) that a number without ``+`` is completed by; else it goes as written.
     :raises ApptotoValidationError: exactly one of ``to``, ``event_id`` and ``participant_id`` is needed, and at least
         one of ``message`` and ``template_id``; or a field is not what it has to be.
@@ -45,13 +53,15 @@ class Message:
     message: str | None = None
     subject: str | None = None
     template_id: int | str | None = None
+    redact: bool = True
     default_region: InitVar[str | None] = None
 
     def __post_init__(self, default_region: str | None) -> None:
         """Check every field, and put the normal form in its place."""
         if self.type not in MESSAGE_TYPES:
             # a text or a number may have got here by mistake, and is not to be shown
-            shown = repr(self.type) if str(self.type).isalpha() and len(self.type) <= len("whatsapp") else "this"
+            given_type = str(self.type)
+            shown = repr(given_type) if given_type.isalpha() and len(given_type) <= len("whatsapp") else "this"
             raise ApptotoValidationError("type", f"{shown} is not one of {', '.join(MESSAGE_TYPES)}")
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
@@ -76,9 +86,9 @@ class Message:
 
     @property
     def target(self) -> str:
-        """Who gets it, fit to be shown: a masked recipient, or ``event 123``, ``participant 456``."""
+        """Who gets it, fit to be shown: a recipient, masked, or ``event 123``, ``participant 456``."""
         if self.to is not None:
-            return mask_recipient(self.to)
+            return mask_recipient(self.to) if self.redact else self.to
         return f"event {self.event_id}" if self.event_id is not None else f"participant {self.participant_id}"
 
     @property
@@ -127,7 +137,9 @@ def _recipient(kind: str, to: object, region: str | None) -> str | None:
 def _integer(field: str, value: object) -> int | None:
     if value is None:
         return None
-    digits = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    digits = ""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and value < _NO_ID):
+        digits = str(value).strip()
     if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_ID_DIGITS and int(digits) > 0:
         return int(digits)
     shown = "it is blank" if isinstance(value, str) and not value.strip() else f"it is not ({type(value).__name__})"
@@ -139,8 +151,10 @@ def _text(field: str, value: object) -> str | None:
         return None
     if not isinstance(value, str):
         raise ApptotoValidationError(field, f"has to be a string, but is of type {type(value).__name__}")
-    if all(unicodedata.category(character)[0] in "CZ" for character in value):
+    if all(unicodedata.category(character) in _NOTHING_TO_SEE or _INVISIBLE.match(character) for character in value):
         raise ApptotoValidationError(field, "is blank; nothing blank is sent")
+    if value.strip() in {STARS, HIDDEN}:
+        raise ApptotoValidationError(field, "is a mask, not what it hides; read the value where it is made")
     try:
         value.encode()
     except UnicodeEncodeError:

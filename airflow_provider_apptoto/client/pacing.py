@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 import threading
 import time
 from typing import Protocol
@@ -14,8 +14,11 @@ DEFAULT_REQUESTS_PER_MINUTE = 90.0
 class Pacer(Protocol):
     """Gives every request of an account its departure time."""
 
-    def reserve(self) -> float:
-        """Reserve the next departure; return the seconds (0 or more) to wait until then."""
+    def reserve(self, patience: float = math.inf) -> float:
+        """Reserve the next departure, and return the seconds to wait until then.
+
+        :param patience: seconds, 0 or more; where the wait is longer, it is returned, and nothing is reserved.
+        """
 
     def push_back(self, seconds: float) -> None:
         """Let nothing depart for this many seconds: the server asked for a rest."""
@@ -32,13 +35,19 @@ class InProcessPacer:
         self._next = time.monotonic()
         self._lock = threading.Lock()
 
-    def reserve(self) -> float:
-        """Reserve the next departure; return the seconds (0 or more) to wait until then."""
+    def reserve(self, patience: float = math.inf) -> float:
+        """Reserve the next departure, and return the seconds to wait until then; nothing beyond ``patience``."""
         with self._lock:
             now = time.monotonic()
             departure = max(now, self._next)
-            self._next = departure + self._interval
+            if departure - now <= patience:
+                self._next = departure + self._interval
             return departure - now
+
+    def slow_down_to(self, requests_per_minute: float) -> None:
+        """Keep a pace that is slower than the one so far; a faster one changes nothing."""
+        with self._lock:
+            self._interval = max(self._interval, 60.0 / requests_per_minute)
 
     def push_back(self, seconds: float) -> None:
         """Let nothing depart for this many seconds."""
@@ -46,8 +55,13 @@ class InProcessPacer:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
-@functools.cache
+_account_pacers: dict[tuple[str, str], InProcessPacer] = {}
+_account_pacers_lock = threading.Lock()
+
+
 def account_pacer(base_url: str, login: str, requests_per_minute: float) -> InProcessPacer:
-    """Return the one pacer that all clients of an account share in this process."""
-    del base_url, login  # they make the account, and so the cache's key
-    return InProcessPacer(requests_per_minute)
+    """Return the one pacer that all clients of an account share in this process; the slowest pace counts."""
+    with _account_pacers_lock:
+        pacer = _account_pacers.setdefault((base_url, login), InProcessPacer(requests_per_minute))
+        pacer.slow_down_to(requests_per_minute)
+        return pacer

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.privacy import mask_recipient
+
+log = logging.getLogger(__name__)
 
 _EXTENSION = re.compile(r"\d\s*(?:x|ext|extension|#|;|,)[\s.:=]*\d+$", re.IGNORECASE)
 _WRITTEN_NUMBER = re.compile(r"[\s(]*\+?[\d\s().\-/]+")
@@ -67,6 +70,8 @@ def _e164(number: str, region: str | None, *, field: str, shown: str, sms: bool)
     if sms and kind in {phonenumbers.PhoneNumberType.TOLL_FREE, phonenumbers.PhoneNumberType.PREMIUM_RATE}:
         named = "toll-free" if kind == phonenumbers.PhoneNumberType.TOLL_FREE else "premium-rate"
         raise ApptotoValidationError(field, f"{shown} is a {named} number, which takes no text messages")
+    if sms and kind == phonenumbers.PhoneNumberType.FIXED_LINE:
+        log.warning("%s: %s is a landline, where a text may never arrive", field, shown)
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
@@ -80,11 +85,14 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
     import email_validator
 
     try:
-        return email_validator.validate_email(address.strip(), check_deliverability=False).normalized
+        found = email_validator.validate_email(address.strip(), check_deliverability=False)
     except email_validator.EmailNotValidError:
         # its text may quote the address
         msg = f"{mask_recipient(address)} is not an e-mail address; give one bare address, like name@clinic.example"
         raise ApptotoValidationError(field, msg) from None
+    if found.ascii_email is None:
+        log.warning("%s: %s has letters that not all mail servers take (SMTPUTF8)", field, mask_recipient(address))
+    return found.normalized
 
 
 def check_region(region: str) -> str:

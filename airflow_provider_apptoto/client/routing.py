@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.privacy import mask_recipient
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.client.messages import Message
@@ -48,11 +49,16 @@ class Routing:
     :param mode: the delivery mode.
     :param redirect_phone_to: phone number that gets every ``sms`` and ``call`` in ``redirect``.
     :param redirect_email_to: address that gets every ``email`` in ``redirect``.
+    :raises ApptotoConfigurationError: not a mode.
     """
 
     mode: DeliveryMode = DeliveryMode.LIVE
     redirect_phone_to: str | None = None
     redirect_email_to: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take a mode's name for the mode."""
+        object.__setattr__(self, "mode", DeliveryMode.strictest(self.mode))
 
     def route(self, message: Message) -> Message | None:
         """Return what is to be sent in the place of ``message``; ``None``: nothing.
@@ -72,5 +78,9 @@ class Routing:
         if stand_in is None:
             msg = f"is redirect, and {setting} is not set for messages of type {message.type}"
             raise ApptotoValidationError("delivery_mode", msg)
-        text = None if message.message is None else f"[Redirected, was for {message.target}]\n{message.message}"
+        text = (
+            None
+            if message.message is None
+            else f"[Redirected, was for {mask_recipient(message.to)}]\n{message.message}"
+        )
         return dataclasses.replace(message, to=stand_in, message=text)

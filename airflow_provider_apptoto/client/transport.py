@@ -14,7 +14,6 @@ import json
 import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -34,10 +33,13 @@ if TYPE_CHECKING:
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
 """A larger answer is not read: it is not one of Apptoto's."""
 
+_HOST = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?"
 _BASE_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.\-]+|\[[0-9a-fA-F:.]+\])(?P<port>:\d{1,5})?(?P<path>(?:/[\w.~\-]*)*)",
-    re.ASCII,
+    rf"(?P<scheme>https?)://(?P<host>{_HOST}|\[[0-9a-f:.]+\])(?P<port>:\d{{1,5}})?(?P<path>(?:/[\w.~-]*)*)",
+    re.ASCII | re.IGNORECASE,
 )
+_LAST_PORT = 65_535
+_REDIRECT_TO = re.compile(rf"(?:https?:)?//(?P<host>{_HOST})(?=[:/?#]|$)", re.ASCII | re.IGNORECASE)
 
 
 def check_base_url(url: str) -> str:
@@ -56,9 +58,18 @@ def check_base_url(url: str) -> str:
     parts = _BASE_URL.fullmatch(url if "://" in url else f"https://{url}")
     if parts is None:
         raise refuse("this is not a base URL (scheme, host, port and path, nothing else)")
-    if parts["scheme"] == "http" and not _is_loopback(parts["host"].strip("[]")):
-        raise refuse(f"plain http to {parts['host']} would show key and messages to the network; use https")
-    return f"{parts['scheme']}://{parts['host']}{parts['port'] or ''}{parts['path'].rstrip('/') or '/v1'}"
+    scheme, host = parts["scheme"].lower(), parts["host"].lower()
+    if host.startswith("["):
+        try:
+            ipaddress.IPv6Address(host.strip("[]"))
+        except ValueError:
+            raise refuse(f"{host} is not an IPv6 address") from None
+    if scheme == "http" and not _is_loopback(host.strip("[]")):
+        raise refuse(f"plain http to {host} would show key and messages to the network; use https")
+    port = parts["port"] or ""
+    if port and not 0 < int(port[1:]) <= _LAST_PORT:
+        raise refuse(f"there is no port {port[1:]}")
+    return f"{scheme}://{host}{port}{parts['path'].rstrip('/') or '/v1'}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -93,7 +104,7 @@ class Transport:
     ) -> None:
         self._base_url = base_url
         self._timeout = (connect_timeout, read_timeout)
-        self._ca_bundle = ca_bundle
+        self._ca_bundle = ca_bundle or None  # never False, which would switch verification off
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": user_agent, "Accept": "application/json"})
         # bytes: requests would encode strings as latin-1
@@ -148,18 +159,22 @@ class Transport:
         json_body: Mapping[str, Any] | None,
         params: Mapping[str, Any] | None,
     ) -> Answer:
-        response = self._session.request(
+        url = f"{self._base_url}{path}"
+        request = requests.Request(
             method,
-            f"{self._base_url}{path}",
+            url,
             data=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
             headers=None if json_body is None else {"Content-Type": "application/json"},
             params=params,
-            timeout=self._timeout,
-            allow_redirects=False,
-            stream=True,
-            # given with each request: the session's own would give way to the environment's
-            verify=self._ca_bundle,
         )
+        # A CA bundle given here goes before the environment's. What is for loopback in clear is shown to no proxy.
+        proxies: dict[str, Any] = {"http": None, "all": None} if url.startswith("http://") else {}
+        settings: Any = self._session.merge_environment_settings(
+            url, proxies, stream=True, verify=self._ca_bundle, cert=None
+        )
+        # Not Session.send: it keeps cookies, and reads a redirect's body to its end and its target, to follow it.
+        adapter = self._session.get_adapter(url)
+        response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **settings)
         with response:
             body = response.raw.read(MOST_ANSWER_BYTES + 1, decode_content=True)
         if len(body) > MOST_ANSWER_BYTES:
@@ -168,13 +183,19 @@ class Transport:
             written=watch.written,
             status=response.status_code,
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
-            location=urlsplit(response.headers.get("Location", "")).hostname or "",
+            location=_host(response.headers.get("Location", "")),
             body=body,
         )
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+
+def _host(location: str) -> str:
+    """Return the host that a redirect names, if it is one that can be shown."""
+    found = _REDIRECT_TO.match(location)
+    return safe_text(found["host"]) if found else ""
 
 
 def _describe(error: BaseException) -> str:

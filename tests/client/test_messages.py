@@ -1,0 +1,481 @@
+"""What a message has to be before a byte of it leaves, and what of it is ever shown."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+import sys
+import traceback
+import unicodedata
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_apptoto.client import ApptotoError, ApptotoRejectedError, ApptotoValidationError, Message
+from airflow_provider_apptoto.privacy import Private
+
+PHONE = "+16505550199"
+ADDRESS = "mary@clinic.example"
+SMS: dict[str, Any] = {"type": "sms", "to": PHONE, "message": "Hi"}
+EMAIL: dict[str, Any] = {"type": "email", "to": ADDRESS, "message": "Hi"}
+EVENT: dict[str, Any] = {"type": "sms", "event_id": 12, "message": "Hi"}
+
+BLANK = {
+    "nothing": "",
+    "spaces": "   ",
+    "newlines": "\n\r\n",
+    "tab": "\t",
+    "no-break space": "\u00a0",
+    "ideographic space": "\u3000",
+    "line separator": "\u2028",
+    "zero-width space": "\u200b",
+    "zero-width joiner": "\u200d",
+    "byte order mark": "\ufeff",
+    "direction marks": "\u200e\u2066\u2069",
+    "soft hyphen": "\u00ad",
+    "a mixture": " \u200b\n\u00a0\t",
+    "null": "\0",
+}
+CONTROLS = {
+    "line feed": "\n",
+    "carriage return": "\r",
+    "both": "\r\n",
+    "vertical tab": "\x0b",
+    "form feed": "\x0c",
+    "next line": "\x85",
+    "line separator": "\u2028",
+    "paragraph separator": "\u2029",
+    "null": "\0",
+    "escape": "\x1b",
+    "tab": "\t",
+}
+
+
+def refusal(fields: dict[str, Any]) -> ApptotoValidationError:
+    with pytest.raises(ApptotoValidationError) as raised:
+        Message(**fields)
+    return raised.value
+
+
+def everything_shown(error: BaseException) -> str:
+    """All that a log can hold of an error: with the errors it came from, and its attributes."""
+    lines = traceback.format_exception(type(error), error, None)
+    return "\n".join([*lines, repr(error), repr(vars(error))])
+
+
+def named(table: dict[str, str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("text", table.values(), ids=table.keys())
+
+
+# --- one target, and something to say
+
+
+@pytest.mark.parametrize(
+    ("fields", "payload"),
+    [
+        (
+            {"type": "sms", "to": PHONE, "message": "Hi there!"},
+            {"type": "sms", "to": PHONE, "message": "Hi there!"},
+        ),
+        (
+            {"type": "call", "to": PHONE, "message": "Hello"},
+            {"type": "call", "to": PHONE, "message": "Hello"},
+        ),
+        (
+            {"type": "email", "to": ADDRESS, "message": "Hi", "subject": "Visit"},
+            {"type": "email", "to": ADDRESS, "message": "Hi", "subject": "Visit"},
+        ),
+        ({"type": "sms", "event_id": "123", "template_id": 45}, {"type": "sms", "event_id": 123, "template_id": "45"}),
+        (
+            {"type": "call", "participant_id": 123456, "template_id": "45", "message": "Hi {{ name }}!"},
+            {"type": "call", "participant_id": 123456, "template_id": "45", "message": "Hi {{ name }}!"},
+        ),
+        ({"type": "email", "event_id": 1, "message": "Hi"}, {"type": "email", "event_id": 1, "message": "Hi"}),
+    ],
+)
+def test_the_payload_holds_what_was_given_and_nothing_else_typed_as_in_the_endpoints_table(
+    fields: dict[str, Any], payload: dict[str, Any]
+) -> None:
+    built = Message(**fields).payload()
+    assert built == payload
+    assert {name: type(value) for name, value in built.items()} == {
+        name: type(value) for name, value in payload.items()
+    }
+    assert json.loads(json.dumps(built)) == payload
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {},
+        {"to": PHONE, "event_id": 1},
+        {"to": PHONE, "participant_id": 1},
+        {"event_id": 1, "participant_id": 2},
+        {"to": PHONE, "event_id": 1, "participant_id": 2},
+        {"to": "", "event_id": 1},
+        {"event_id": "", "participant_id": 2},
+    ],
+    ids=lambda targets: "+".join(targets) or "none",
+)
+def test_exactly_one_target_is_taken_and_a_blank_one_is_never_passed_over(targets: dict[str, Any]) -> None:
+    error = refusal({"type": "sms", "message": "Hi", **targets})
+    assert error.field == "to"
+    assert "exactly one of to, event_id, participant_id" in str(error)
+    assert (" and ".join(targets) or "none") + " was given" in str(error)
+    assert PHONE not in everything_shown(error)
+
+
+@pytest.mark.parametrize("target", ["to", "event_id", "participant_id"])
+@named(BLANK)
+def test_a_blank_target_is_refused(target: str, text: str) -> None:
+    error = refusal({"type": "sms", "message": "Hi", target: text})
+    assert error.field == target
+
+
+def test_a_text_or_a_template_is_needed_and_either_is_enough() -> None:
+    error = refusal({"type": "sms", "to": PHONE})
+    assert error.field == "message"
+    assert "template_id" in str(error)
+    assert Message("sms", to=PHONE, template_id=45).payload() == {"type": "sms", "to": PHONE, "template_id": "45"}
+    assert Message("sms", to=PHONE, message="Hi", template_id=45).payload()["message"] == "Hi"
+
+
+# --- texts
+
+
+@pytest.mark.parametrize("template", [{}, {"template_id": 45}], ids=["alone", "beside a template"])
+@named(BLANK)
+def test_a_blank_message_is_never_sent(template: dict[str, Any], text: str) -> None:
+    error = refusal({**SMS, "message": text, **template})
+    assert error.field == "message"
+    assert "blank" in str(error)
+
+
+@named(BLANK)
+def test_a_blank_subject_is_never_sent(text: str) -> None:
+    error = refusal({**EMAIL, "subject": text})
+    assert error.field == "subject"
+    assert "blank" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hi there {{ name }}! {{ event.start_time | date_and_time_phrase }}",
+        "  kept\n\tas it is  \n",
+        "0",
+        ".",
+        "\u200bstarts unseen",
+        "\U0001f469\u200d\u2695\ufe0f",
+        "Gr\u00fc\u00dfe, \u4f60\u597d, \u0645\u0631\u062d\u0628\u0627",
+        '"quoted" \\ and </script>',
+    ],
+)
+def test_a_text_goes_out_to_the_letter(text: str) -> None:
+    assert Message("sms", to=PHONE, message=text).payload()["message"] == text
+    assert Message("email", to=ADDRESS, message=text).payload()["message"] == text
+
+
+@pytest.mark.parametrize("field", ["message", "subject", "to"])
+@pytest.mark.parametrize("value", [b"bytes", ["Hi"], {"a": 1}, object()], ids=lambda value: type(value).__name__)
+def test_what_is_no_text_is_refused_and_named_by_its_type(field: str, value: object) -> None:
+    error = refusal({**EMAIL, field: value})
+    assert error.field == field
+    assert type(value).__name__ in str(error)
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True])
+def test_a_number_is_no_message(value: object) -> None:
+    for field in ("message", "subject"):
+        error = refusal({**EMAIL, field: value})
+        assert (error.field, type(value).__name__ in str(error)) == (field, True)
+
+
+@pytest.mark.parametrize("field", ["message", "subject", "to"])
+@pytest.mark.parametrize("text", ["\ud83d", "cut\ud83d", "\udc69 cut", "caf\udce9"], ids=ascii)
+def test_half_a_character_is_refused(field: str, text: str) -> None:
+    error = refusal({**EMAIL, field: text})
+    assert error.field == field
+    assert "cut" not in everything_shown(error)
+    str(error).encode()
+
+
+@named(CONTROLS)
+def test_no_header_can_be_smuggled_into_a_subject(text: str) -> None:
+    for subject in (f"Visit{text}Bcc: all@clinic.example", f"{text}Visit", f"Visit{text}"):
+        error = refusal({**EMAIL, "subject": subject})
+        assert error.field == "subject"
+        assert "one line" in str(error)
+        assert "clinic" not in everything_shown(error)
+
+
+@named(CONTROLS)
+def test_no_header_can_be_smuggled_into_a_recipient(text: str) -> None:
+    assert refusal({**EMAIL, "to": f"{ADDRESS}{text}Bcc: all@clinic.example"}).field == "to"
+    assert refusal({**SMS, "to": f"{PHONE}{text}{PHONE}"}).field == "to"
+    assert refusal({**SMS, "to": f"+1650555{text}0199"}).field == "to"
+    assert refusal({**SMS, "to": f"650555{text}0199"}).field == "to"
+
+
+@pytest.mark.parametrize("kind", ["sms", "call"])
+@pytest.mark.parametrize("subject", ["Visit", ""])
+def test_only_an_email_has_a_subject(kind: str, subject: str) -> None:
+    error = refusal({**SMS, "type": kind, "subject": subject})
+    assert error.field == "subject"
+    assert kind in str(error)
+
+
+@pytest.mark.parametrize("field", ["message", "subject", "to"])
+@pytest.mark.parametrize("mask", ["***", "•••", " ***\t", "•••\u00a0"], ids=ascii)
+def test_a_mask_is_never_sent_in_the_place_of_what_it_hides(field: str, mask: str) -> None:
+    assert refusal({**EMAIL, field: mask}).field == field
+
+
+@pytest.mark.parametrize("field", ["message", "subject", "to", "event_id", "participant_id", "template_id"])
+def test_a_value_that_is_still_hidden_is_never_sent_and_stays_hidden(field: str) -> None:
+    targets = {} if field in {"to", "event_id", "participant_id"} else {"to": ADDRESS}
+    error = refusal({"type": "email", "message": "Hi", **targets, field: Private("4711 results")})
+    assert error.field == field
+    assert "4711" not in everything_shown(error)
+
+
+# --- types and ids
+
+
+@pytest.mark.parametrize("kind", ["SMS", "text", "", " sms", "whatsapp", 1, ["sms"], b"sms"])
+def test_an_unknown_type_is_refused_with_the_known_ones(kind: Any) -> None:
+    error = refusal({**SMS, "type": kind})
+    assert error.field == "type"
+    assert "sms, call, email" in str(error)
+
+
+def test_a_type_that_is_really_somebodys_data_is_not_shown() -> None:
+    for mistaken in ("mary@clinic.example", "+16505550199", "Your results are in"):
+        assert mistaken not in everything_shown(refusal({**SMS, "type": mistaken}))
+
+
+class _Id(int):
+    pass
+
+
+@pytest.mark.parametrize("field", ["event_id", "participant_id"])
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(12, 12), ("12", 12), (" 12\n", 12), ("0012", 12), (_Id(12), 12), (10**17, 10**17), ("9" * 18, 10**18 - 1)],
+)
+def test_an_id_may_be_an_integer_or_its_digits_and_goes_out_as_an_integer(
+    field: str, value: object, number: int
+) -> None:
+    fields: dict[str, Any] = {"type": "sms", "message": "Hi", field: value}
+    sent = Message(**fields).payload()[field]
+    assert (type(sent), sent) == (int, number)
+
+
+@pytest.mark.parametrize("value", [45, "45", " 45 ", "0045", _Id(45)])
+def test_a_template_id_goes_out_as_a_string(value: Any) -> None:
+    assert Message("sms", to=PHONE, template_id=value).payload()["template_id"] == "45"
+
+
+@pytest.mark.parametrize("field", ["event_id", "participant_id", "template_id"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "  ",
+        0,
+        "0",
+        "000",
+        -1,
+        "-1",
+        "+1",
+        True,
+        False,
+        1.0,
+        1.5,
+        "1.0",
+        "1e3",
+        "1_000",
+        "1,000",
+        "0x10",
+        "12a",
+        "1 2",
+        "\uff11\uff12",
+        "\u0663",
+        "\u00b2",
+        "None",
+        10**18,
+        "1" * 19,
+        "1" * 5000,
+        b"12",
+        [12],
+        Decimal(12),
+    ],
+    ids=lambda value: f"{type(value).__name__} {str(value)[:20]!a}",
+)
+def test_what_is_no_id_is_refused(field: str, value: object) -> None:
+    fields = EVENT if field == "template_id" else {"type": "sms", "message": "Hi"}
+    error = refusal({**fields, field: value})
+    assert error.field == field
+    assert "positive integer" in str(error)
+    assert len(str(error)) < 150
+
+
+def test_a_recipient_given_for_an_id_is_not_shown() -> None:
+    for field in ("event_id", "participant_id"):
+        assert "5550199" not in everything_shown(refusal({"type": "sms", "message": "Hi", field: PHONE}))
+    assert "5550199" not in everything_shown(refusal({**EVENT, "template_id": PHONE}))
+
+
+def test_an_integer_longer_than_python_prints_is_refused_like_any_other() -> None:
+    with pytest.raises(ApptotoValidationError, match="positive integer"):
+        Message("sms", event_id=10 ** (sys.get_int_max_str_digits() + 1), message="Hi")
+
+
+# --- recipients
+
+
+@pytest.mark.parametrize("kind", ["sms", "call", "email"])
+@pytest.mark.parametrize("number", [16505550199, 16505550199.0, 0, True], ids=repr)
+def test_a_recipient_that_arrives_as_a_number_is_refused_with_the_reason(kind: str, number: object) -> None:
+    error = refusal({"type": kind, "to": number, "message": "Hi"})
+    assert error.field == "to"
+    assert "render_template_as_native_obj" in str(error)
+    assert "string" in str(error)
+    assert "5550199" not in everything_shown(error)
+
+
+def test_a_recipient_is_normalised_by_the_channels_rules() -> None:
+    assert Message("sms", to="+1 (650) 555-0199", message="Hi").to == PHONE
+    assert Message("call", to="(650) 555-0199", message="Hi", default_region="US").to == PHONE
+    assert Message("sms", to="(650) 555-0199", message="Hi").to == "(650) 555-0199"
+    assert Message("email", to=" mary@CLINIC.Example ", message="Hi", default_region="US").to == ADDRESS
+
+
+def test_a_recipient_of_another_channel_is_refused() -> None:
+    for kind in ("sms", "call"):
+        error = refusal({**SMS, "type": kind, "to": ADDRESS})
+        assert (error.field, "e-mail address" in str(error), kind in str(error)) == ("to", True, True)
+    assert refusal({**EMAIL, "to": PHONE}).field == "to"
+
+
+def test_a_number_that_takes_no_texts_can_still_be_called() -> None:
+    for number in ("+18005550199", "+19005550199"):
+        assert "no text messages" in str(refusal({**SMS, "to": number}))
+        assert Message("call", to=number, message="Hi").to == number
+
+
+# --- what is shown
+
+
+MESSAGES = [
+    (Message("sms", to=PHONE, message="Your results"), "<Message sms to +1•••0199>"),
+    (Message("email", to=ADDRESS, message="Your results", subject="Visit"), "<Message email to m•••@•••.example>"),
+    (Message("sms", event_id=12, message="Your results"), "<Message sms to event 12>"),
+    (Message("call", participant_id=34, message="Your results"), "<Message call to participant 34>"),
+]
+
+
+@pytest.mark.parametrize(("message", "shown"), MESSAGES, ids=[shown for _, shown in MESSAGES])
+def test_a_message_shows_its_type_and_masked_target_and_nothing_else(message: Message, shown: str) -> None:
+    for form in (repr(message), str(message), f"{message}", f"{message!s:>5}", f"{[message]}"[1:-1]):
+        assert form == shown
+    assert shown.endswith(f"to {message.target}>")
+
+
+def test_a_recipient_is_shown_in_full_only_where_that_is_asked_for_and_a_text_never() -> None:
+    message = Message("email", to=ADDRESS, message="Your results", subject="Visit", redact=False)
+    assert message.target == ADDRESS
+    assert "results" not in repr(message)
+    assert "Visit" not in repr(message)
+    assert message.payload() == Message("email", to=ADDRESS, message="Your results", subject="Visit").payload()
+
+
+def test_what_is_private_is_recipient_text_and_subject() -> None:
+    message = Message("email", to=ADDRESS, message="Your results", subject="Visit", template_id=5)
+    assert set(message.private) == {ADDRESS, "Your results", "Visit"}
+    assert Message("sms", event_id=12, template_id=5).private == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "sms", "to": "+1 650 555 0199 ext. 7", "message": "Your results"},
+        {"type": "sms", "to": "+1 650 555 019O", "message": "Your results"},
+        {"type": "sms", "to": "+99950550199123", "message": "Your results"},
+        {"type": "sms", "to": "+4416505550199", "message": "Your results"},
+        {"type": "sms", "to": "650 555 0199 650 555 0198", "message": "Your results"},
+        {"type": "call", "to": "mary.jones@surgery.example", "message": "Your results"},
+        {"type": "email", "to": "mary.jones@surgery", "message": "Your results"},
+        {"type": "email", "to": "Mary Jones <mary.jones@surgery.example>", "message": "Your results"},
+        {"type": "email", "to": "mary.jones@surgery.example\nBcc: x@surgery.example", "message": "Your results"},
+        {"type": "email", "to": "mary.jones@surgery.invalid", "message": "Your results"},
+        {"type": "email", "to": ADDRESS, "message": "Your results\ud83d"},
+        {"type": "email", "to": ADDRESS, "message": "Your results", "subject": "Your results\n"},
+        {"type": "sms", "to": PHONE, "event_id": 5, "message": "Your results"},
+        {"type": "sms", "to": PHONE, "message": "Your results", "subject": "Your results"},
+        {"type": "Your results are in", "to": PHONE, "message": "Your results"},
+        {"type": "sms", "to": PHONE, "template_id": "Your results", "message": "Your results"},
+        {"type": "sms", "to": [PHONE], "message": ["Your results"]},
+    ],
+)
+def test_no_refusal_shows_recipient_or_text(fields: dict[str, Any]) -> None:
+    shown = everything_shown(refusal(fields)).casefold()
+    for private in ("5550199", "555 0199", "650 555", "jones", "surgery", "results"):
+        assert private not in shown
+
+
+# --- what programs rely on
+
+
+def test_a_refusal_can_be_caught_as_what_it_is_and_says_where_and_what() -> None:
+    error = refusal({**SMS, "message": ""})
+    assert isinstance(error, ApptotoError)
+    assert isinstance(error, ApptotoRejectedError)
+    assert isinstance(error, ValueError)
+    assert (error.field, error.status) == ("message", None)
+    assert str(error) == f"message: {error.problem}"
+    assert error.reason == error.problem
+
+
+def test_a_message_survives_pickling_and_copying() -> None:
+    for message, _ in MESSAGES:
+        for twin in (pickle.loads(pickle.dumps(message)), copy.copy(message), copy.deepcopy(message)):  # noqa: S301
+            assert twin == message
+            assert hash(twin) == hash(message)
+            assert twin.payload() == message.payload()
+
+
+def test_a_copy_with_another_field_is_checked_again() -> None:
+    message = Message("sms", to="(650) 555-0199", message="Hi", default_region="US")
+    assert dataclasses.replace(message, message="Bye").payload() == {"type": "sms", "to": PHONE, "message": "Bye"}
+    with pytest.raises(ApptotoValidationError, match="blank"):
+        dataclasses.replace(message, message=" ")
+
+
+def test_a_message_that_was_checked_can_not_be_changed() -> None:
+    message = Message("sms", to=PHONE, message="Hi")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        message.message = ""  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [None, True])
+def test_a_type_that_is_none_is_refused_like_any_other(kind: Any) -> None:
+    error = refusal({**SMS, "type": kind})
+    assert (error.field, "sms, call, email" in str(error)) == ("type", True)
+
+
+def test_a_character_newer_than_this_pythons_tables_is_not_blank() -> None:
+    newest = next(chr(code) for code in range(0x1FA70, 0x1FAFF) if unicodedata.category(chr(code)) == "Cn")
+    assert Message("sms", to=PHONE, message=newest).message == newest
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u2800", "\u3164", "\u115f\u1160", "\uffa0", "\ufe0f", "\u034f", "\u180b", "\U000e0100"],
+    ids=ascii,
+)
+def test_a_text_of_letters_that_nobody_can_see_is_blank(text: str) -> None:
+    assert refusal({**SMS, "message": text}).field == "message"
