@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_apptoto.client.errors import ApptotoRejectedError, ApptotoUnknownOutcomeError
+from airflow_provider_apptoto.client.errors import (
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+)
+from airflow_provider_apptoto.privacy import reveal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,12 +26,20 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook) -> SendResult:
     What was certainly not sent raises as it is, and Airflow may try again. What was refused would be again, and what
     may have been sent must not be sent twice: both fail the task at once, whatever its ``retries``.
 
-    :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
+    Tracebacks end here: the frames below hold recipient and text, and some log handlers print what frames hold.
+
+    :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`, hidden or not.
     :param hook: sends it.
     :raises ApptotoNotSentError: certainly not sent.
     :raises AirflowFailException: refused, or it may have been sent; its cause is the error of the client.
     """
     try:
-        return hook.get_conn().send(hook.build_message(**fields))
+        return _send(fields, hook)
     except (ApptotoRejectedError, ApptotoUnknownOutcomeError) as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from error.with_traceback(None)
+    except ApptotoNotSentError as error:
+        raise error.with_traceback(None) from None
+
+
+def _send(fields: Mapping[str, Any], hook: ApptotoHook) -> SendResult:
+    return hook.get_conn().send(hook.build_message(**{name: reveal(value) for name, value in fields.items()}))

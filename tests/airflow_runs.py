@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import logging
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import DAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _numbers = itertools.count(1)
 
@@ -97,6 +98,21 @@ def run_file(name: str, source: str, *, conf: dict[str, Any] | None = None) -> R
         )
     finally:
         path.unlink()
+
+
+@pytest.fixture
+def provider_log() -> Iterator[list[str]]:
+    """Give what the provider logs. Airflow sets logging up anew in its first run, so ``caplog`` may miss it."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    logger, collector = logging.getLogger("airflow_provider_apptoto"), Collector()
+    logger.addHandler(collector)
+    yield lines
+    logger.removeHandler(collector)
 
 
 @pytest.fixture

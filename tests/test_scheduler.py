@@ -27,27 +27,36 @@ DEADLINE = 240
 """Seconds after which a state is taken never to come; not a measure of speed."""
 
 DAG = """
+import os
 import pendulum
 from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 
 with DAG(dag_id="clinic", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+         user_defined_macros={"person": lambda number: os.environ["PERSON"] + number,
+                              "text": lambda: os.environ["TEXT"]},
          default_args={"type": "sms", "retries": 3, "retry_delay": timedelta(seconds=1)}):
-    ApptotoSendMessageOperator(task_id="sent", to="+16505550101", message="Hi")
-    ApptotoSendMessageOperator(task_id="later", to="+16505550102", message="Hi")
-    ApptotoSendMessageOperator(task_id="unknown", to="+16505550103", message="Hi")
-    ApptotoSendMessageOperator.partial(task_id="mapped_later", message="Hi").expand(to=["+16505550104"])
+    text = "{{ text() }}"
+    ApptotoSendMessageOperator(task_id="sent", to="{{ person('01') }}", message=text)
+    ApptotoSendMessageOperator(task_id="later", to="{{ person('02') }}", message=text)
+    ApptotoSendMessageOperator(task_id="unknown", to="{{ person('03') }}", message=text)
+    ApptotoSendMessageOperator(task_id="failing", retries=0, to="{{ person('05') }}",
+                               message=text + "{{ {}[person('05')].x }}")
+    ApptotoSendMessageOperator.partial(task_id="mapped_later", message=text).expand(to=["{{ person('04') }}"])
 """
+PERSON = "+165055577"
+TEXT = "Wilhelmina, your biopsy was benign"
+KEY = "Sekret-Api-Key-81d2"
 
 
 def by_recipient(exchange: Exchange) -> None:
     """Accept one, put two off for an hour, and break down over one."""
     to = exchange.request.json["to"]
-    if to == "+16505550101":
+    if to == f"{PERSON}01":
         accepting(exchange)
-    elif to == "+16505550103":
-        answering(500, accepted=True)(exchange)
+    elif to == f"{PERSON}03":
+        answering(500, {"error": f"{to} {TEXT} {KEY}"}, accepted=True)(exchange)
     else:
         answering(503, Retry_After="3600")(exchange)
 
@@ -68,6 +77,9 @@ def standalone(home: Path, **environment: str) -> Iterator[Path]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
+        # On a loaded machine the start of a task may take its worker longer than Airflow's five seconds, and a try.
+        "AIRFLOW__CORE__PARALLELISM": "1",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         **environment,
     }
     with (home / "standalone.log").open("wb") as log:
@@ -97,29 +109,34 @@ def settled(database: Path) -> dict[str, Any]:
             rows = connection.execute(
                 "select task_id, state, try_number, retry_delay_override from task_instance where dag_id = 'clinic'"
             ).fetchall()
-            if len(rows) == 4 and {row[1] for row in rows} <= {"success", "failed", "up_for_retry"}:
+            if len(rows) == 5 and {row[1] for row in rows} <= {"success", "failed", "up_for_retry"}:
                 return {row[0]: row[1:] for row in rows}
         time.sleep(0.5)
     pytest.fail((database.parent / "standalone.log").read_text())
 
 
-def test_a_scheduler_gives_each_outcome_its_due(tmp_path: Path) -> None:
+def holding(home: Path, mark: str) -> list[str]:
+    """Return the files of an Airflow, its database and logs among them, that hold a text."""
+    files = (path for path in home.rglob("*") if path.is_file())
+    return [str(path.relative_to(home)) for path in files if mark.encode() in path.read_bytes()]
+
+
+def test_a_scheduler_gives_each_outcome_its_due_and_shows_nobody(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "clinic.py").write_text(DAG)
     with FaultServer([by_recipient]) as server:
-        fields = {
-            "conn_type": "apptoto",
-            "login": "clinic@clinic.example",
-            "password": "sekret-key",
-            "host": server.url,
-        }
-        with standalone(tmp_path, AIRFLOW_CONN_APPTOTO_DEFAULT=json.dumps(fields)) as database:
+        fields = {"conn_type": "apptoto", "login": "clinic@clinic.example", "password": KEY, "host": server.url}
+        people = {"PERSON": PERSON, "TEXT": TEXT}
+        with standalone(tmp_path, AIRFLOW_CONN_APPTOTO_DEFAULT=json.dumps(fields), **people) as database:
             tasks = settled(database)
     assert tasks == {
         "sent": ("success", 1, None),
         "unknown": ("failed", 1, None),
+        "failing": ("failed", 1, None),
         "later": ("up_for_retry", 1, 3600),
         "mapped_later": ("up_for_retry", 1, 3600),
     }
     sent = sorted(request.json["to"] for request in server.requests)
-    assert sent == ["+16505550101", "+16505550102", "+16505550103", "+16505550104"]
+    assert sent == [f"{PERSON}0{number}" for number in range(1, 5)]
+    assert holding(tmp_path, "sms to +1•••7701: sent, HTTP 200")
+    assert [holding(tmp_path, mark) for mark in (PERSON[2:], "Wilhelmina", "biopsy", KEY)] == [[]] * 4

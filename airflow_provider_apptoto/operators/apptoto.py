@@ -10,8 +10,9 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY, RetryDecision, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
 
@@ -56,6 +57,9 @@ class ApptotoSendMessageOperator(BaseOperator):
     :param template_id: a template stored in Apptoto; a positive integer, or its digits. (templated)
     :param apptoto_conn_id: id of the connection. (templated)
     :param reference: your own id of the thing (an appointment's, say), kept and shown in clear. (templated)
+    :param dynamic_fields: names, besides ``name``, ``event``, ``participant`` and ``contact``, that Apptoto's dynamic
+        fields begin with.
+    :param redact: hide recipient and text in rendered fields, logs and XCom; ``False`` shows them, never the key.
     :param delivery_mode: ``redirect`` or ``dry_run`` for this task; the connection's and the deployment's can only be
         made stricter.
     :param retry_policy: on Airflow 3.3+, by default the next try waits as long as Apptoto asked for; ignored before.
@@ -88,6 +92,8 @@ class ApptotoSendMessageOperator(BaseOperator):
         apptoto_conn_id: str = "apptoto_default",
         reference: str | None = None,
         delivery_mode: str | None = None,
+        dynamic_fields: Collection[str] = (),
+        redact: bool = True,
         retry_policy: RetryPolicy | None = ApptotoRetryPolicy(),  # noqa: B008  without state; mapped tasks read it here
         **kwargs: Any,
     ) -> None:
@@ -104,6 +110,8 @@ class ApptotoSendMessageOperator(BaseOperator):
         self.apptoto_conn_id = apptoto_conn_id
         self.reference = reference
         self.delivery_mode = delivery_mode
+        self.dynamic_fields = dynamic_fields
+        self.redact = redact
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message."""
@@ -119,6 +127,7 @@ class ApptotoSendMessageOperator(BaseOperator):
                 "message": self.message,
                 "subject": self.subject,
                 "template_id": self.template_id,
+                "redact": self.redact,
             },
             ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode),
         )
@@ -133,3 +142,19 @@ class ApptotoSendMessageOperator(BaseOperator):
             "try_number": context["ti"].try_number,
             "response": dict(result.response),
         }
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render by the rules of this package; the one method that Airflow calls for plain and for mapped tasks."""
+        from airflow_provider_apptoto.templating import render_fields
+
+        if parent is self:
+            render_fields(self, context, jinja_env, seen_oids)
+        else:
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)

@@ -1,0 +1,398 @@
+"""Two languages in one text: Airflow's Jinja, and the dynamic fields that Apptoto fills in the same braces.
+
+Which is which is decided by syntax alone. In a message to an event or a participant, a ``{{ ... }}`` block that
+begins with a root (``name``, ``event``, ...) is Apptoto's, and so is what stands in ``{% raw %}``; everything else is
+Airflow's. Apptoto's parts are put aside, marks stand in for them while Jinja renders, and they are put back afterwards.
+Braces that the rendered text holds besides came out of a value: Apptoto would execute them, so they are an error.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import secrets
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from airflow.providers.common.compat.sdk import literal
+from jinja2 import nodes
+from jinja2.nativetypes import NativeEnvironment
+
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.client.messages import MESSAGE_TYPES
+from airflow_provider_apptoto.privacy import Private, reveal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+DOCUMENTED_ROOTS = ("name", "event", "participant", "contact")
+"""What dynamic fields begin with: apidocs.apptoto.com/reference/v1send_message, and the fields page of the manual."""
+
+_LITERAL = type(literal(None))
+_OPENING = re.compile(r"\{[{%#]")
+_MARK = "\ufdd0"
+"""A noncharacter of Unicode, which no text holds."""
+_MARKED = re.compile(rf"{_MARK}(\d+){_MARK}")
+_NAME = re.compile(r"'(\w+)'")
+_MOST_SHOWN = 60
+_RAW = "{% raw %}...{% endraw %}"
+
+
+TEXTS = ("message", "subject")
+PRIVATE = ("to", *TEXTS)
+
+
+def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> None:
+    """Render a task's fields in place, and hide recipient and texts if it says ``redact``.
+
+    Hidden they are before anything can fail, and rendering hidden fields again changes nothing: Airflow may do so.
+
+    :param task: the operator; its target fields say to whom the texts go.
+    :param context: the task's context.
+    :param env: the DAG's Jinja environment.
+    :param seen_oids: ids of values that came out of XComs, which are not rendered.
+    :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
+    """
+    sources = {name: getattr(task, name) for name in task.template_fields}
+
+    def put(name: str, value: Any) -> None:
+        setattr(task, name, Private(value) if task.redact and value is not None and _is_private(name, value) else value)
+
+    for name, source in sources.items():
+        put(name, source)
+    renderer = Renderer(context, env, task.dynamic_fields)
+    for name, source in sources.items():
+        if name not in TEXTS and not isinstance(source, Private):
+            value, kind = _resolved(name, source, context, env, seen_oids)
+            put(name, renderer.render(name, value) if kind == "template" else value)
+    to_appointment = task.event_id is not None or task.participant_id is not None
+    ways = {"template": renderer.render_text, "value": renderer.check_text, "literal": renderer.check_literal}
+    for name in TEXTS:
+        if not isinstance(sources[name], Private):
+            value, kind = _resolved(name, sources[name], context, env, seen_oids)
+            put(name, ways[kind](name, value, to_appointment=to_appointment) if isinstance(value, str) else value)
+
+
+def _is_private(name: str, value: Any) -> bool:
+    """Whether a field's value may show somebody: recipient, texts, and whatever is no id where one belongs."""
+    if name == "type":
+        return reveal(value) not in MESSAGE_TYPES
+    if name.endswith("_id") and not name.endswith("_conn_id"):
+        return not str(reveal(value)).strip().isdigit()
+    return name in PRIVATE
+
+
+def _resolved(name: str, source: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> tuple[Any, str]:
+    """Return a field's value, and whether it is a template, an author's literal, or a value made elsewhere."""
+    if isinstance(source, str):
+        return source, "value" if id(source) in seen_oids else "template"
+    if resolve := getattr(source, "resolve", None):
+        value, kind = resolve(context), "literal" if type(source) is _LITERAL else "value"
+    elif callable(source):
+        value, kind = source(context=context, jinja_env=env), "value"
+    else:
+        return source, "value"
+    if value is None:
+        raise ApptotoValidationError(name, "is None: the task or function that it comes from gave nothing")
+    return value, kind
+
+
+class Renderer:
+    """Renders the fields of one task.
+
+    Strict: an undefined name is an error, also in DAGs that are lenient, and so is ``None``. Never native: what comes
+    out is a string, also in DAGs with ``render_template_as_native_obj``.
+
+    :param context: the task's context.
+    :param env: the DAG's Jinja environment; it is not changed.
+    :param dynamic_fields: further names that dynamic fields begin with.
+    """
+
+    def __init__(self, context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> None:
+        if isinstance(env, NativeEnvironment):
+            env = context["dag"].get_template_env(force_sandboxed=True)
+        # an overlay: the DAG's other tasks share the environment, and filters, globals and loader stay the DAG's
+        self._env = env.overlay(
+            undefined=jinja2.StrictUndefined, finalize=_finalizer(env.finalize), keep_trailing_newline=True
+        )
+        self._context = context
+        self._roots = (*DOCUMENTED_ROOTS, *dynamic_fields)
+
+    def render(self, field: str, template: str) -> str:
+        """Render a field that is no text, such as a recipient or an id: it is Airflow's language alone.
+
+        :raises ApptotoValidationError: it can't be rendered; no value is shown.
+        """
+        return self._render(field, template, "")
+
+    def render_text(self, field: str, template: str, *, to_appointment: bool) -> str:
+        """Render a text.
+
+        :param field: the field's name, for errors.
+        :param template: the text as the DAG has it.
+        :param to_appointment: whether it goes to an event or a participant: Apptoto fills fields for these alone.
+        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
+            shown.
+        """
+        aside = _Aside()
+        roots: dict[str, _Part] = {}
+        rest = []
+        for part in self._parts(field, template, self._env, to_appointment=to_appointment):
+            if part.root in self._roots:
+                roots.setdefault(part.root, part)
+                rest.append(aside.put(part.text) if to_appointment else part.text)
+            elif part.kind == "raw" and to_appointment:
+                rest.append(aside.put(part.inner))
+            elif part.kind == "data" and _OPENING.search(
+                part.text
+            ):  # the DAG gave Jinja other delimiters than Apptoto's
+                rest.append(self._put_aside(field, part, aside, to_appointment=to_appointment))
+            else:
+                rest.append(part.text)
+        remaining = "".join(rest)
+        hint = f"; if it is meant for Apptoto, write {_RAW} around it" if to_appointment else ""
+        self._refuse_ambiguity(field, remaining, roots, hint, to_appointment=to_appointment)
+        text = self._render(field, remaining, hint)
+        if found := _OPENING.search(text):
+            where = f"{found[0]} in the rendered text"
+            if to_appointment:
+                problem = (
+                    f"{where} came out of a value, and Apptoto would execute it; take the braces out of the value. If "
+                    f"they are meant for Apptoto, write {_RAW} around them in the text itself"
+                )
+            else:
+                problem = (
+                    f"{where} would reach the recipient as it is: Apptoto fills dynamic fields for an event_id or "
+                    "participant_id only; take the braces, or the raw block, out"
+                )
+            raise ApptotoValidationError(field, problem)
+        return aside.put_back(field, text)
+
+    def check_text(self, field: str, text: str, *, to_appointment: bool) -> str:
+        """Return a text that Airflow does not render, such as an XCom, as it is.
+
+        :raises ApptotoValidationError: it holds more than plain text and, for an appointment, dynamic fields.
+        """
+        plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
+        for part in self._parts(field, text, plain, to_appointment=to_appointment):
+            if part.kind == "data" or (to_appointment and part.root in self._roots):
+                continue
+            problem = (
+                f"line {part.line}: {part.shown} would go out as it is: Airflow renders neither the values of XComs "
+                "nor other delimiters than the DAG's; render it where the value is made"
+            )
+            if to_appointment:
+                problem += f". Apptoto's fields begin with {', '.join(self._roots)}; name others in dynamic_fields"
+            elif part.root in self._roots:
+                problem += f". Apptoto fills its field {part.root} for an event_id or participant_id only"
+            raise ApptotoValidationError(field, problem)
+        return text
+
+    def check_literal(self, field: str, text: str, *, to_appointment: bool) -> str:
+        """Return what stood in ``literal()`` as it is: for an appointment all of it is Apptoto's.
+
+        :raises ApptotoValidationError: braces would reach a recipient for whom Apptoto fills nothing.
+        """
+        if not to_appointment and (found := _OPENING.search(text)):
+            problem = (
+                f"{found[0]} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
+                "event_id or participant_id only"
+            )
+            raise ApptotoValidationError(field, problem)
+        return text
+
+    def _parts(self, field: str, source: str, env: jinja2.Environment, *, to_appointment: bool) -> Iterator[_Part]:
+        try:
+            yield from _split(source, env)
+        except jinja2.TemplateSyntaxError as error:
+            problem = _syntax_problem(
+                error, f"; if it is meant for Apptoto, write {_RAW} around it" if to_appointment else ""
+            )
+        else:
+            return
+        raise ApptotoValidationError(field, problem)
+
+    def _put_aside(self, field: str, part: _Part, aside: _Aside, *, to_appointment: bool) -> str:
+        self.check_text(field, part.text, to_appointment=to_appointment)
+        plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
+        return "".join(aside.put(inner.text) if inner.root else inner.text for inner in _split(part.text, plain))
+
+    def _refuse_ambiguity(
+        self, field: str, template: str, roots: Mapping[str, _Part], hint: str, *, to_appointment: bool
+    ) -> None:
+        if not roots:
+            return
+        try:
+            own = _names_set_in(self._env.parse(template))
+        except jinja2.TemplateSyntaxError as error:
+            raise ApptotoValidationError(field, _syntax_problem(error, hint)) from None
+        for root, part in roots.items():
+            if root in own:
+                other = f"the variable {root} that the text sets"
+            elif root in self._env.globals or root in self._context:
+                other = f"{root} of Airflow or of the DAG's user_defined_macros"
+            else:
+                other = ""
+            if to_appointment and other:
+                problem = (
+                    f"line {part.line}: {part.shown} may mean Apptoto's dynamic field {root} or {other}; rename the "
+                    f"latter, or write {_RAW} around Apptoto's"
+                )
+                raise ApptotoValidationError(field, problem)
+            if not to_appointment and not other:
+                problem = (
+                    f"line {part.line}: {part.shown} is a dynamic field, which Apptoto fills for an event_id or "
+                    "participant_id only; with to, write a value of Airflow's, like {{ params.name }}"
+                )
+                raise ApptotoValidationError(field, problem)
+
+    def _render(self, field: str, source: str, hint: str) -> str:
+        template = None
+        try:
+            template = self._env.from_string(source)
+            # as Airflow does it: its context is no plain dict on every version
+            context = copy.copy(self._context)
+            context.update({name: value for name, value in template.globals.items() if name not in context})
+            return "".join(
+                template.root_render_func(self._env.context_class(self._env, context, template.name, template.blocks))
+            )
+        except jinja2.TemplateSyntaxError as error:
+            problem = _syntax_problem(error, hint)
+        except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+            problem = _render_problem(error, source, template, hint)
+        raise ApptotoValidationError(field, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a template.
+
+    :param kind: ``data`` (plain text), ``variable`` (``{{ ... }}``), ``raw`` (with its ``inner`` text), or another of
+        Jinja's blocks.
+    :param root: the name that a variable block begins with.
+    """
+
+    kind: str
+    text: str
+    line: int
+    inner: str = ""
+    root: str = ""
+
+    @property
+    def shown(self) -> str:
+        text = " ".join(self.text.split())
+        return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
+
+def _split(source: str, env: jinja2.Environment) -> Iterator[_Part]:
+    """Cut a template where Jinja's lexer does; the parts put together again mean the same.
+
+    :raises jinja2.TemplateSyntaxError: it is no template.
+    """
+    kind, text, inner, root, start = "", "", "", "", 1
+    for line, lexeme, value in env.lex(source):
+        if not kind:
+            if lexeme == "data":
+                yield _Part("data", value, line)
+                continue
+            kind, text, inner, root, start = lexeme.removesuffix("_begin"), value, "", "", line
+            continue
+        text += value
+        if lexeme == f"{kind}_end":
+            # only the braces that Apptoto uses too can be meant for it
+            shared = env.variable_start_string == "{{" and env.variable_end_string == "}}"
+            yield _Part(kind, text, start, inner, root if kind == "variable" and shared else "")
+            kind = ""
+        elif lexeme == "data":
+            inner += value
+        elif not root and lexeme != "whitespace":
+            root = value if lexeme == "name" else "-"
+    if kind:
+        msg = f"a {kind} that begins in line {start} is never closed"
+        raise jinja2.TemplateSyntaxError(msg, start)
+
+
+def _names_set_in(tree: nodes.Template) -> set[str]:
+    """Return the names that a template sets itself: by set, for, macro, import."""
+    names = {node.name for node in tree.find_all(nodes.Name) if node.ctx in {"store", "param"}}
+    names |= {node.name for node in tree.find_all(nodes.Macro)}
+    names |= {node.target for node in tree.find_all(nodes.Import)}
+    for imported in tree.find_all(nodes.FromImport):
+        names |= {name if isinstance(name, str) else name[1] for name in imported.names}
+    return names
+
+
+class _Aside:
+    """What is Apptoto's, while Jinja renders the rest."""
+
+    def __init__(self) -> None:
+        # digits: they come through filters like upper; random: no value can imitate a mark
+        self._first = 10**20 + secrets.randbelow(10**20)
+        self._texts: dict[int, str] = {}
+
+    def put(self, text: str) -> str:
+        """Keep a text, and return the mark that stands in for it."""
+        number = self._first + len(self._texts)
+        self._texts[number] = text
+        return f"{_MARK}{number}{_MARK}"
+
+    def put_back(self, field: str, rendered: str) -> str:
+        """Return the rendered text with every mark replaced.
+
+        :raises ApptotoValidationError: a mark was damaged, or a brace beside it would change what it means.
+        """
+        pieces = _MARKED.split(rendered)
+        plain, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
+        if any(_MARK in piece for piece in plain) or not set(numbers) <= set(self._texts):
+            problem = (
+                f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {_RAW}, out of it"
+            )
+            raise ApptotoValidationError(field, problem)
+        texts = [self._texts[number] for number in numbers]
+        whole = plain[0]
+        for piece in (piece for pair in zip(texts, plain[1:], strict=True) for piece in pair):
+            if _OPENING.search(whole[-1:] + piece[:1]):
+                problem = "a brace stands right beside a dynamic field and would change it; put a space between them"
+                raise ApptotoValidationError(field, problem)
+            whole += piece
+        return whole
+
+
+def _finalizer(own: Callable[..., Any] | None) -> Callable[..., Any]:
+    """Return what looks at every value before it becomes text, after the DAG's own ``finalize``."""
+
+    def finalize(*arguments: Any) -> Any:
+        value = arguments[-1] if own is None else own(*arguments)
+        if value is None:
+            raise _ValueProblem("a value is None, and would read as the word None; write {{ ... or 'something' }}")
+        if isinstance(value, Private):
+            raise _ValueProblem("a value is hidden; a mask would be sent in its place")
+        return value
+
+    if hasattr(own, "jinja_pass_arg"):
+        finalize.jinja_pass_arg = own.jinja_pass_arg  # type: ignore[attr-defined,union-attr]
+    return finalize
+
+
+class _ValueProblem(Exception):  # noqa: N818  never leaves this module
+    """A value that must not become text; its message holds none."""
+
+
+def _syntax_problem(error: jinja2.TemplateSyntaxError, hint: str) -> str:
+    return f"line {error.lineno}: {(error.message or '').rstrip('.')}{hint}"
+
+
+def _render_problem(error: Exception, source: str, template: jinja2.Template | None, hint: str) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    where = ""
+    if lines and lines[-1] is not None and template is not None:
+        where = f"line {template.get_corresponding_lineno(lines[-1])}: "
+    if isinstance(error, _ValueProblem):
+        return f"{where}{error}"
+    if isinstance(error, jinja2.UndefinedError):
+        # names that the text itself holds can be shown; others came out of values
+        names = [name for name in _NAME.findall(str(error)) if re.search(rf"\b{name}\b", source)]
+        return f"{where}{' '.join(names) or 'something'} is undefined{hint}"
+    return f"{where}it can't be rendered ({type(error).__name__})"
