@@ -10,7 +10,7 @@ import unicodedata
 from typing import Any
 
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),:;]+")
-_TOP_LEVEL = re.compile(r"[\w.•-]*(\.[a-z0-9-]{2,24})", re.IGNORECASE)
+_TOP_LEVEL = re.compile(r"[\w.•-]*(\.[a-z][a-z0-9-]{1,23})", re.IGNORECASE)
 _NUMBER = re.compile(r"\+?\d(?:[\s()./\u00b7\u2010-\u2015\u2212\uff0d-]*\d){6,}")
 _FEWEST_DIGITS = 7
 _DIGITS_BESIDE_COUNTRY_CODE = 10
@@ -111,4 +111,5 @@ def _without_echoes(text: str, private: str) -> str:
 
 def _folded(text: str) -> str:
     """Fold case and keep the length, so that positions still match."""
-    return "".join(fold if len(fold := character.casefold()) == 1 else character for character in text)
+    forms = ((character.casefold(), character.lower(), character) for character in text)
+    return "".join(next(form for form in alternatives if len(form) == 1) for alternatives in forms)

@@ -28,6 +28,8 @@ RECEIVED: dict[str, set[tuple[str, str | int]]] = {
         ("email", "bob@clinic.example"),
     },
     "example_apptoto_hook": {("sms", "+16505550199")},
+    "example_apptoto_dynamic_fields": {("sms", 123456)},
+    "example_apptoto_two_languages": {("sms", 4711)},
 }
 
 
@@ -40,10 +42,13 @@ def test_an_example_dag_sends_what_it_says(name: str, connection: Callable[..., 
         run = run_file(name, (EXAMPLES / f"{name}.py").read_text())
         messages = sandbox.messages()
     assert run.state == "success"
-    received = [(message["type"], message["to"] or message["participant_id"]) for message in messages]
+    received = [
+        (message["type"], message["to"] or message["participant_id"] or message["event_id"]) for message in messages
+    ]
     assert sorted(received, key=str) == sorted(RECEIVED[name], key=str)
 
 
+@pytest.mark.usefixtures("airflow_database")
 def test_the_sandbox_example_can_rehearse_a_refusal(connection: Callable[..., None]) -> None:
     with Sandbox() as sandbox:
         connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
@@ -52,3 +57,21 @@ def test_the_sandbox_example_can_rehearse_a_refusal(connection: Callable[..., No
         messages = sandbox.messages()
     assert run["text_or_mail"].state == "success"
     assert [(message["type"], message["to"]) for message in messages] == [("email", "mary@clinic.example")]
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database")
+def test_the_example_of_the_endpoints_page_goes_out_verbatim(connection: Callable[..., None]) -> None:
+    with Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
+        for name in ("example_apptoto_dynamic_fields", "example_apptoto_two_languages"):
+            run_file(name, (EXAMPLES / f"{name}.py").read_text())
+        texts = [message["message"] for message in sandbox.messages()]
+    assert texts == [
+        # apidocs.apptoto.com/reference/v1send_message, spelling included
+        "Hi there {{ name }}!  You're upcoming appointment is at {{ event.start_time | date_and_time_phrase }}.",
+        (
+            "Hi {{ name }}, Dr Lee sees you {{ event.start_time | date_and_time_phrase }}"
+            "{% if event.location %} at {{ event.location }}{% endif %}."
+        ),
+    ]

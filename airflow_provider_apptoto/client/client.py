@@ -39,6 +39,7 @@ _REFUSED_CREDENTIALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 DEFAULT_BASE_URL = "https://api.apptoto.com"
 DEFAULT_TIMEOUT = 120.0
 DEFAULT_CONNECT_TIMEOUT = 5.0
+MOST_TIMEOUT = 86_400.0
 
 MOST_ATTEMPTS = 3
 RETRY_WINDOW = 60.0
@@ -74,7 +75,8 @@ class ApptotoClient:
     :param login: e-mail address of the Apptoto account.
     :param api_key: an API key of the account (Settings, Integrations, Developer Tools, API Keys).
     :param base_url: ``/v1`` is added where it has no path.
-    :param timeout: seconds without a byte of the answer, more than 0. A short one manufactures unknown outcomes.
+    :param timeout: seconds without a byte of the answer, more than 0, a day at the most. A short one manufactures
+        unknown outcomes.
     :param connect_timeout: seconds, more than 0.
     :param pacer: gives the departure times; by default the one that all clients of the account share in this process,
         at 90 requests a minute.
@@ -103,8 +105,10 @@ class ApptotoClient:
             if not value:
                 raise ApptotoConfigurationError(name, "is missing")
         for name, seconds in {"timeout": timeout, "connect_timeout": connect_timeout}.items():
-            if not seconds > 0:
-                raise ApptotoConfigurationError(name, f"has to be more than 0 seconds, but is {seconds!r}")
+            if not 0 < seconds <= MOST_TIMEOUT:
+                raise ApptotoConfigurationError(
+                    name, f"{seconds!r} is not a number of seconds up to {MOST_TIMEOUT:.0f}"
+                )
         base_url = check_base_url(base_url)
         self._pacer = pacer or account_pacer(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
         self._routing = routing or Routing()

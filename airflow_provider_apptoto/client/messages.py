@@ -138,7 +138,7 @@ def _integer(field: str, value: object) -> int | None:
     if value is None:
         return None
     digits = ""
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and value < _NO_ID):
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < _NO_ID):
         digits = str(value).strip()
     if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_ID_DIGITS and int(digits) > 0:
         return int(digits)

@@ -83,6 +83,13 @@ def failure_of(client: ApptotoClient, message: Message = MESSAGE) -> ApptotoErro
     return raised.value
 
 
+def test_what_is_missing_here_is_noticed_before_a_message_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pendulum", None)
+    with FaultServer() as server, client_of(server.url) as client, pytest.raises(ImportError):
+        client.send(MESSAGE)
+    assert server.requests == []
+
+
 # --- what goes out
 
 
@@ -201,6 +208,25 @@ def test_credentials_and_message_do_not_follow_a_redirect() -> None:
     assert (elsewhere.connections, elsewhere.requests) == (0, [])
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_what_is_meant_for_loopback_in_clear_is_shown_to_no_proxy(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer() as proxy, FaultServer() as server, client_of(server.url) as client:
+        monkeypatch.setenv(variable.lower(), proxy.url)
+        monkeypatch.setenv(variable, proxy.url)
+        client.send(MESSAGE)
+    assert (proxy.bytes_seen, len(server.accepted)) == (0, 1)
+
+
+def test_a_cookie_of_one_answer_is_not_sent_with_the_next_message() -> None:
+    answer = answering(200, {"success": True}, Set_Cookie="session=somebody; Path=/")
+    with FaultServer([answer]) as server, client_of(server.url) as client:
+        client.send(MESSAGE)
+        client.send(MESSAGE)
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
 # --- what comes back
 
 
@@ -266,6 +292,48 @@ def test_every_error_survives_pickling_with_all_that_it_knows() -> None:
 def test_an_answer_that_can_not_be_read_for_its_depth_leaves_the_outcome_unknown() -> None:
     with FaultServer([answering(200, b"[" * 100_000, accepted=True)]) as server, client_of(server.url) as client:
         assert type(failure_of(client)) is ApptotoUnknownOutcomeError
+
+
+def test_a_redirect_without_end_is_not_read_to_its_end() -> None:
+    sent: list[int] = []
+
+    def pour(exchange: Exchange) -> None:
+        exchange.raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n")
+        while len(sent) < 64:
+            exchange.raw(b" " * (1 << 20))
+            sent.append(1)
+
+    with FaultServer([pour]) as server, client_of(server.url) as client:
+        assert isinstance(failure_of(client), ApptotoError)
+    assert len(sent) < 32
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://[x]/", "//[", "http://a]b"])
+def test_a_location_that_can_not_be_read_changes_no_outcome(location: str) -> None:
+    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
+        assert type(failure_of(client)) is ApptotoRejectedError
+    with FaultServer([answering(200, {"success": True}, Location=location)]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).outcome == "sent"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://evil\x1bc.example/",
+        "http://evil\u202e.example/",
+        f"http://{'a' * 5000}.example/",
+        "http://+16505550199/",
+        "http://your results are in/",
+    ],
+    ids=lambda location: ascii(location)[:30],
+)
+def test_a_location_is_shown_only_where_it_is_a_hosts_name(location: str) -> None:
+    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
+        text = str(failure_of(client))
+    assert text.isprintable()
+    assert len(text) < 300
+    assert "5550199" not in text
+    assert "results" not in text
 
 
 # --- reading
@@ -482,6 +550,14 @@ def test_an_hours_wait_that_another_thread_was_told_ends_the_attempts_here_too()
         error = failure_of(client)
     assert isinstance(error, ApptotoNotSentError)
     assert (len(server.requests), error.retry_after) == (1, 3600)
+
+
+def test_sends_that_are_refused_for_the_wait_do_not_make_it_longer() -> None:
+    pacer = InProcessPacer(90)
+    pacer.push_back(3600)
+    with client_of("https://clinic.example", pacer=pacer) as client:
+        errors = [failure_of(client) for _ in range(100)]
+    assert {error.retry_after for error in errors if isinstance(error, ApptotoNotSentError)} == {3600}
 
 
 # --- where it goes
@@ -788,6 +864,15 @@ def test_a_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
     assert server.requests == []
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize("nothing", ["", False], ids=repr)
+def test_no_ca_bundle_switches_verification_off(trusted: tuple[FaultServer, str, str], nothing: Any) -> None:
+    server, _, _ = trusted
+    with contextlib.suppress(ApptotoError), client_of(server.url, ca_bundle=nothing) as client:
+        client.send(MESSAGE)
+    assert server.requests == []
+
+
 # --- settings
 
 
@@ -811,6 +896,14 @@ def test_a_setting_that_is_missing_or_senseless_is_named(setting: str, value: ob
         client_of("https://clinic.example", **{setting: value})
     assert raised.value.field == setting
     assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", ["timeout", "connect_timeout"])
+@pytest.mark.parametrize("seconds", [float("inf"), 1e10])
+def test_a_timeout_that_no_socket_takes_is_refused_at_once(setting: str, seconds: float) -> None:
+    with pytest.raises(ApptotoConfigurationError) as raised:
+        client_of("https://clinic.example", **{setting: seconds})
+    assert raised.value.field == setting
 
 
 def test_a_configuration_error_can_be_caught_as_what_it_is() -> None:
@@ -951,6 +1044,28 @@ def test_whatever_readers_of_urls_might_disagree_on_is_refused(url: str) -> None
         client_of(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.apptoto.com:65536",
+        "https://api.apptoto.com:0",
+        "https://[:::]",
+        "https://[1.2.3.4]",
+        "https://api..apptoto.com",
+        "https://.",
+        "https://-",
+    ],
+)
+def test_a_base_url_that_can_never_work_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError):
+        check_base_url(url)
+
+
+def test_one_server_has_one_base_url_whatever_the_case_it_is_written_in() -> None:
+    assert check_base_url("HTTPS://API.Apptoto.COM/V1") == "https://api.apptoto.com/V1"
+    assert check_base_url("http://LOCALHOST:8025") == "http://localhost:8025/v1"
+
+
 # --- what it costs to import
 
 
@@ -973,110 +1088,3 @@ print(json.dumps([imported, sorted(sys.modules)]))
     # that the check can see them at all
     assert {"requests", "phonenumbers", "email_validator"} <= used
     assert not used & {"airflow", "sqlalchemy"}
-
-
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-@pytest.mark.parametrize("nothing", ["", False], ids=repr)
-def test_no_ca_bundle_switches_verification_off(trusted: tuple[FaultServer, str, str], nothing: Any) -> None:
-    server, _, _ = trusted
-    with contextlib.suppress(ApptotoError), client_of(server.url, ca_bundle=nothing) as client:
-        client.send(MESSAGE)
-    assert server.requests == []
-
-
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
-def test_what_is_meant_for_loopback_in_clear_is_shown_to_no_proxy(
-    variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with FaultServer() as proxy, FaultServer() as server, client_of(server.url) as client:
-        monkeypatch.setenv(variable.lower(), proxy.url)
-        monkeypatch.setenv(variable, proxy.url)
-        client.send(MESSAGE)
-    assert (proxy.bytes_seen, len(server.accepted)) == (0, 1)
-
-
-def test_what_is_missing_here_is_noticed_before_a_message_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pendulum", None)
-    with FaultServer() as server, client_of(server.url) as client, pytest.raises(ImportError):
-        client.send(MESSAGE)
-    assert server.requests == []
-
-
-def test_a_redirect_without_end_is_not_read_to_its_end() -> None:
-    sent: list[int] = []
-
-    def pour(exchange: Exchange) -> None:
-        exchange.raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n")
-        while len(sent) < 64:
-            exchange.raw(b" " * (1 << 20))
-            sent.append(1)
-
-    with FaultServer([pour]) as server, client_of(server.url) as client:
-        assert isinstance(failure_of(client), ApptotoError)
-    assert len(sent) < 32
-
-
-@pytest.mark.parametrize("location", ["http://[", "http://[x]/", "//[", "http://a]b"])
-def test_a_location_that_can_not_be_read_changes_no_outcome(location: str) -> None:
-    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
-        assert type(failure_of(client)) is ApptotoRejectedError
-    with FaultServer([answering(200, {"success": True}, Location=location)]) as server, client_of(server.url) as client:
-        assert client.send(MESSAGE).outcome == "sent"
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://evil\x1bc.example/",
-        "http://evil\u202e.example/",
-        f"http://{'a' * 5000}.example/",
-        "http://+16505550199/",
-        "http://your results are in/",
-    ],
-    ids=lambda location: ascii(location)[:30],
-)
-def test_a_location_is_shown_only_where_it_is_a_hosts_name(location: str) -> None:
-    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
-        text = str(failure_of(client))
-    assert text.isprintable()
-    assert len(text) < 300
-    assert "5550199" not in text
-    assert "results" not in text
-
-
-def test_sends_that_are_refused_for_the_wait_do_not_make_it_longer() -> None:
-    pacer = InProcessPacer(90)
-    pacer.push_back(3600)
-    with client_of("https://clinic.example", pacer=pacer) as client:
-        errors = [failure_of(client) for _ in range(100)]
-    assert {error.retry_after for error in errors if isinstance(error, ApptotoNotSentError)} == {3600}
-
-
-def test_a_cookie_of_one_answer_is_not_sent_with_the_next_message() -> None:
-    answer = answering(200, {"success": True}, Set_Cookie="session=somebody; Path=/")
-    with FaultServer([answer]) as server, client_of(server.url) as client:
-        client.send(MESSAGE)
-        client.send(MESSAGE)
-    assert not any("cookie" in request.headers for request in server.requests)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://api.apptoto.com:65536",
-        "https://api.apptoto.com:0",
-        "https://[:::]",
-        "https://[1.2.3.4]",
-        "https://api..apptoto.com",
-        "https://.",
-        "https://-",
-    ],
-)
-def test_a_base_url_that_can_never_work_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ApptotoConfigurationError):
-        check_base_url(url)
-
-
-def test_one_server_has_one_base_url_whatever_the_case_it_is_written_in() -> None:
-    assert check_base_url("HTTPS://API.Apptoto.COM/V1") == "https://api.apptoto.com/V1"
-    assert check_base_url("http://LOCALHOST:8025") == "http://localhost:8025/v1"

@@ -132,12 +132,8 @@ def test_a_body_that_is_not_a_json_object_is_refused(sandbox: Sandbox, caller: C
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded"])
-def test_a_body_that_is_not_labelled_as_json_is_refused(
-    sandbox: Sandbox, caller: Caller, media_type: str
-) -> None:
-    answer = caller.call(
-        "POST", "/v1/send_message", data=json.dumps(SMS), headers={"Content-Type": media_type}
-    )
+def test_a_body_that_is_not_labelled_as_json_is_refused(sandbox: Sandbox, caller: Caller, media_type: str) -> None:
+    answer = caller.call("POST", "/v1/send_message", data=json.dumps(SMS), headers={"Content-Type": media_type})
 
     assert answer.status_code == 400
     assert "application/json" in answer.json()["error"]
@@ -157,9 +153,7 @@ def test_a_body_of_a_mebibyte_is_read_and_a_larger_one_refused(sandbox: Sandbox,
         caller.call("POST", "/v1/send_message", data=just_fits, headers=JSON_TYPE).status_code,
         caller.call("POST", "/v1/send_message", data=just_fits + b" ", headers=JSON_TYPE).status_code,
         caller.call("POST", "/v1/send_message", data=just_fits * 4, headers=JSON_TYPE).status_code,
-        caller.call(
-            "POST", "/v1/send_message", data=iter([just_fits, just_fits]), headers=JSON_TYPE
-        ).status_code,
+        caller.call("POST", "/v1/send_message", data=iter([just_fits, just_fits]), headers=JSON_TYPE).status_code,
         caller.call("POST", "/sandbox/faults", data=just_fits + b" ").status_code,
     ) == (200, 413, 413, 413, 413)
     assert len(sandbox.messages()) == 1

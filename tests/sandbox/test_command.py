@@ -125,9 +125,7 @@ def test_a_command_gets_the_connection_and_its_exit_code_and_what_was_sent_are_p
 
 
 def test_a_terminal_that_can_not_show_a_message_gets_it_escaped() -> None:
-    done = run(
-        "--", sys.executable, "-c", SENDER, json.dumps([SMS | {"message": "👋"}]), PYTHONIOENCODING="ascii"
-    )
+    done = run("--", sys.executable, "-c", SENDER, json.dumps([SMS | {"message": "👋"}]), PYTHONIOENCODING="ascii")
 
     assert (done.returncode, done.stderr) == (7, "")
     assert "    \\U0001f44b\n" in done.stdout
@@ -203,9 +201,7 @@ def test_hosts_that_are_reached_without_a_proxy_stay_so(
     assert capfd.readouterr().out.startswith(both)
 
 
-def test_a_command_gets_a_port_that_was_asked_for(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_gets_a_port_that_was_asked_for(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     busy = str(urlsplit(sandbox.url).port)
 
     assert main(["--port", busy, "--", sys.executable, "-c", ""]) == 1
@@ -226,9 +222,7 @@ def test_without_a_command_the_port_is_8025() -> None:
     assert asked == [8025]
 
 
-def test_serving_ends_at_the_first_signal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_serving_ends_at_the_first_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     handlers: dict[int, object] = {}
 
     def install(number: int, handler: object) -> None:
@@ -244,9 +238,7 @@ def test_serving_ends_at_the_first_signal(
     assert "export AIRFLOW_CONN_APPTOTO_DEFAULT='{" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--"], ["--port", "no"], ["--por", "0"], ["pytest"], ["--host", "::"]]
-)
+@pytest.mark.parametrize("arguments", [["--"], ["--port", "no"], ["--por", "0"], ["pytest"], ["--host", "::"]])
 def test_a_wrong_command_line_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -47,9 +47,7 @@ def test_a_fault_keeps_the_message_only_if_it_says_so(
 
 @pytest.mark.parametrize("fault", KINDS, ids=lambda fault: fault["kind"])
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_fault_never_keeps_a_message_that_is_not_valid(
-    sandbox: Sandbox, fault: Mapping[str, Any], kept: int
-) -> None:
+def test_a_fault_never_keeps_a_message_that_is_not_valid(sandbox: Sandbox, fault: Mapping[str, Any], kept: int) -> None:
     sandbox.fault(**fault, accepted=bool(kept))
     with connect(sandbox) as connection:
         connection.sendall(raw_send(sandbox, {"type": "sms", "message": "Hi"}, headers=LAST))
@@ -257,9 +255,7 @@ def test_a_client_that_gives_up_on_a_hang_is_let_go(
         ({"kind": "cut", "\ud83d": 2}, "Unknown: '\\ud83d'"),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused_with_what_is_allowed(
-    caller: Caller, fault: object, named: str
-) -> None:
+def test_a_fault_that_makes_no_sense_is_refused_with_what_is_allowed(caller: Caller, fault: object, named: str) -> None:
     answer = caller.call("POST", "/sandbox/faults", data=json.dumps(fault))
 
     assert answer.status_code == 400

@@ -1,0 +1,24 @@
+"""Settings of Sphinx: sphinx-build docs docs/_build/html."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from airflow_provider_apptoto import __version__
+
+project = "airflow-provider-apptoto"
+author = "the contributors of airflow-provider-apptoto"
+version = release = __version__
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+
+# Airflow writes its configuration there as soon as it is imported, and would do so in somebody's home.
+_airflow_home = tempfile.TemporaryDirectory()
+os.environ["AIRFLOW_HOME"] = _airflow_home.name
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
