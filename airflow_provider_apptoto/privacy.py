@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextvars import ContextVar
 from typing import Any
 
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),:;]+")
@@ -41,7 +42,12 @@ class Private:
         self._value = reveal(value)
 
     def __repr__(self) -> str:
-        """Show stars."""
+        """Show stars.
+
+        :raises HiddenValueError: while a text is rendered: stars would be sent in the place of the value.
+        """
+        if rendering.get():
+            raise HiddenValueError
         return STARS
 
     def serialize(self) -> str:
@@ -49,9 +55,28 @@ class Private:
         return STARS
 
 
+class Unrendered(Private):
+    """A hidden template: to be rendered, never to be sent as it is."""
+
+    __slots__ = ()
+
+    @property
+    def template(self) -> Any:
+        """The template."""
+        return self._value
+
+
+class HiddenValueError(Exception):
+    """A hidden value was about to become text."""
+
+
+rendering: ContextVar[bool] = ContextVar("apptoto_rendering", default=False)
+"""Whether a text is being rendered."""
+
+
 def reveal(value: Any) -> Any:
-    """Return what a ``Private`` hides, and any other value as it is."""
-    return value._value if isinstance(value, Private) else value  # noqa: SLF001  nothing else may look inside
+    """Return what a ``Private`` hides, and any other value as it is; an ``Unrendered`` is never revealed."""
+    return value._value if type(value) is Private else value  # noqa: SLF001  nothing else may look inside
 
 
 def mask_recipient(recipient: str) -> str:

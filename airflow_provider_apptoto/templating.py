@@ -22,7 +22,7 @@ from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.client.messages import MESSAGE_TYPES
-from airflow_provider_apptoto.privacy import Private, reveal
+from airflow_provider_apptoto.privacy import HiddenValueError, Private, Unrendered, rendering, reveal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -55,23 +55,28 @@ def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: s
     :param seen_oids: ids of values that came out of XComs, which are not rendered.
     :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
     """
-    sources = {name: getattr(task, name) for name in task.template_fields}
+    fields = {name: getattr(task, name) for name in task.template_fields}
+    sources = {name: field.template if isinstance(field, Unrendered) else field for name, field in fields.items()}
 
-    def put(name: str, value: Any) -> None:
-        setattr(task, name, Private(value) if task.redact and value is not None and _is_private(name, value) else value)
+    def put(name: str, value: Any, hidden: type[Private] = Private) -> None:
+        setattr(task, name, hidden(value) if task.redact and value is not None and _is_private(name, value) else value)
 
     for name, source in sources.items():
-        put(name, source)
+        put(name, source, Private if isinstance(source, Private) else Unrendered)
     renderer = Renderer(context, env, task.dynamic_fields)
     for name, source in sources.items():
         if name not in TEXTS and not isinstance(source, Private):
-            value, kind = _resolved(name, source, context, env, seen_oids)
+            value, kind = _resolved(task, name, context, env, seen_oids, source)
             put(name, renderer.render(name, value) if kind == "template" else value)
     to_appointment = task.event_id is not None or task.participant_id is not None
-    ways = {"template": renderer.render_text, "value": renderer.check_text, "literal": renderer.check_literal}
+    ways: dict[str, Callable[..., str]] = {
+        "template": renderer.render_text,
+        "value": renderer.check_text,
+        "literal": renderer.check_literal,
+    }
     for name in TEXTS:
         if not isinstance(sources[name], Private):
-            value, kind = _resolved(name, sources[name], context, env, seen_oids)
+            value, kind = _resolved(task, name, context, env, seen_oids, sources[name])
             put(name, ways[kind](name, value, to_appointment=to_appointment) if isinstance(value, str) else value)
 
 
@@ -84,10 +89,27 @@ def _is_private(name: str, value: Any) -> bool:
     return name in PRIVATE
 
 
-def _resolved(name: str, source: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> tuple[Any, str]:
+def _is_of_a_row(task: Any, name: str, source: str, context: Any) -> bool:
+    """Whether a string came with ``expand_kwargs`` out of another task, for which Airflow does not list its id.
+
+    Airflow would render it. A row that holds ``{{ conn.apptoto_default.password }}`` would be sent as what that is.
+    """
+    mapped: Any = task.dag.task_dict.get(task.task_id) if task.has_dag() else None
+    if type(getattr(mapped, "expand_input", None)).__name__ != "ListOfDictsExpandInput":
+        return False
+    rows = mapped.expand_input.value
+    row = rows[context["ti"].map_index] if isinstance(rows, list | tuple) else None
+    of_the_dag = (mapped.partial_kwargs.get(name), row.get(name) if isinstance(row, dict) else None)
+    return not any(isinstance(text, str) and text == source for text in of_the_dag)
+
+
+def _resolved(  # noqa: PLR0917
+    task: Any, name: str, context: Any, env: jinja2.Environment, seen_oids: set[int], source: Any
+) -> tuple[Any, str]:
     """Return a field's value, and whether it is a template, an author's literal, or a value made elsewhere."""
     if isinstance(source, str):
-        return source, "value" if id(source) in seen_oids else "template"
+        made_elsewhere = id(source) in seen_oids or _is_of_a_row(task, name, source, context)
+        return source, "value" if made_elsewhere else "template"
     if resolve := getattr(source, "resolve", None):
         value, kind = resolve(context), "literal" if type(source) is _LITERAL else "value"
     elif callable(source):
@@ -111,11 +133,13 @@ class Renderer:
     """
 
     def __init__(self, context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> None:
+        if isinstance(dynamic_fields, str):
+            raise ApptotoValidationError("dynamic_fields", "has to be a list of names, not one string")
         if isinstance(env, NativeEnvironment):
             env = context["dag"].get_template_env(force_sandboxed=True)
         # an overlay: the DAG's other tasks share the environment, and filters, globals and loader stay the DAG's
         self._env = env.overlay(
-            undefined=jinja2.StrictUndefined, finalize=_finalizer(env.finalize), keep_trailing_newline=True
+            undefined=_StrictUndefined, finalize=_finalizer(env.finalize), keep_trailing_newline=True
         )
         self._context = context
         self._roots = (*DOCUMENTED_ROOTS, *dynamic_fields)
@@ -170,18 +194,26 @@ class Renderer:
             raise ApptotoValidationError(field, problem)
         return aside.put_back(field, text)
 
-    def check_text(self, field: str, text: str, *, to_appointment: bool) -> str:
+    def check_text(self, field: str, text: str, *, to_appointment: bool, of_the_dag: bool = False) -> str:
         """Return a text that Airflow does not render, such as an XCom, as it is.
+
+        :param of_the_dag: whether the DAG's author wrote it, so that an error may show a block of it.
 
         :raises ApptotoValidationError: it holds more than plain text and, for an appointment, dynamic fields.
         """
         plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
-        for part in self._parts(field, text, plain, to_appointment=to_appointment):
+        try:
+            parts = list(_split(text, plain))
+        except jinja2.TemplateSyntaxError as error:
+            problem = f"line {error.lineno}: braces that are no dynamic field of Apptoto's; take them out of the value"
+            raise ApptotoValidationError(field, problem) from None
+        for part in parts:
             if part.kind == "data" or (to_appointment and part.root in self._roots):
                 continue
             problem = (
-                f"line {part.line}: {part.shown} would go out as it is: Airflow renders neither the values of XComs "
-                "nor other delimiters than the DAG's; render it where the value is made"
+                f"line {part.line}: {part.shown if of_the_dag else f'a {part.text[:2]} block'} would go out as it is: "
+                "Airflow renders neither the values of XComs nor other delimiters than the DAG's; render it where the "
+                "value is made"
             )
             if to_appointment:
                 problem += f". Apptoto's fields begin with {', '.join(self._roots)}; name others in dynamic_fields"
@@ -215,7 +247,7 @@ class Renderer:
         raise ApptotoValidationError(field, problem)
 
     def _put_aside(self, field: str, part: _Part, aside: _Aside, *, to_appointment: bool) -> str:
-        self.check_text(field, part.text, to_appointment=to_appointment)
+        self.check_text(field, part.text, to_appointment=to_appointment, of_the_dag=True)
         plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
         return "".join(aside.put(inner.text) if inner.root else inner.text for inner in _split(part.text, plain))
 
@@ -250,6 +282,7 @@ class Renderer:
 
     def _render(self, field: str, source: str, hint: str) -> str:
         template = None
+        token = rendering.set(True)
         try:
             template = self._env.from_string(source)
             # as Airflow does it: its context is no plain dict on every version
@@ -262,7 +295,16 @@ class Renderer:
             problem = _syntax_problem(error, hint)
         except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
             problem = _render_problem(error, source, template, hint)
+        finally:
+            rendering.reset(token)
         raise ApptotoValidationError(field, problem)
+
+
+class _StrictUndefined(jinja2.StrictUndefined):
+    """An error inside of a list as well, where Jinja's would read ``[Undefined]``."""
+
+    __slots__ = ()
+    __repr__ = jinja2.StrictUndefined.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +371,8 @@ class _Aside:
 
     def __init__(self) -> None:
         # digits: they come through filters like upper; random: no value can imitate a mark
-        self._first = 10**20 + secrets.randbelow(10**20)
+        self._prefix = 10**15 + secrets.randbelow(10**15)
+        self._first = self._prefix * 10**5
         self._texts: dict[int, str] = {}
 
     def put(self, text: str) -> str:
@@ -345,7 +388,8 @@ class _Aside:
         """
         pieces = _MARKED.split(rendered)
         plain, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
-        if any(_MARK in piece for piece in plain) or not set(numbers) <= set(self._texts):
+        damaged = any(_MARK in piece or str(self._prefix) in piece for piece in plain)
+        if damaged or not set(numbers) <= set(self._texts):
             problem = (
                 f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {_RAW}, out of it"
             )
@@ -364,16 +408,23 @@ def _finalizer(own: Callable[..., Any] | None) -> Callable[..., Any]:
     """Return what looks at every value before it becomes text, after the DAG's own ``finalize``."""
 
     def finalize(*arguments: Any) -> Any:
-        value = arguments[-1] if own is None else own(*arguments)
-        if value is None:
-            raise _ValueProblem("a value is None, and would read as the word None; write {{ ... or 'something' }}")
-        if isinstance(value, Private):
-            raise _ValueProblem("a value is hidden; a mask would be sent in its place")
-        return value
+        value = _checked_value(arguments[-1])
+        return value if own is None else _checked_value(own(*arguments))
 
     if hasattr(own, "jinja_pass_arg"):
         finalize.jinja_pass_arg = own.jinja_pass_arg  # type: ignore[attr-defined,union-attr]
     return finalize
+
+
+def _checked_value(value: Any) -> Any:
+    if value is None:
+        raise _ValueProblem("a value is None, and would read as the word None; write {{ ... or 'something' }}")
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises where it is strict
+        raise _ValueProblem("a value is undefined")
+    if isinstance(value, Private):
+        raise HiddenValueError
+    return value
 
 
 class _ValueProblem(Exception):  # noqa: N818  never leaves this module
@@ -389,6 +440,8 @@ def _render_problem(error: Exception, source: str, template: jinja2.Template | N
     where = ""
     if lines and lines[-1] is not None and template is not None:
         where = f"line {template.get_corresponding_lineno(lines[-1])}: "
+    if isinstance(error, HiddenValueError):
+        return f"{where}a value is hidden; a mask would be sent in its place"
     if isinstance(error, _ValueProblem):
         return f"{where}{error}"
     if isinstance(error, jinja2.UndefinedError):

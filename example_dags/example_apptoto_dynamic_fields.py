@@ -19,6 +19,8 @@ with DAG(
         task_id="remind_participant",
         participant_id="123456",
         type="sms",
-        message="Hi there {{ name }}!  You're upcoming appointment is at {{ event.start_time | date_and_time_phrase }}.",
+        message=(
+            "Hi there {{ name }}!  You're upcoming appointment is at {{ event.start_time | date_and_time_phrase }}."
+        ),
     )
     # [END howto_operator_apptoto_dynamic_fields]

@@ -12,21 +12,19 @@ with DAG(
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"event_id": 4711, "clinic": "Oak Street Clinic", "bring": ["your insurance card", "your referral"]},
+    params={"appointment": 4711, "doctor": "Dr Lee"},
     tags=["example", "apptoto"],
 ) as dag:
     # [START howto_operator_apptoto_two_languages]
     ApptotoSendMessageOperator(
         task_id="remind_everybody",
         type="sms",
-        event_id="{{ params.event_id }}",
+        event_id="{{ params.appointment }}",
         message=(
-            # Airflow's: params; Apptoto's: name, event
-            "Hi {{ name }}, {{ params.clinic }} expects you {{ event.start_time | date_and_time_phrase }}."
-            # Airflow's: a loop
-            "{% for thing in params.bring %} Please bring {{ thing }}.{% endfor %}"
-            # Apptoto's: all that stands in raw
-            "{% raw %}{% if event.location %} We are at {{ event.location }}.{% endif %}{% endraw %}"
+            # name and event are Apptoto's, params is Airflow's
+            "Hi {{ name }}, {{ params.doctor }} sees you {{ event.start_time | date_and_time_phrase }}"
+            # other blocks of Apptoto's stand in raw
+            "{% raw %}{% if event.location %} at {{ event.location }}{% endif %}{% endraw %}."
         ),
     )
     # [END howto_operator_apptoto_two_languages]

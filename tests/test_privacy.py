@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unicodedata
 
+import phonenumbers
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ from airflow_provider_apptoto.privacy import HIDDEN, Private, mask_recipient, re
         ("mary@clinic.example", "m•••@•••.example"),
         (" mary.jones+visit@mail.clinic.example ", "m•••@•••.example"),
         ("m@clinic.example", "m•••@•••.example"),
+        ("mary@jones@clinic.example", "m•••@•••.example"),
         ("@clinic.example", "•••@•••.example"),
         ("mary@clinic", "m•••@•••"),
         ("mary@", "m•••@•••"),
@@ -44,6 +46,11 @@ from airflow_provider_apptoto.privacy import HIDDEN, Private, mask_recipient, re
 )
 def test_a_mask_shows_country_code_and_four_digits_or_one_letter_and_the_top_level(recipient: str, mask: str) -> None:
     assert mask_recipient(recipient) == mask
+
+
+def test_a_mask_shows_every_country_code_there_is_and_no_digit_more() -> None:
+    for code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        assert mask_recipient(f"+{code}5550199123") == f"+{code}•••9123"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,7 @@ def test_of_what_is_no_recipient_nothing_is_shown(garbage: str) -> None:
         "mary@clinic.example?subject=Your results",
         "mary@clinic.example (Mary Jones)",
         "Mary Jones <mary@clinic.example>",
+        "mary@clinic.results are in",
         "mary@clinic.example\x1b[2J",
         "\x1bmary@clinic.example",
         "\u200emary@clinic.example",
@@ -315,6 +323,7 @@ def test_a_text_of_ours_that_stands_in_every_word_hides_nothing() -> None:
 
 
 def test_a_private_text_does_not_hide_what_only_resembles_it() -> None:
+    assert safe_text("the result: none", private=("Your results are in",)) == "the result: none"
     assert safe_text("no credits: your account", private=("Your results are in",)) == "no credits: your account"
 
 

@@ -19,7 +19,7 @@ import pytest
 from tests.faults import Exchange, FaultServer, accepting, answering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.scheduler
 
@@ -63,7 +63,10 @@ def by_recipient(exchange: Exchange) -> None:
 
 @contextlib.contextmanager
 def standalone(home: Path, **environment: str) -> Iterator[Path]:
-    """Run ``airflow standalone`` in a home of its own, and give the path of its database."""
+    """Run ``airflow standalone`` in a home of its own, and give the path of its database once its API answers.
+
+    A task that starts before would use up a try of Airflow's.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -74,6 +77,7 @@ def standalone(home: Path, **environment: str) -> Iterator[Path]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
@@ -91,6 +95,7 @@ def standalone(home: Path, **environment: str) -> Iterator[Path]:
             start_new_session=True,
         )
         try:
+            wait_for(lambda: listening(port), home)
             yield home / "airflow.db"
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -98,21 +103,34 @@ def standalone(home: Path, **environment: str) -> Iterator[Path]:
             process.wait()
 
 
-def settled(database: Path) -> dict[str, Any]:
-    """Wait until every task has come to rest, and give state, tries and the delay of the next try."""
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections on a port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def wait_for(condition: Callable[[], bool], home: Path) -> None:
+    """Wait until a condition holds; what Airflow logged is shown where it never does."""
     deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        with (
-            contextlib.suppress(sqlite3.OperationalError),
-            contextlib.closing(sqlite3.connect(database)) as connection,
-        ):
-            rows = connection.execute(
-                "select task_id, state, try_number, retry_delay_override from task_instance where dag_id = 'clinic'"
-            ).fetchall()
-            if len(rows) == 5 and {row[1] for row in rows} <= {"success", "failed", "up_for_retry"}:
-                return {row[0]: row[1:] for row in rows}
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail((home / "standalone.log").read_text())
         time.sleep(0.5)
-    pytest.fail((database.parent / "standalone.log").read_text())
+
+
+def tasks(database: Path) -> dict[str, Any]:
+    """Return state, tries and the delay of the next try of every task."""
+    query = "select task_id, state, try_number, retry_delay_override from task_instance where dag_id = 'clinic'"
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database)) as connection:
+        return {row[0]: row[1:] for row in connection.execute(query)}
+    return {}
+
+
+def settled(database: Path) -> bool:
+    """Whether every task has come to rest."""
+    states = {task[0] for task in tasks(database).values()}
+    return len(tasks(database)) == 5 and states <= {"success", "failed", "up_for_retry"}
 
 
 def holding(home: Path, mark: str) -> list[str]:
@@ -123,13 +141,14 @@ def holding(home: Path, mark: str) -> list[str]:
 
 def test_a_scheduler_gives_each_outcome_its_due_and_shows_nobody(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "clinic.py").write_text(DAG)
     with FaultServer([by_recipient]) as server:
         fields = {"conn_type": "apptoto", "login": "clinic@clinic.example", "password": KEY, "host": server.url}
         people = {"PERSON": PERSON, "TEXT": TEXT}
         with standalone(tmp_path, AIRFLOW_CONN_APPTOTO_DEFAULT=json.dumps(fields), **people) as database:
-            tasks = settled(database)
-    assert tasks == {
+            (tmp_path / "dags" / "clinic.py").write_text(DAG)
+            wait_for(lambda: settled(database), tmp_path)
+            ended = tasks(database)
+    assert ended == {
         "sent": ("success", 1, None),
         "unknown": ("failed", 1, None),
         "failing": ("failed", 1, None),

@@ -219,8 +219,8 @@ class ApptotoClient:
             pause = self._pacer.reserve(patience=RETRY_WINDOW)
             if pause > RETRY_WINDOW:
                 # a worker is not held for an hour because an earlier request was told to come back then
-                msg = f"Apptoto asked to be left alone for another {pause:.0f} s"
-                raise ApptotoNotSentError(msg, status=429, retry_after=pause)
+                msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
+                raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
             time.sleep(pause)
             answer = exchange()
             outcome = judge(answer)

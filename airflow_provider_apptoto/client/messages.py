@@ -65,7 +65,7 @@ class Message:
             raise ApptotoValidationError("type", f"{shown} is not one of {', '.join(MESSAGE_TYPES)}")
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            msg = f"exactly one of {', '.join(TARGETS)} is needed, but {' and '.join(given) or 'none'} was given"
+            msg = f"exactly one of {', '.join(TARGETS)} is needed; given: {', '.join(given) or 'none'}"
             raise ApptotoValidationError("to", msg)
         if self.message is None and self.template_id is None:
             raise ApptotoValidationError("message", "a text is needed, or a template_id")
@@ -142,7 +142,7 @@ def _integer(field: str, value: object) -> int | None:
         digits = str(value).strip()
     if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_ID_DIGITS and int(digits) > 0:
         return int(digits)
-    shown = "it is blank" if isinstance(value, str) and not value.strip() else f"it is not ({type(value).__name__})"
+    shown = "it is blank" if isinstance(value, str) and not value.strip() else f"this {type(value).__name__} is not"
     raise ApptotoValidationError(field, f"has to be a positive integer, or its digits, but {shown}")
 
 

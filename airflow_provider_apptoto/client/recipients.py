@@ -31,7 +31,7 @@ def normalise_phone_number(number: str, *, region: str | None = None, field: str
     # Address books paste invisible direction marks and typographic dashes and spaces along with a number.
     plain = "".join(_plain(character) for character in number).strip()
     if _EXTENSION.search(plain):
-        msg = f"{shown} has an extension, which can't be dialled; give the number alone"
+        msg = "has an extension, which can't be dialled; give the number alone"
         raise ApptotoValidationError(field, msg)
     if _WRITTEN_NUMBER.fullmatch(plain) is None:
         msg = f"{shown} is not a phone number: only digits, spaces, ( ) . - / and a leading + are allowed"

@@ -270,7 +270,7 @@ def _is_text(value: object) -> bool:
 
 
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    # ASSUMED: Apptoto documents no answer but success (api-facts.md, 5).
+    # ASSUMED: Apptoto documents no answer but success.
     return JSONResponse({"success": False, "error": text}, status_code=status, headers=headers)
 
 

@@ -6,7 +6,7 @@ LOGIN = "sandbox@example.com"
 API_KEY = "sandbox-api-key"
 
 DOCUMENTED = (
-    "POST /v1/send_message with a JSON object; HTTP Basic with the account's e-mail address and an API key.",
+    "/v1/send_message takes a JSON object; HTTP Basic with the account's e-mail address and an API key.",
     'type is "sms", "call" or "email".',
     "At least one of to, event_id, participant_id; at least one of message, template_id.",
     "to, message, subject, template_id are strings; event_id, participant_id are integers, also as strings.",
@@ -15,6 +15,7 @@ DOCUMENTED = (
 )
 
 ASSUMED = (
+    "The method of /v1/send_message is POST.",
     "The statuses of refusals: 400 (the request), 401 (login or key), 403, 404, 405, 413 (more than 1 MiB).",
     'The shape of refusals: {"success": false, "error": "..."}.',
     "The Content-Type has to be application/json.",

@@ -162,7 +162,10 @@ def test_a_read_that_is_no_json_object_is_not_one_of_apptotos(body: bytes) -> No
     assert judge_read(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 
 
-@given(st.binary() | st.text().map(lambda text: json.dumps(text).encode()))
+# Hypothesis also tries constants that it finds in this code, so the one that does mean it is kept out.
+@given(
+    (st.binary() | st.text().map(lambda text: json.dumps(text).encode())).filter(lambda body: b"success" not in body)
+)
 def test_only_success_true_means_sent(body: bytes) -> None:
     assert judge_send(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 

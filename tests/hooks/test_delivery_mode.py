@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database")]
 
-CLIENT = {"to": "+16505550199", "message": "Your results are in"}
+CLIENT: dict[str, Any] = {"to": "+16505550199", "message": "Your results are in"}
 STAND_INS = {"redirect_phone_to": "+16505550100", "redirect_email_to": "test@clinic.example"}
 
 
