@@ -234,12 +234,8 @@ def refuse_by_what_is_written(case: Case) -> None:
     for part in parts:
         if not isinstance(part, Field):
             continue
-        if case.own_delimiters:
-            # these braces are Apptoto's alone, whatever Airflow defines
-            refused = not case.appointment
-        else:
-            # two meanings; or a field that nobody fills
-            refused = (part.root in defined) == case.appointment
+        # in own delimiters, these braces are Apptoto's alone; else two meanings, or a field that nobody fills
+        refused = not case.appointment if case.own_delimiters else (part.root in defined) == case.appointment
         if refused:
             raise Refused
 
