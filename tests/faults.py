@@ -146,7 +146,10 @@ class FaultServer:
         method, path, _ = first.split(" ")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         while len(body) < int(headers.get("content-length", 0)):
-            body += stream.recv(65536)
+            chunk = stream.recv(65536)
+            if not chunk:
+                return None
+            body += chunk
         return Request(method, path, headers, body)
 
 

@@ -52,7 +52,7 @@ def _plain(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Nd":
         return str(unicodedata.decimal(character))
-    return {"Cf": "", "Pd": "-", "Zs": " "}.get(category, character)
+    return "+" if character == "\uff0b" else {"Cf": "", "Pd": "-", "Zs": " "}.get(category, character)
 
 
 def _e164(number: str, region: str | None, *, field: str, shown: str, sms: bool) -> str:

@@ -288,7 +288,6 @@ Send(task_id="none", type="sms", event_id="{{ params.nothing }}", message="Hi {{
 Send(task_id="blank", type="sms", participant_id="{{ '' }}", message="Hi {{ name }}")
 Send(task_id="both", type="sms", participant_id=1, to="+16505550101", message="Hi {{ name }}")
 Send(task_id="field", type="sms", to="{{ name }}", message="Hi")
-Send(task_id="hidden", type="sms", to="+16505550101", message="Hi {{ task.to }}")
 Send(task_id="subject", type="email", event_id=5, subject="{{ name }}{{ params.nothing }}", message="Hi")
 Send(task_id="unsaid", type="email", to="p@clinic.example", subject="{{ name }}", message="Hi")
 Send(task_id="template", type="email", event_id=7, subject="{{ name }} {{ ds[:2] }}", template_id=3, message="M")
