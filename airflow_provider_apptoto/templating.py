@@ -388,7 +388,8 @@ class _Aside:
         """
         pieces = _MARKED.split(rendered)
         plain, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
-        damaged = any(_MARK in piece or str(self._prefix) in piece for piece in plain)
+        remains = (_MARK, repr(_MARK)[1:-1], str(self._prefix))
+        damaged = any(remain in piece for remain in remains for piece in plain)
         if damaged or not set(numbers) <= set(self._texts):
             problem = (
                 f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {_RAW}, out of it"
