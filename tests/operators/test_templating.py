@@ -28,14 +28,22 @@ PARAMS = 'params={"who": "Mary", "braces": "{{ name }}", "brace": "{", "nothing"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_api_server() -> Iterator[None]:
-    """Let 3.0 to 3.2 make the API server of their test runs once, as 3.3 does; else it is a second a task."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
-        supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
-        patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
+def _quick() -> Iterator[None]:
+    """Take from Airflow's runs what costs a second a task."""
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):
+            # 3.3 makes its API server once; 3.0 to 3.2 do so for every task
+            supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
+            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
+        with contextlib.suppress(ImportError):
+            # 3.0 colours its tracebacks, and the locals of each frame
+            structlog: Any = importlib.import_module("structlog.dev")
+            patch.setattr(
+                structlog.RichTracebackFormatter,
+                "__call__",
+                lambda _, *arguments: structlog.plain_traceback(*arguments),
+            )
         yield
-        return
-    yield
 
 
 @pytest.fixture
@@ -68,21 +76,21 @@ def send(connection: Connect, tasks: str, *, arguments: str = "") -> tuple[Run, 
 def check(
     connection: Connect,
     refusals: list[str],
-    cases: list[Case],
+    cases: Sequence[Case] = (),
     *,
-    one_way: Sequence[Case] = (),
+    every_way: Sequence[Case] = (),
     arguments: str = "",
     options: str = "",
 ) -> None:
     """Send texts by tasks of their own, by ``expand_kwargs`` and by ``expand``.
 
-    :param cases: to whom (an event or a person), the text, and what has to reach Apptoto; each goes every way.
-    :param one_way: the same; each goes one of the ways, to save time.
+    :param cases: to whom (an event or a person), the text, and what has to reach Apptoto. Each goes one way, in turn.
+    :param every_way: the same; each goes every way.
     :param arguments: further arguments of the DAG.
     :param options: further arguments of the operator.
     """
     start = f'type="email", subject="S", {options}'
-    ways: list[list[Case]] = [[*cases, *one_way[number::3]] for number in range(3)]
+    ways: list[list[Case]] = [[*every_way, *cases[number::3]] for number in range(3)]
     lines: list[str] = []
     expected: dict[Any, Counter[str]] = {}
     states: dict[tuple[str, int], str] = {}
@@ -122,27 +130,30 @@ def target_of(reader: str, number: int) -> tuple[str, Any]:
 # --- kinds of DAG
 
 COMMON: list[Case] = [
-    (EVENT, PAGES_EXAMPLE, PAGES_EXAMPLE),
-    (EVENT, "{{ params.who }} {{ ds[:2] }} {{ event.x | f: 3 }}", "Mary 20 {{ event.x | f: 3 }}"),
+    (EVENT, "{{ params.who }} {{ name }} {{ ds[:2] }} {{ event.x | f: 3 }}", "Mary {{ name }} 20 {{ event.x | f: 3 }}"),
     (EVENT, "{% raw %}{% if event.x %}{{ ds }}{% endif %}{% endraw %}", "{% if event.x %}{{ ds }}{% endif %}"),
     (PERSON, "Hi {{ params.who }}", "Hi Mary"),
-    (PERSON, "{{ params.number }}", "007"),
-    (EVENT, "{{ params.number }}", "007"),
-    (PERSON, "see notes.txt", "see notes.txt"),
-    (EVENT, "{{ name }} notes.txt", "{{ name }} notes.txt"),
     (EVENT, "{{ params.braces }}", NOTHING),
-    (EVENT, "{{ params.brace }}{{ name }}", NOTHING),
-    (EVENT, "{{ nope }}", NOTHING),
-    (PERSON, "Hi {{ nope }}", NOTHING),
+    (EVENT, "{{ name }} {{ nope }}", NOTHING),
     (PERSON, "Hi {{ params.nothing }}", NOTHING),
     (PERSON, "Hi {{ name }}", NOTHING),
+]
+SOME_MORE: list[Case] = [
+    (EVENT, PAGES_EXAMPLE, PAGES_EXAMPLE),
+    (PERSON, "{{ params.number }}", "007"),
+    (EVENT, "{{ params.number }}", "007"),
+    (EVENT, "{{ name }} notes.txt", "{{ name }} notes.txt"),
+    (PERSON, "see notes.txt", "see notes.txt"),
+    (PERSON, "Hi {{ nope }}", NOTHING),
+    (EVENT, "{{ params.brace }}{{ name }}", NOTHING),
     (EVENT, "Hi {{ name", NOTHING),
     (PERSON, " {{ '' }}\n", NOTHING),
-]  # fmt: skip
+]
 
 
 def test_in_a_plain_dag(connection: Connect, refusals: list[str]) -> None:
     cases: list[Case] = [
+        *SOME_MORE,
         (EVENT, "{% set who = params.who %}{{ who }} {{ name }}", "Mary {{ name }}"),
         (EVENT, "{% set name = 1 %}{{ name }}", NOTHING),
         (EVENT, "{% for name in 'ab' %}{{ name }}{% endfor %}", NOTHING),
@@ -168,16 +179,24 @@ def test_in_a_plain_dag(connection: Connect, refusals: list[str]) -> None:
         (PERSON, "{{ params.brace }}{", NOTHING),
         (PERSON, "{% if event %}a{% endif %}", NOTHING),
     ]
-    check(connection, refusals, COMMON, one_way=cases, arguments=PARAMS)
+    check(connection, refusals, cases, every_way=COMMON, arguments=PARAMS)
 
 
 def test_in_a_dag_that_renders_native_objects(connection: Connect, refusals: list[str]) -> None:
-    cases: list[Case] = [(PERSON, "{{ [1, '2'] }}", "[1, '2']"), (PERSON, "[1]", "[1]"), (EVENT, "{{ 1 }}", "1")]
-    check(connection, refusals, cases, one_way=COMMON, arguments=PARAMS + "render_template_as_native_obj=True")
+    cases: list[Case] = [
+        *COMMON,
+        *SOME_MORE,
+        (PERSON, "{{ [1, '2'] }}", "[1, '2']"),
+        (PERSON, "[1]", "[1]"),
+        (EVENT, "{{ 1 }}", "1"),
+    ]
+    check(connection, refusals, cases, arguments=PARAMS + "render_template_as_native_obj=True")
 
 
 def test_in_a_dag_that_is_lenient_about_undefined_names(connection: Connect, refusals: list[str]) -> None:
     cases: list[Case] = [
+        *COMMON,
+        *SOME_MORE,
         (EVENT, "{{ name }} {{ params.nope }}", NOTHING),
         (PERSON, "{% if nope %}a{% else %}b{% endif %}", NOTHING),
         (PERSON, "{{ nope | default('b') }}", "b"),
@@ -186,7 +205,6 @@ def test_in_a_dag_that_is_lenient_about_undefined_names(connection: Connect, ref
         connection,
         refusals,
         cases,
-        one_way=COMMON,
         arguments=PARAMS + 'template_undefined=__import__("jinja2").Undefined',
     )
 
