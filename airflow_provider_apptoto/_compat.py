@@ -24,6 +24,14 @@ else:
         HAS_RETRY_POLICY = False
 
 
+def has_provider_cli() -> bool:
+    """Whether ``airflow`` takes commands of providers: from 3.2 on."""
+    from airflow import __version__
+
+    major, minor = map(int, __version__.split(".")[:2])
+    return (major, minor) >= (3, 2)
+
+
 def mask_secret(secret: str) -> None:
     """Have Airflow hide a secret in all its logs."""
     homes = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
@@ -35,4 +43,4 @@ def mask_secret(secret: str) -> None:
     raise ImportError(f"this Airflow has its mask_secret in none of {', '.join(homes)}")
 
 
-__all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy", "mask_secret"]
+__all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy", "has_provider_cli", "mask_secret"]

@@ -33,12 +33,17 @@ class AirflowConnection(Protocol):
     """What is read of Airflow's ``Connection``, whose class differs between versions."""
 
     conn_id: str
+    conn_type: str | None
     login: str | None
     password: str | None
     host: str | None
     port: int | None
     schema: str | None
     extra: str | None
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]:
+        """The extra fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class ConnectionSettings:
     redirect_phone_to: str | None
     redirect_email_to: str | None
     ca_bundle: str | None
+    state_conn_id: str | None
 
     def __repr__(self) -> str:
         """Show the base URL, not login and key."""
@@ -98,6 +104,7 @@ class ConnectionSettings:
                 lambda address: normalise_email_address(address, field="redirect_email_to"),
             ),
             ca_bundle=_checked(extra, "ca_bundle", _file),
+            state_conn_id=_checked(extra, "state_conn_id", str),
         )
 
 

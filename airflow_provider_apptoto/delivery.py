@@ -1,27 +1,119 @@
-"""The one road of a message from a task to Apptoto."""
+"""The one road of a message from a task to Apptoto: guard, claim, send, record."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.client.errors import (
+    ApptotoConfigurationError,
+    ApptotoError,
     ApptotoNotSentError,
     ApptotoRejectedError,
     ApptotoUnknownOutcomeError,
 )
+from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.privacy import reveal
+from airflow_provider_apptoto.state.ledger import CLAIM_LEASE, Claim, TakenOverError, claim, fingerprint, message_key
+from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, Origin, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from airflow_provider_apptoto.client import SendResult
+    from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+    from airflow_provider_apptoto.state.store import LedgerStore
+
+log = logging.getLogger(__name__)
+
+DEDUPLICATED = "deduplicated"
+ASSUMED_SENT = "assumed_sent"
+_STATES = {
+    ApptotoNotSentError: State.NOT_SENT,
+    ApptotoRejectedError: State.REJECTED,
+    ApptotoUnknownOutcomeError: State.UNKNOWN,
+}
 
 
-def deliver(fields: Mapping[str, Any], hook: ApptotoHook) -> SendResult:
-    """Check a message and send it.
+class OnUnknown(StrEnum):
+    """What to do with a message of which nobody can tell whether it was sent."""
+
+    FAIL = "fail"
+    RESEND = "resend"
+    ASSUME_SENT = "assume_sent"
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """On whose behalf messages are sent, and what has to be kept to.
+
+    :param origin: the try of the task.
+    :param store: where the ledger is kept; ``None``: nowhere.
+    :param idempotency_key: the occasion of the message, by the user's own name for it.
+    :param reference: the user's own id of the thing.
+    :param on_unknown: what to do where nobody can tell.
+    :param check_age: called before anything is sent; raises where the run is too old.
+    :param is_stopping: whether the task was told to end.
+    """
+
+    origin: Origin
+    store: LedgerStore | None = None
+    idempotency_key: str | None = None
+    reference: str | None = None
+    on_unknown: str = OnUnknown.FAIL
+    check_age: Callable[[], None] = _nothing
+    is_stopping: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        """Check what the user gave.
+
+        :raises ApptotoConfigurationError: names what is allowed.
+        """
+        if self.on_unknown not in set(OnUnknown):
+            raise ApptotoConfigurationError("on_unknown", f"{self.on_unknown!r} is not one of {', '.join(OnUnknown)}")
+        if self.idempotency_key is None:
+            return
+        if not self.idempotency_key.strip():
+            raise ApptotoConfigurationError("idempotency_key", "is blank; name the occasion, or leave it out")
+        if self.store is None or not self.store.spans_tasks:
+            msg = "needs the state database, which other tasks and runs see: set state_conn_id on the connection"
+            raise ApptotoConfigurationError("idempotency_key", msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of a message.
+
+    :param outcome: ``sent``, ``deduplicated`` (an earlier try or task had sent it), ``assumed_sent``, ``redirected`` or
+        ``dry_run``.
+    :param key: its key in the ledger, or ``None``.
+    :param sent_at: when it was sent (ISO 8601, UTC).
+    :param try_number: the try that sent it.
+    """
+
+    outcome: str
+    type: str
+    target: str
+    try_number: int
+    key: str | None = None
+    http_status: int | None = None
+    sent_at: str | None = None
+    response: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Delivery:
+    """Check a message, send it unless it was sent, and remember it.
 
     What was certainly not sent raises as it is, and Airflow may try again. What was refused would be again, and what
     may have been sent must not be sent twice: both fail the task at once, whatever its ``retries``.
@@ -31,15 +123,152 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook) -> SendResult:
     :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`, hidden or not.
     :param hook: sends it.
     :raises ApptotoNotSentError: certainly not sent.
+    :raises ApptotoUnknownOutcomeError: it may have been sent, and ``on_unknown`` is ``resend``.
     :raises AirflowFailException: refused, or it may have been sent; its cause is the error of the client.
     """
     try:
-        return _send(fields, hook)
+        return _deliver(fields, hook, scope)
     except (ApptotoRejectedError, ApptotoUnknownOutcomeError) as error:
+        if isinstance(error, ApptotoUnknownOutcomeError) and scope.on_unknown == OnUnknown.RESEND:
+            raise error.with_traceback(None) from None
         raise AirflowFailException(str(error)) from error.with_traceback(None)
     except ApptotoNotSentError as error:
         raise error.with_traceback(None) from None
+    except LedgerStoreError as error:
+        msg = f"the message was not sent: {error}. It is not sent without a ledger, so that it can't be sent twice"
+        raise ApptotoNotSentError(msg, reason=str(error)) from None
 
 
-def _send(fields: Mapping[str, Any], hook: ApptotoHook) -> SendResult:
-    return hook.get_conn().send(hook.build_message(**{name: reveal(value) for name, value in fields.items()}))
+def _deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Delivery:
+    message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
+    client = hook.get_conn()
+    if scope.store is None or client.mode is DeliveryMode.DRY_RUN:
+        scope.check_age()
+        return _send(message, client, scope, None)
+    while True:
+        entry = _new_entry(message, client, scope, scope.store.salt())
+        resend = scope.on_unknown == OnUnknown.RESEND
+        claimed = claim(scope.store, entry, resend=resend, before_claim=scope.check_age)
+        if isinstance(claimed, Entry):
+            return _settled(message, scope, claimed, other_text=claimed.fingerprint != entry.fingerprint)
+        try:
+            return _send(message, client, scope, claimed)
+        except TakenOverError:
+            log.info("Another try took message %s over while this one waited: looking what became of it", entry.key)
+
+
+def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> Entry:
+    key = message_key(
+        salt,
+        message,
+        account=client.account,
+        mode=client.mode,
+        origin=scope.origin,
+        idempotency_key=scope.idempotency_key,
+    )
+    return Entry(
+        key=key,
+        fingerprint=fingerprint(salt, message),
+        type=message.type,
+        origin=scope.origin,
+        reference=scope.reference,
+        state=State.CLAIMED,
+        lease=CLAIM_LEASE,
+    )
+
+
+def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim | None) -> Delivery:
+    """Send a message that is this try's to send, and write down how it ended."""
+    written_at: list[float] = []
+
+    def before_write() -> None:
+        if scope.is_stopping():
+            raise ApptotoNotSentError("the message was not sent: the task was told to end", reason="told to end")
+        if claimed is not None:
+            claimed.sending(client.timeout)
+        written_at.append(time.monotonic())
+
+    try:
+        result = client.send(message, before_write)
+    except ApptotoError as error:
+        state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), None)
+        if state is None:
+            raise
+        _note_end(written_at, claimed, state, error.status, error.reason)
+        if isinstance(error, ApptotoUnknownOutcomeError):
+            return _unresolved(message, scope, None if claimed is None else claimed.entry, error)
+        metrics.message(message.type, state)
+        raise
+    _note_end(written_at, claimed, State.SENT, result.http_status, "")
+    metrics.message(message.type, result.outcome)
+    return Delivery(
+        outcome=str(result.outcome),
+        type=result.type,
+        target=result.target,
+        key=None if claimed is None else claimed.entry.key,
+        http_status=result.http_status,
+        sent_at=None if result.sent_at is None else result.sent_at.to_iso8601_string(),
+        try_number=scope.origin.try_number,
+        response=dict(result.response),
+    )
+
+
+def _note_end(written_at: list[float], claimed: Claim | None, state: State, status: int | None, reason: str) -> None:
+    if written_at:
+        metrics.request_took(time.monotonic() - written_at[-1], status)
+    if claimed is not None:
+        claimed.record(state, http_status=status, reason=reason)
+
+
+def _settled(message: Message, scope: Scope, found: Entry, *, other_text: bool) -> Delivery:
+    """Say what becomes of a message that was sent before, or may have been."""
+    if found.state is not State.SENT:
+        return _unresolved(message, scope, found, None)
+    log.info(
+        "%s to %s: already sent at %s by try %d of %s%s",
+        *(message.type, message.target, found.at, found.origin.try_number, found.origin),
+        "; ITS TEXT WAS ANOTHER ONE, and this text is not sent" if other_text else "",
+    )
+    metrics.message(message.type, DEDUPLICATED)
+    return _known_before(message, found, scope, DEDUPLICATED)
+
+
+def _unresolved(
+    message: Message, scope: Scope, entry: Entry | None, error: ApptotoUnknownOutcomeError | None
+) -> Delivery:
+    """Do what ``on_unknown`` says of a message of which nobody can tell whether it was sent.
+
+    :param entry: its entry in the ledger, if there is a ledger.
+    :param error: what went wrong, if it went wrong just now.
+    """
+    metrics.message(message.type, State.UNKNOWN)
+    if scope.store is not None:
+        with contextlib.suppress(LedgerStoreError):
+            metrics.unresolved(scope.store.unresolved())
+    if scope.on_unknown == OnUnknown.ASSUME_SENT:
+        what = error or "nobody can tell whether an earlier try sent it"
+        log.warning("%s to %s: taken for sent, as on_unknown says: %s", message.type, message.target, what)
+        return _known_before(message, entry, scope, ASSUMED_SENT)
+    if entry is None or scope.store is None or scope.on_unknown == OnUnknown.RESEND:
+        raise error or ApptotoUnknownOutcomeError("it is not known whether the message was sent")
+    answer = "the try ended while it sent" if entry.state is State.SENDING else entry.answer
+    text = (
+        f"it is not known whether this message was sent: {answer}.\n"
+        f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}, "
+        f"try {entry.origin.try_number} of {entry.origin}, key {entry.key}\n"
+        f"Look in Apptoto whether it has the message; {scope.store.how_to_resolve(entry)}."
+    )
+    raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason) from error
+
+
+def _known_before(message: Message, entry: Entry | None, scope: Scope, outcome: str) -> Delivery:
+    """Return a success that nothing was sent for, just now."""
+    return Delivery(
+        outcome=outcome,
+        type=message.type,
+        target=message.target,
+        key=entry.key if entry else None,
+        http_status=entry.http_status if entry else None,
+        sent_at=entry.at if entry else None,
+        try_number=entry.origin.try_number if entry else scope.origin.try_number,
+    )

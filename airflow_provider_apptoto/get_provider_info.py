@@ -96,9 +96,16 @@ def get_provider_info() -> dict[str, Any]:
                         "for networks with a TLS proxy. Blank: the environment's.",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "state_conn_id": {
+                        "label": "State database",
+                        "description": "Id of an SQL connection: it remembers what was sent, and keeps the pace of all "
+                        "workers. sqlite for one host; postgres or mysql for many.",
+                        "schema": {"type": ["string", "null"]},
+                    },
                 },
             },
         ],
+        "cli": ["airflow_provider_apptoto.cli.get_cli_commands"],
         "config": {
             "apptoto": {
                 "description": "Options of the Apptoto provider.",

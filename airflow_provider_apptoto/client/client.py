@@ -110,6 +110,8 @@ class ApptotoClient:
                     name, f"{seconds!r} is not a number of seconds up to {MOST_TIMEOUT:.0f}"
                 )
         base_url = check_base_url(base_url)
+        self.account = base_url, login
+        self.timeout = timeout
         self._pacer = pacer or account_pacer(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
         self._routing = routing or Routing()
         self._api_key = api_key
@@ -122,6 +124,11 @@ class ApptotoClient:
             ca_bundle=ca_bundle,
             user_agent=user_agent,
         )
+
+    @property
+    def mode(self) -> DeliveryMode:
+        """Where messages go."""
+        return self._routing.mode
 
     def send(self, message: Message, before_write: Callable[[], None] | None = None) -> SendResult:
         """Send one message (``POST /v1/send_message``).

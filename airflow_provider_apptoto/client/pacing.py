@@ -9,6 +9,13 @@ from typing import Protocol
 
 DEFAULT_REQUESTS_PER_MINUTE = 90.0
 """A client of the real service saw 100 a minute refused at times (observed; Apptoto documents no limit)."""
+_SLACK = 1.02
+"""Departures are a little further apart than a minute asks for: one that comes late must not make a minute too full."""
+
+
+def interval(requests_per_minute: float) -> float:
+    """Return the seconds between two departures, so that no minute holds more of them than this."""
+    return 60.0 / requests_per_minute * _SLACK
 
 
 class Pacer(Protocol):
@@ -31,7 +38,7 @@ class InProcessPacer:
     """
 
     def __init__(self, requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE) -> None:
-        self._interval = 60.0 / requests_per_minute
+        self._interval = interval(requests_per_minute)
         self._next = time.monotonic()
         self._lock = threading.Lock()
 
@@ -47,7 +54,7 @@ class InProcessPacer:
     def slow_down_to(self, requests_per_minute: float) -> None:
         """Keep a pace that is slower than the one so far; a faster one changes nothing."""
         with self._lock:
-            self._interval = max(self._interval, 60.0 / requests_per_minute)
+            self._interval = max(self._interval, interval(requests_per_minute))
 
     def push_back(self, seconds: float) -> None:
         """Let nothing depart for this many seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,27 @@ from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._compat import mask_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_apptoto.client import ApptotoClient, Message, SendResult
+    from airflow_provider_apptoto.client.pacing import Pacer
     from airflow_provider_apptoto.connection import ConnectionSettings
+    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.state.store import LedgerStore
+
+log = logging.getLogger(__name__)
 
 _TEST_SECONDS = 10.0
 """The longest that ``test_connection`` waits for an answer: a person looks on."""
+_LOCAL_EXECUTORS = {"LocalExecutor", "SequentialExecutor"}
+_told: set[str] = set()
+
+
+def _tell_once(level: int, text: str) -> None:
+    """Log what is worth knowing once a process, not once a message."""
+    if text not in _told:
+        _told.add(text)
+        log.log(level, text)
 
 
 class ApptotoHook(BaseHook):
@@ -89,6 +106,31 @@ class ApptotoHook(BaseHook):
 
         return Message(**fields, default_region=self._settings.default_region)
 
+    def ledger_store(self, context: Mapping[str, Any]) -> LedgerStore | None:
+        """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
+
+        :param context: the task's context.
+        :raises ApptotoConfigurationError: ``state_conn_id`` is wrong.
+        """
+        if self.state_database is not None:
+            from airflow_provider_apptoto.cli import ledger_command
+            from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
+
+            _tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
+            return SqlLedgerStore(self.state_database, ledger_command("resolve", self.apptoto_conn_id))
+        task_state = context.get("task_state_store")
+        if task_state is None:
+            _tell_once(
+                logging.WARNING,
+                "Sends are not remembered: if this worker is killed, a retry may send again. Set state_conn_id on the "
+                "Apptoto connection (before Airflow 3.3 there is no other way)",
+            )
+            return None
+        from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
+
+        _tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
+        return TaskStateLedgerStore(task_state)
+
     def test_connection(self) -> tuple[bool, str]:
         """Read one event with the connection's settings; never sends.
 
@@ -144,6 +186,32 @@ class ApptotoHook(BaseHook):
         return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
 
     @cached_property
+    def state_database(self) -> StateDatabase | None:
+        """The database that ``state_conn_id`` of the connection names, or ``None``."""
+        from airflow_provider_apptoto.state.database import database_url, state_database
+
+        conn_id = self._settings.state_conn_id
+        return None if conn_id is None else state_database(database_url(self.get_connection(conn_id)))
+
+    def _pacer(self, settings: ConnectionSettings) -> Pacer:
+        from sqlalchemy.engine import URL
+
+        from airflow_provider_apptoto.metrics import MeteredPacer
+        from airflow_provider_apptoto.state.database import host_file, state_database
+        from airflow_provider_apptoto.state.pace import shared_pacer
+
+        database = self.state_database
+        if database is None:
+            executors = conf.get("core", "executor", fallback="LocalExecutor").split(",")
+            if not set(executors) <= _LOCAL_EXECUTORS:
+                _tell_once(
+                    logging.WARNING,
+                    "Tasks on other hosts don't share this account's pace: set state_conn_id on the Apptoto connection",
+                )
+            database = state_database(URL.create("sqlite", database=str(host_file())))
+        return MeteredPacer(shared_pacer(database, (settings.base_url, settings.login), settings.requests_per_minute))
+
+    @cached_property
     def _client(self) -> ApptotoClient:
         return self._build_client(self._settings)
 
@@ -151,7 +219,6 @@ class ApptotoHook(BaseHook):
         from airflow import __version__ as airflow_version
 
         from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Routing
-        from airflow_provider_apptoto.client.pacing import account_pacer
 
         # Airflow hides the password by itself, not the form in which it travels
         mask_secret(settings.api_key)
@@ -165,7 +232,7 @@ class ApptotoHook(BaseHook):
             base_url=settings.base_url,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
-            pacer=account_pacer(settings.base_url, settings.login, settings.requests_per_minute),
+            pacer=self._pacer(settings),
             routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
             ca_bundle=settings.ca_bundle,
             user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",

@@ -43,9 +43,10 @@ class ApptotoSendMessageOperator(BaseOperator):
 
     .. seealso:: :ref:`howto/operator:ApptotoSendMessageOperator`
 
-    Returns (XCom): ``outcome`` (``sent``, ``redirected``, ``dry_run``), ``type``, ``target`` (masked; ids in clear),
-    ``reference``, ``key``, ``http_status``, ``sent_at`` (ISO 8601, UTC), ``try_number``, ``response`` (``success``,
-    ids).
+    Returns (XCom): ``outcome`` (``sent``; ``deduplicated``: an earlier try, or another task with its
+    ``idempotency_key``, had sent it; ``assumed_sent``, ``redirected``, ``dry_run``), ``type``, ``target`` (masked; ids
+    in clear), ``reference``, ``key`` (in the ledger), ``http_status``, ``sent_at`` (ISO 8601, UTC), ``try_number`` (the
+    try that sent it), ``response`` (``success``, ids).
 
     :param type: ``sms``, ``call`` or ``email``. (templated)
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``). Exactly one of this, ``event_id`` and
@@ -56,15 +57,25 @@ class ApptotoSendMessageOperator(BaseOperator):
     :param subject: one line, for ``email`` only. (templated)
     :param template_id: a template stored in Apptoto; a positive integer, or its digits. (templated)
     :param apptoto_conn_id: id of the connection. (templated)
+    :param idempotency_key: your own name for the occasion, e.g. ``reminder-{{ params.appointment }}``: whatever task,
+        DAG or run comes with it, the message is sent once to the same recipient. Needs the state database
+        (``state_conn_id`` of the connection). By default the occasion is this task in this run. (templated)
     :param reference: your own id of the thing (an appointment's, say), kept and shown in clear. (templated)
+    :param on_unknown: what to do where nobody can tell whether the message was sent: ``fail`` (no retry, a person
+        resolves it), ``resend`` (may be retried: some get it twice) or ``assume_sent`` (succeeds with a warning: some
+        get nothing).
+    :param max_age: skip the task where its run is older than this (catch-up, a late backfill); ``None``: never. The
+        age counts from the end of the data interval or the logical date, whichever is later, else from ``run_after``.
     :param dynamic_fields: names, besides ``name``, ``event``, ``participant`` and ``contact``, that Apptoto's dynamic
         fields begin with.
     :param redact: hide recipient and text in rendered fields, logs and XCom; ``False`` shows them, never the key.
     :param delivery_mode: ``redirect`` or ``dry_run`` for this task; the connection's and the deployment's can only be
         made stricter.
     :param retry_policy: on Airflow 3.3+, by default the next try waits as long as Apptoto asked for; ignored before.
-    :raises ApptotoNotSentError: certainly not sent: unreachable, too many requests.
+    :raises ApptotoNotSentError: certainly not sent: unreachable, too many requests, the ledger can't be written.
+    :raises ApptotoUnknownOutcomeError: it may have been sent, and ``on_unknown`` is ``resend``.
     :raises AirflowFailException: refused, not a message that Apptoto takes, or it may have been sent.
+    :raises AirflowSkipException: the run is older than ``max_age``.
     """
 
     template_fields: Sequence[str] = (
@@ -76,8 +87,11 @@ class ApptotoSendMessageOperator(BaseOperator):
         "subject",
         "template_id",
         "apptoto_conn_id",
+        "idempotency_key",
         "reference",
     )
+
+    _is_stopping = False
 
     def __init__(
         self,
@@ -90,7 +104,10 @@ class ApptotoSendMessageOperator(BaseOperator):
         subject: str | None = None,
         template_id: int | str | None = None,
         apptoto_conn_id: str = "apptoto_default",
+        idempotency_key: str | None = None,
         reference: str | None = None,
+        on_unknown: str = "fail",
+        max_age: timedelta | None = timedelta(hours=24),
         delivery_mode: str | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
@@ -108,40 +125,56 @@ class ApptotoSendMessageOperator(BaseOperator):
         self.subject = subject
         self.template_id = template_id
         self.apptoto_conn_id = apptoto_conn_id
+        self.idempotency_key = idempotency_key
         self.reference = reference
+        self.on_unknown = on_unknown
+        self.max_age = max_age
         self.delivery_mode = delivery_mode
         self.dynamic_fields = dynamic_fields
         self.redact = redact
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send the message."""
-        from airflow_provider_apptoto.delivery import deliver
+        """Send the message, unless it was sent."""
+        from airflow_provider_apptoto.delivery import Scope, deliver
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+        from airflow_provider_apptoto.runs import check_age, origin
 
-        result = deliver(
-            {
-                "type": self.type,
-                "to": self.to,
-                "event_id": self.event_id,
-                "participant_id": self.participant_id,
-                "message": self.message,
-                "subject": self.subject,
-                "template_id": self.template_id,
-                "redact": self.redact,
-            },
-            ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode),
+        hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
+        scope = Scope(
+            origin=origin(context),
+            store=hook.ledger_store(context),
+            idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
+            reference=None if self.reference is None else str(self.reference),
+            on_unknown=self.on_unknown,
+            check_age=lambda: check_age(context, self.max_age),
+            is_stopping=lambda: self._is_stopping,
         )
-        return {
-            "outcome": result.outcome,
-            "type": result.type,
-            "target": result.target,
-            "reference": self.reference,
-            "key": None,
-            "http_status": result.http_status,
-            "sent_at": None if result.sent_at is None else result.sent_at.to_iso8601_string(),
-            "try_number": context["ti"].try_number,
-            "response": dict(result.response),
+        fields = {
+            "type": self.type,
+            "to": self.to,
+            "event_id": self.event_id,
+            "participant_id": self.participant_id,
+            "message": self.message,
+            "subject": self.subject,
+            "template_id": self.template_id,
+            "redact": self.redact,
         }
+        delivery = deliver(fields, hook, scope)
+        return {
+            "outcome": delivery.outcome,
+            "type": delivery.type,
+            "target": delivery.target,
+            "reference": self.reference,
+            "key": delivery.key,
+            "http_status": delivery.http_status,
+            "sent_at": delivery.sent_at,
+            "try_number": delivery.try_number,
+            "response": dict(delivery.response),
+        }
+
+    def on_kill(self) -> None:
+        """Let no further byte leave; what is on its way is waited for, as long as Airflow lets it."""
+        self._is_stopping = True
 
     def _do_render_template_fields(
         self,

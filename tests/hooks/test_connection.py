@@ -52,6 +52,7 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         redirect_phone_to=None,
         redirect_email_to=None,
         ca_bundle=None,
+        state_conn_id=None,
     )
     assert KEY not in repr(settings)
 

@@ -1,0 +1,158 @@
+"""The rules of the ledger: who may send a message, and what becomes of one that somebody has had in hand before.
+
+A message is ``claimed``, then ``sending`` from before its first byte leaves, then what the answer makes of it. Each
+step is written down before it is done, by a compare-and-set, so that of any number of tries one alone gets on, and
+the next finds out how far the one before came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.state.store import Entry, LedgerStore, LedgerStoreError, Origin, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_apptoto.client import Message
+
+log = logging.getLogger(__name__)
+
+CLAIM_LEASE = 150.0
+"""Seconds that a try may take from its claim to its first byte: a turn is waited for, and attempts may fail."""
+MARGIN = 30.0
+"""Seconds, beside the read timeout, after which a try that sends has answered for itself, or is gone."""
+POLL = 1.0
+"""Seconds between two looks at a message that another try has in hand."""
+RECORD_AGAIN_AFTER = (1.0, 3.0, 9.0, 17.0)
+"""Seconds before each further attempt to write down what became of a message."""
+
+_VERSION = "v1"
+
+
+def message_key(
+    salt: bytes, message: Message, *, account: tuple[str, str], mode: str, origin: Origin, idempotency_key: str | None
+) -> str:
+    """Return what makes a message this one: whose, how, on what occasion, to whom.
+
+    Neither its text, which may differ between tries, nor try and map index belong to it.
+
+    :param salt: the store's; without it nobody can find a recipient out by trying all numbers.
+    :param account: base URL and login.
+    :param mode: the delivery mode: a redirected message does not stand for the real one.
+    :param idempotency_key: the occasion, by the user's own name for it; else the task and its run are the occasion.
+    """
+    occasion = ["key", idempotency_key] if idempotency_key is not None else ["run", *origin.task[:3]]
+    target = [message.to, message.event_id, message.participant_id]
+    return _hash(salt, [_VERSION, *account, mode, *occasion, message.type, *target])[:32]
+
+
+def fingerprint(salt: bytes, message: Message) -> str:
+    """Return what shows whether two messages say the same, and nothing of what they say."""
+    return _hash(salt, [_VERSION, message.message, message.subject, message.template_id])[:16]
+
+
+def _hash(salt: bytes, parts: list[Any]) -> str:
+    return hmac.new(salt, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+
+class TakenOverError(Exception):
+    """Another try has the message in hand: this one must not send it."""
+
+
+class Claim:
+    """A message that this try, and no other, may send.
+
+    :param entry: as it stands in the store.
+    """
+
+    def __init__(self, store: LedgerStore, entry: Entry) -> None:
+        self._store = store
+        self.entry = entry
+
+    def sending(self, timeout: float) -> None:
+        """Write down that the first byte is about to leave.
+
+        :param timeout: seconds that the answer may take.
+        :raises TakenOverError: it must not leave.
+        :raises LedgerStoreError: the store can't be written: it must not leave either.
+        """
+        new = self.entry.changed(State.SENDING, lease=timeout + MARGIN)
+        if not self._store.swap(self.entry, new):
+            raise TakenOverError
+        self.entry = new
+
+    def record(self, state: State, *, http_status: int | None = None, reason: str = "") -> None:
+        """Write down what became of it. A store that fails is tried for half a minute, and then logged, not raised.
+
+        The message is where it is, whatever the ledger says: a task that failed for this would be run again.
+        """
+        new = self.entry.changed(state, http_status=http_status, reason=reason)
+        for pause in (*RECORD_AGAIN_AFTER, None):
+            try:
+                if not self._store.swap(self.entry, new):
+                    log.warning("Entry %s of the ledger was changed meanwhile; it was to become %s", new.key, state)
+                self.entry = new
+                return  # noqa: TRY300
+            except LedgerStoreError as error:
+                if pause is None:
+                    log.error(  # noqa: TRY400  its traceback would show the message
+                        "THE LEDGER COULD NOT BE WRITTEN: message %s (reference %s) is %s, its entry still says %s. "
+                        "A further try takes it for unknown. %s",
+                        *(new.key, new.reference, state, self.entry.state, error),
+                    )
+                    return
+            time.sleep(pause)
+
+
+def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Callable[[], None]) -> Claim | Entry:
+    """Claim a message, or return what stands in the way: its entry, ``sent`` or one of which nobody can tell.
+
+    Where another try has it in hand, its end is waited for, as long as its lease runs. Nothing of it is changed
+    before: it may yet write down how it ended.
+
+    :param entry: what is to be written, ``claimed``.
+    :param resend: claim also what may have been sent.
+    :param before_claim: called when nothing stands in the way; if it raises, nothing is claimed.
+    :raises ApptotoValidationError: another mapped task has another text for the same recipient.
+    :raises LedgerStoreError: the store can't be read or written.
+    """
+    looked_on: dict[str, float] = {}
+    while True:
+        found = store.find(entry.key)
+        if found is not None:
+            _check_same(found, entry)
+            # by this clock too: the other one's may be wrong
+            since = time.monotonic() - looked_on.setdefault(found.version, time.monotonic())
+            if found.is_live and since < found.lease and not _is_predecessor(found, entry):
+                log.info("Waiting for try %d of %s, which has it in hand", found.origin.try_number, found.origin)
+                time.sleep(min(POLL, max(found.remaining, 0.01)))
+                continue
+            if found.state is State.SENT:
+                return found
+            if found.state in {State.UNKNOWN, State.SENDING} and not resend:
+                return found
+        before_claim()
+        if store.swap(found, entry):
+            return Claim(store, entry)
+
+
+def _is_predecessor(found: Entry, entry: Entry) -> bool:
+    """Whether it is an earlier try of this very task that had not sent yet: it is gone, or will notice."""
+    return found.state is State.CLAIMED and found.origin.task == entry.origin.task
+
+
+def _check_same(found: Entry, entry: Entry) -> None:
+    mapped = found.origin.task[:3] == entry.origin.task[:3] and found.origin.map_index != entry.origin.map_index
+    if mapped and found.fingerprint != entry.fingerprint:
+        raise ApptotoValidationError(
+            "idempotency_key",
+            f"mapped task {found.origin.map_index} has another text for the same recipient, or had, before the list "
+            "changed its order: which is which can't be told; give each message an idempotency_key of its own",
+        )

@@ -1,0 +1,183 @@
+"""The ledger in the state database: seen by all tasks, DAGs and runs, and kept when Airflow forgets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from airflow_provider_apptoto.state.database import StateDatabase, changes, ledger
+from airflow_provider_apptoto.state.store import Entry, State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.sql import ColumnElement
+
+FORGOTTEN = "forgotten"
+"""What a forgotten entry is said to have become."""
+_OVER = (State.SENT, State.NOT_SENT, State.REJECTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which entries are meant; what is not given does not narrow.
+
+    :param keys: the first characters of keys are enough.
+    :param states: ``unknown`` includes what a killed task left behind as ``sending``.
+    """
+
+    keys: Collection[str] = ()
+    states: Collection[str] = ()
+    dag_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    reference: str | None = None
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return it as SQL."""
+        columns = {"dag_id": self.dag_id, "task_id": self.task_id, "run_id": self.run_id, "reference": self.reference}
+        conditions: list[ColumnElement[bool]] = [
+            ledger.c[name] == value for name, value in columns.items() if value is not None
+        ]
+        if self.keys:
+            conditions.append(or_(*(ledger.c.message_key.startswith(key, autoescape=True) for key in self.keys)))
+        if self.states:
+            alternatives: list[ColumnElement[bool]] = [ledger.c.state.in_(list(self.states))]
+            if State.UNKNOWN in self.states:
+                alternatives.append(_abandoned())
+            conditions.append(or_(*alternatives))
+        return and_(True, *conditions)  # noqa: FBT003  SQL's
+
+
+def _abandoned() -> ColumnElement[bool]:
+    return and_(ledger.c.state == State.SENDING, ledger.c.updated_at + ledger.c.lease < time.time())
+
+
+class SqlLedgerStore:
+    """Keeps entries in a state database.
+
+    :param resolve_command: the command line that resolves entries, up to the key.
+    """
+
+    spans_tasks = True
+
+    def __init__(self, database: StateDatabase, resolve_command: str) -> None:
+        self._database = database
+        self._resolve_command = resolve_command
+
+    def salt(self) -> bytes:
+        """Return the secret that hashes are keyed with."""
+        return self._database.salt()
+
+    def find(self, key: str) -> Entry | None:
+        """Return an entry."""
+        with self._database.transaction() as connection:
+            row = connection.execute(select(ledger).where(ledger.c.message_key == key)).one_or_none()
+        return None if row is None else _entry(row)
+
+    def swap(self, old: Entry | None, new: Entry) -> bool:
+        """Put ``new`` in the place of ``old``, and tell whether that was still there."""
+        values = _values(new)
+        try:
+            with self._database.transaction() as connection:
+                if old is None:
+                    connection.execute(insert(ledger).values(values))
+                    return True
+                here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
+                return bool(connection.execute(update(ledger).where(here).values(values)).rowcount)
+        except IntegrityError:
+            return False
+
+    def how_to_resolve(self, entry: Entry) -> str:
+        """Give the commands."""
+        command = f"{self._resolve_command} {entry.key}"
+        return (
+            "if Apptoto has it, run\n"
+            f"  {command} --to sent --note 'where you saw it'\n"
+            "else\n"
+            f"  {command} --to not_sent --note 'how you know'\n"
+            "and then clear the task: it succeeds without sending, or sends"
+        )
+
+    def entries(self, selection: Selection, *, limit: int | None = None) -> list[tuple[Entry, list[dict[str, Any]]]]:
+        """Return the selected entries, the newest first, each with the changes that people made to it."""
+        query = select(ledger).where(selection.condition()).order_by(ledger.c.updated_at.desc()).limit(limit)
+        with self._database.transaction() as connection:
+            found = [_entry(row) for row in connection.execute(query)]
+            history: dict[str, list[dict[str, Any]]] = {entry.key: [] for entry in found}
+            keys = list(history)
+            for start in range(0, len(keys), 500):
+                of_these = changes.c.message_key.in_(keys[start : start + 500])
+                for row in connection.execute(select(changes).where(of_these).order_by(changes.c.id)):
+                    change = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+                    history[change.pop("message_key")].append(change)
+        return [(entry, history[entry.key]) for entry in found]
+
+    def resolve(self, selection: Selection, state: State, *, by: str, note: str) -> list[Entry]:
+        """Say of messages of which nobody could tell whether they were sent; others are left as they are.
+
+        :param by: who says so.
+        :param note: how they know.
+        :return: what was resolved, as it stands now.
+        """
+        resolved = []
+        for entry, _ in self.entries(selection):
+            new = entry.changed(state)
+            if entry.is_unresolved and self._change(entry, new, state, by, note):
+                resolved.append(new)
+        return resolved
+
+    def forget(self, selection: Selection, *, by: str, note: str) -> list[Entry]:
+        """Remove entries, so that their messages may be sent (again). What is under way stays.
+
+        :return: what was removed.
+        """
+        return [
+            entry
+            for entry, _ in self.entries(selection)
+            if not entry.is_live and self._change(entry, None, FORGOTTEN, by, note)
+        ]
+
+    def purge(self, older_than: float) -> int:
+        """Remove entries that came to their end longer ago than this many seconds; never one that is unresolved.
+
+        :return: how many.
+        """
+        old = and_(ledger.c.state.in_(_OVER), ledger.c.updated_at < time.time() - older_than)
+        with self._database.transaction() as connection:
+            keys = select(ledger.c.message_key).where(old)
+            connection.execute(delete(changes).where(changes.c.message_key.in_(keys)))
+            return connection.execute(delete(ledger).where(old)).rowcount
+
+    def unresolved(self) -> int:
+        """Count the messages of which nobody can tell whether they were sent."""
+        selection = Selection(states=[State.UNKNOWN])
+        with self._database.transaction() as connection:
+            return connection.execute(
+                select(func.count()).select_from(ledger).where(selection.condition())
+            ).scalar_one()
+
+    def _change(self, old: Entry, new: Entry | None, to_state: str, by: str, note: str) -> bool:
+        """Change an entry, and write down who did it, and why."""
+        here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
+        statement = delete(ledger).where(here) if new is None else update(ledger).where(here).values(_values(new))
+        change = {"message_key": old.key, "at": time.time(), "from_state": old.state, "to_state": to_state}
+        with self._database.transaction() as connection:
+            if not connection.execute(statement).rowcount:
+                return False
+            connection.execute(insert(changes).values(**change, changed_by=by, note=note))
+        return True
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    values = entry.to_dict()
+    return {"message_key": values.pop("key"), **values, "state": str(entry.state)}
+
+
+def _entry(row: Any) -> Entry:
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+    return Entry.from_dict({"key": values.pop("message_key"), **values})

@@ -1,0 +1,86 @@
+"""The ledger in Airflow's own task state (Airflow 3.3 and newer): nothing to set up, kept for one task instance."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.state.store import Entry, LedgerStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_lock = threading.RLock()
+"""Around all that goes through Airflow's supervisor: its channel is one a process."""
+_SALT = "apptoto-salt"
+
+
+class TaskStateLedgerStore:
+    """Keeps entries in the state of the running task instance.
+
+    Airflow's store has no compare-and-set, and needs none here: it takes writes from the newest try only.
+
+    :param task_state: the context's ``task_state_store``.
+    """
+
+    spans_tasks = False
+
+    def __init__(self, task_state: Any) -> None:
+        self._task_state = task_state
+
+    def salt(self) -> bytes:
+        """Return the secret that hashes are keyed with; made by the first try."""
+        with _lock:
+            salt = self._ask(lambda: self._task_state.get(_SALT))
+            if salt is None:
+                salt = secrets.token_hex(16)
+                self._set(_SALT, salt)
+        return bytes.fromhex(salt)
+
+    def find(self, key: str) -> Entry | None:
+        """Return an entry."""
+        with _lock:
+            value = self._ask(lambda: self._task_state.get(_name(key)))
+        if value is None:
+            return None
+        try:
+            return Entry.from_dict(value)
+        except ValueError as error:
+            msg = f"{_name(key)} in the task's state was changed by hand, and can't be read: {error}"
+            raise LedgerStoreError(msg) from None
+
+    def swap(self, old: Entry | None, new: Entry) -> bool:
+        """Put ``new`` in the place of ``old``, and tell whether that was still there."""
+        with _lock:
+            if self.find(new.key) != old:
+                return False
+            self._set(_name(new.key), new.to_dict())
+        return True
+
+    def unresolved(self) -> None:
+        """Return nothing: other tasks' states can't be seen from here."""
+
+    def how_to_resolve(self, entry: Entry) -> str:
+        """Say which entry a person has to edit."""
+        return (
+            f'open the task\'s State tab in Airflow and edit {_name(entry.key)}: set its "state" to "sent" if Apptoto '
+            'has the message, else to "not_sent". Then clear the task: it succeeds without sending, or sends'
+        )
+
+    def _set(self, name: str, value: Any) -> None:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        # it goes with the Dag run
+        self._ask(lambda: self._task_state.set(name, value, retention=NEVER_EXPIRE))
+
+    @staticmethod
+    def _ask(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise LedgerStoreError(f"Airflow's task state can't be used: {type(error).__name__}: {error}") from error
+
+
+def _name(key: str) -> str:
+    return f"apptoto-message-{key}"
