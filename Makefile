@@ -11,7 +11,7 @@ export PYTHON
 # A developer's own Airflow (its database, its connections) is no part of these runs, nor are packages from elsewhere.
 unexport PYTHONPATH PYTHONHOME $(filter AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo test lint types docs matrix bench format pins clean
+.PHONY: help setup demo test lint types docs matrix chaos bench format pins clean
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
@@ -39,9 +39,13 @@ matrix: $(AIRFLOW:%=matrix-%) ## run the contract tests on the older Airflows (o
 matrix-%:
 	@.ci/matrix $*
 
-bench: ## print what our import adds to the parsing of a DAG file, beside other providers
+chaos: setup ## kill workers and break the server under 1,000 sends a store, and check every promise
+	.venv/bin/python -m tests.chaos
+
+bench: setup ## print what our import adds to the parsing of a DAG file, and what ledger and pace cost a message
 	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
 	@.ci/venv-bench/bin/python .ci/bench_parse.py
+	@.venv/bin/python .ci/bench_ledger.py
 
 format: setup ## fix style
 	.venv/bin/ruff check --fix

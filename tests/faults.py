@@ -76,6 +76,7 @@ class FaultServer:
     requests: list[Request] = field(default_factory=list)
     accepted: list[Request] = field(default_factory=list)
     connections: int = 0
+    closed: int = 0
     bytes_seen: int = 0
 
     def __enter__(self) -> Self:
@@ -115,6 +116,10 @@ class FaultServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
+        self._converse(connection)
+        self.closed += 1
+
+    def _converse(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             stream = self.tls.wrap_socket(connection, server_side=True) if self.tls else connection
             with stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ RECEIVED: dict[str, set[tuple[str, str | int]]] = {
     },
     "example_apptoto_hook": {("sms", "+16505550199")},
     "example_apptoto_dynamic_fields": {("sms", 123456)},
+    "example_apptoto_once": {("sms", "+16505550199")},
     "example_apptoto_two_languages": {("sms", 4711)},
 }
 
@@ -36,9 +38,13 @@ RECEIVED: dict[str, set[tuple[str, str | int]]] = {
 @pytest.mark.contract
 @pytest.mark.usefixtures("airflow_database")
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
-def test_an_example_dag_sends_what_it_says(name: str, connection: Callable[..., None]) -> None:
+def test_an_example_dag_sends_what_it_says(
+    name: str, connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
     with Sandbox() as sandbox:
-        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key, state_conn_id="state")
         run = run_file(name, (EXAMPLES / f"{name}.py").read_text())
         messages = sandbox.messages()
     assert run.state == "success"

@@ -41,6 +41,7 @@ class SqlPacer:
         self._interval = int(interval(requests_per_minute) * _MICROSECONDS)
         self._alone = InProcessPacer(requests_per_minute * BROKEN_SHARE)
         self._broken_until = -math.inf
+        self._lock = threading.Lock()
 
     def reserve(self, patience: float = math.inf) -> float:
         """Reserve the next departure, and return the seconds to wait until then; nothing beyond ``patience``."""
@@ -99,7 +100,10 @@ class SqlPacer:
         return hmac.new(self._database.salt(), repr(self._account).encode(), hashlib.sha256).hexdigest()[:32]
 
     def _go_alone(self, error: LedgerStoreError) -> None:
-        self._broken_until = time.monotonic() + ASK_AGAIN_AFTER
+        with self._lock:
+            if time.monotonic() < self._broken_until:  # another thread found out before
+                return
+            self._broken_until = time.monotonic() + ASK_AGAIN_AFTER
         log.warning(
             "The pace can't be shared: %s. For %.0f s this process goes on alone, at a quarter of the pace",
             error,

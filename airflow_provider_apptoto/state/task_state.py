@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.state.store import Entry, LedgerStoreError
@@ -31,6 +32,10 @@ class TaskStateLedgerStore:
 
     def salt(self) -> bytes:
         """Return the secret that hashes are keyed with; made by the first try."""
+        return self._salt
+
+    @cached_property
+    def _salt(self) -> bytes:
         with _lock:
             salt = self._ask(lambda: self._task_state.get(_SALT))
             if salt is None:

@@ -16,6 +16,8 @@ from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, 
 from tests.client.clock import Clock
 
 FOREVER = float("inf")
+APART = 2.04
+"""Seconds between departures at 30 a minute: 2, and a little more for those that come late."""
 
 
 def departures(pacer: InProcessPacer, clock: Clock, count: int) -> list[float]:
@@ -29,28 +31,50 @@ def most_in_a_minute(times: list[float]) -> int:
 
 def test_the_first_departure_is_at_once_and_the_others_follow_evenly_spaced(clock: Clock) -> None:
     pacer = InProcessPacer(30)
-    assert departures(pacer, clock, 4) == [1000, 1002, 1004, 1006]
+    assert departures(pacer, clock, 4) == pytest.approx([1000 + place * APART for place in range(4)])
 
 
 def test_time_that_passes_counts_towards_the_next_departure(clock: Clock) -> None:
     pacer = InProcessPacer(30)
     assert pacer.reserve(FOREVER) == 0
     clock.now += 0.5
-    assert pacer.reserve(FOREVER) == 1.5
+    assert pacer.reserve(FOREVER) == pytest.approx(APART - 0.5)
     clock.now += 3
-    assert pacer.reserve(FOREVER) == 0.5
+    assert pacer.reserve(FOREVER) == pytest.approx(2 * APART - 3.5)
 
 
 def test_an_idle_time_is_not_saved_up_for_a_burst(clock: Clock) -> None:
     pacer = InProcessPacer(30)
     pacer.reserve(FOREVER)
     clock.now += 3600
-    assert departures(pacer, clock, 3) == [4600, 4602, 4604]
+    assert departures(pacer, clock, 3) == pytest.approx([4600, 4600 + APART, 4600 + 2 * APART])
 
 
 def test_by_default_no_minute_holds_more_than_ninety_departures(clock: Clock) -> None:
     assert DEFAULT_REQUESTS_PER_MINUTE == 90
-    assert most_in_a_minute(departures(InProcessPacer(), clock, 500)) == 90
+    assert most_in_a_minute(departures(InProcessPacer(), clock, 500)) == 89
+
+
+@pytest.mark.parametrize("a_minute", [1, 90, 600, 6000])
+def test_nearly_all_of_the_pace_is_used(clock: Clock, a_minute: int) -> None:
+    first, *_, last = departures(InProcessPacer(a_minute), clock, 301)
+    assert 300 / ((last - first) / 60) >= 0.97 * a_minute
+
+
+@given(a_minute=st.integers(1, 300), late=st.lists(st.floats(0, 1.19), min_size=301, max_size=301))
+def test_requests_that_come_up_to_a_second_late_do_not_make_a_minute_too_full(a_minute: int, late: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock()
+        patch.setattr("airflow_provider_apptoto.client.pacing.time", clock)
+        times = departures(InProcessPacer(a_minute), clock, a_minute + 1)
+    assert most_in_a_minute([time + lateness for time, lateness in zip(times, late, strict=False)]) <= a_minute
+
+
+def test_what_is_beyond_the_patience_is_not_reserved(clock: Clock) -> None:
+    pacer = InProcessPacer(30)
+    departures(pacer, clock, 3)
+    assert [pacer.reserve(6), pacer.reserve(0)] == pytest.approx([3 * APART, 3 * APART])
+    assert [pacer.reserve(6.2), pacer.reserve(0)] == pytest.approx([3 * APART, 4 * APART])
 
 
 @given(
@@ -81,7 +105,7 @@ def test_no_minute_ever_holds_more_departures_than_agreed(
 def test_nothing_departs_for_as_long_as_the_server_asked(clock: Clock) -> None:
     pacer = InProcessPacer(30)
     pacer.push_back(45)
-    assert departures(pacer, clock, 3) == [1045, 1047, 1049]
+    assert departures(pacer, clock, 3) == pytest.approx([1045, 1045 + APART, 1045 + 2 * APART])
 
 
 def test_a_shorter_rest_never_cuts_a_longer_one(clock: Clock) -> None:
@@ -91,7 +115,7 @@ def test_a_shorter_rest_never_cuts_a_longer_one(clock: Clock) -> None:
     pacer.push_back(0)
     assert departures(pacer, clock, 1) == [1045]
     pacer.push_back(5)
-    assert departures(pacer, clock, 1) == [1047]
+    assert departures(pacer, clock, 1) == pytest.approx([1045 + APART])
 
 
 def test_a_rest_that_is_over_holds_nothing_back(clock: Clock) -> None:
@@ -129,7 +153,7 @@ def test_threads_never_share_a_departure(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with ThreadPoolExecutor(8) as pool:
         times = sorted(itertools.chain.from_iterable(pool.map(depart, range(8))))
-    assert times == [1000 + 2 * place for place in range(80)]
+    assert times == pytest.approx([1000 + APART * place for place in range(80)])
 
 
 # --- one pacer an account
@@ -156,14 +180,14 @@ def test_a_client_uses_its_accounts_pacer_unless_it_is_given_one() -> None:
 def test_the_pace_that_is_asked_for_is_kept(clock: Clock) -> None:
     pacer = account_pacer("https://pace.example/v1", "mary@clinic.example", 30)
     first, second = departures(pacer, clock, 2)
-    assert second - first == 2
+    assert second - first == pytest.approx(APART)
 
 
 @pytest.mark.parametrize("paces", [(30, 60), (60, 30)])
 def test_two_connections_to_one_account_take_turns_at_the_slower_pace(clock: Clock, paces: tuple[int, int]) -> None:
     pacers = [account_pacer(f"https://{paces[0]}.example/v1", "mary@clinic.example", pace) for pace in paces]
     times = [departures(pacer, clock, 1)[0] for pacer in (*pacers, *pacers)]
-    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [2, 2, 2]
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == pytest.approx([APART, APART, APART])
 
 
 def test_threads_that_ask_first_at_once_get_the_same_pacer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY
+from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from tests.airflow_runs import run_tasks
 from tests.faults import FaultServer, answering, hanging
 
@@ -68,12 +69,12 @@ def test_what_the_task_says_reaches_apptoto_and_xcom_says_what_became_of_it(
     assert request.headers["user-agent"].startswith("airflow-provider-apptoto/")
     xcom = run["send"].xcom
     assert xcom.pop("sent_at").endswith("Z")
+    assert bool(xcom.pop("key")) == HAS_TASK_STATE
     assert xcom == {
         "outcome": "sent",
         "type": payload["type"],
         "target": target,
         "reference": "appointment 12",
-        "key": None,
         "http_status": 200,
         "try_number": 1,
         "response": {"success": True, "message_id": 99, "id": "a-1"},

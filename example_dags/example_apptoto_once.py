@@ -1,0 +1,31 @@
+"""Remind of an appointment once, whatever task, DAG or run comes to it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+
+with DAG(
+    dag_id="example_apptoto_once",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    params={"appointment": 4711, "name": "Mary"},
+    tags=["example", "apptoto"],
+    doc_md=__doc__,
+):
+    # [START howto_operator_apptoto_once]
+    ApptotoSendMessageOperator(
+        task_id="remind",
+        type="sms",
+        to="+16505550199",
+        message="Hi {{ params.name }}, we see you tomorrow.",
+        idempotency_key="reminder-{{ params.appointment }}",  # once, also when another DAG or run has it
+        reference="appointment-{{ params.appointment }}",  # shown to whoever resolves a failure
+        max_age=timedelta(hours=12),  # a run that comes later than this sends nothing
+    )
+    # [END howto_operator_apptoto_once]

@@ -1,0 +1,50 @@
+"""Prints what chaos does to each way to send; exits with 1 where a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_SHORT = 80
+
+
+def main() -> int:
+    """Run all arms."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--sends", type=int, help="messages an arm (default: 1000; short: 80)")
+    parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to draw the same again")
+    parser.add_argument("--short", action="store_true", help="few messages, with each kill and fault for sure")
+    given = parser.parse_args()
+    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    with tempfile.TemporaryDirectory(prefix="apptoto-chaos-") as name:
+        home = Path(name)
+        os.environ["AIRFLOW_HOME"] = str(home)  # before Airflow is imported
+        from tests.chaos.arms import HTTP_OPERATOR, LEDGERS, NAIVE
+        from tests.chaos.draws import Draws
+        from tests.chaos.driver import workers
+        from tests.chaos.report import report
+        from tests.chaos.run import run_arm
+
+        sends = given.sends or (_SHORT if given.short else 1000)
+        draws = Draws(seed=seed, assigned=given.short)
+        results = []
+        began = time.monotonic()
+        with workers() as pool:
+            for number, arm in enumerate([*LEDGERS, NAIVE, HTTP_OPERATOR]):
+                folder = home / str(number)
+                folder.mkdir()
+                results.append(run_arm(arm, draws, sends, folder, pool))
+        sys.stdout.write(
+            f"{sends} messages an arm; {draws.faults:.0%} of the requests go wrong, {draws.kills:.0%} of the tries are "
+            f"killed; --seed {seed}; {time.monotonic() - began:.0f} s\n\n{report(results)}\n"
+        )
+    return int(any(result.broken for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.delivery import OnUnknown
+from tests.chaos.draws import Point
+from tests.chaos.memory import Memory, SqlMemory, TaskStateMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_apptoto.state.store import LedgerStore
+
+
+class Rules(StrEnum):
+    """How an attempt sends."""
+
+    LEDGER = "ledger"
+    """By this package."""
+    NAIVE = "naive"
+    """Whatever is not ``success: true`` raises, and Airflow tries again."""
+    HTTP_OPERATOR = "http_operator"
+    """As Airflow's ``HttpOperator``: redirects are followed, any 2xx is a success, all else raises."""
+
+
+_ON_THE_WIRE = (Point.BEFORE_FIRST_BYTE, Point.MID_REQUEST, Point.AFTER_ACCEPTANCE, Point.AFTER_ANSWER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way to send.
+
+    :param memory: where its ledger is, if it has one.
+    :param wrap: put around the store, to break it.
+    """
+
+    name: str
+    rules: Rules = Rules.LEDGER
+    memory: Callable[[Path], Memory] | None = None
+    on_unknown: OnUnknown = OnUnknown.FAIL
+    wrap: Callable[[LedgerStore], LedgerStore] | None = None
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Where its attempts can be killed."""
+        return tuple(Point) if self.rules is Rules.LEDGER else _ON_THE_WIRE
+
+
+LEDGERS = (
+    Arm(name="state database, fail", memory=SqlMemory),
+    Arm(name="state database, resend", memory=SqlMemory, on_unknown=OnUnknown.RESEND),
+    Arm(name="task state, fail", memory=TaskStateMemory),
+    Arm(name="task state, resend", memory=TaskStateMemory, on_unknown=OnUnknown.RESEND),
+)
+NAIVE = Arm(name="naive: retries on any error", rules=Rules.NAIVE)
+HTTP_OPERATOR = Arm(name="HttpOperator's rules", rules=Rules.HTTP_OPERATOR)

@@ -1,0 +1,90 @@
+"""Compares what the server accepted with what the ledger and Airflow say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.delivery import OnUnknown
+from airflow_provider_apptoto.state.store import State
+from tests.chaos.attempts import End
+from tests.chaos.draws import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow_provider_apptoto.state.store import Entry
+    from tests.chaos.driver import Played
+
+NOT_SENT = frozenset({State.CLAIMED, State.NOT_SENT, State.REJECTED})
+"""States that say that nobody got it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is known after a run.
+
+    :param tasks: what Airflow saw.
+    :param copies: what each person got, by the server's own list.
+    :param entries: the ledger.
+    """
+
+    tasks: Sequence[Played]
+    copies: Counter[int]
+    entries: Sequence[Entry]
+
+    def entry(self, person: int) -> Entry | None:
+        """Return the entry of a person's message."""
+        return next((entry for entry in self.entries if entry.origin.map_index == person), None)
+
+
+def broken(observed: Observed, on_unknown: OnUnknown) -> list[str]:
+    """Return which promises of the ledger were broken, and over whom."""
+    return [*_one_state_each(observed), *_truth(observed, at_most_once=on_unknown is OnUnknown.FAIL)]
+
+
+def not_put_right(cleared: Observed) -> list[str]:
+    """Return who did not have exactly one copy once people had resolved what was unknown, and cleared the tasks."""
+    copies = cleared.copies
+    return [
+        f"{_who(task)}, cleared: {'success' if task.succeeded else 'failed'}, {copies[task.person]} copies"
+        for task in cleared.tasks
+        if not task.succeeded or copies[task.person] != 1
+    ]
+
+
+def _one_state_each(observed: Observed) -> Iterator[str]:
+    count = Counter(entry.origin.map_index for entry in observed.entries)
+    people = {task.person for task in observed.tasks}
+    if strangers := count.keys() - people:
+        yield f"entries of nobody: {sorted(strangers)}"
+    for task in observed.tasks:
+        # it was killed each time before it had claimed anything: there is nothing to know
+        unclaimed = set(task.killed_at) == {Point.BEFORE_CLAIM} and len(task.killed_at) == len(task.ends)
+        if count[task.person] != 1 and not (unclaimed and count[task.person] == 0):
+            yield f"{_who(task)}: {count[task.person]} entries"
+
+
+def _truth(observed: Observed, *, at_most_once: bool) -> Iterator[str]:
+    entries = {entry.origin.map_index: entry for entry in observed.entries}
+    for task in observed.tasks:
+        entry = entries.get(task.person)
+        state = None if entry is None else entry.state
+        copies = observed.copies[task.person]
+        if End.BROKEN in task.ends:
+            yield f"{_who(task)}: {task.said}"
+        if task.succeeded and copies == 0:
+            yield f"{_who(task)}: success, and not accepted"
+        if task.succeeded and state is not State.SENT:
+            yield f"{_who(task)}: success, and the ledger says {state}"
+        if state is State.SENT and copies == 0:
+            yield f"{_who(task)}: sent by the ledger, and not accepted"
+        if at_most_once and copies > 1:
+            yield f"{_who(task)}: {copies} copies"
+        if at_most_once and copies and (state is None or state in NOT_SENT):
+            yield f"{_who(task)}: {state} by the ledger, and accepted"
+
+
+def _who(task: Played) -> str:
+    return f"person {task.person} ({', '.join(task.ends)}; killed {', '.join(task.killed_at) or 'never'})"

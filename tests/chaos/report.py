@@ -1,0 +1,64 @@
+"""What a run shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from airflow_provider_apptoto.state.store import State
+from tests.chaos.draws import Fault, Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.chaos.run import Result
+
+_MOST_SHOWN = 10
+_UNKNOWN = frozenset({State.UNKNOWN, State.SENDING})
+
+
+def summary(result: Result) -> dict[str, str]:
+    """Return a row of the table; what the server knows to be otherwise is in brackets."""
+    observed = result.observed
+    copies = observed.copies
+    states = {entry.origin.map_index: entry.state for entry in observed.entries}
+    successes = [task.person for task in observed.tasks if task.succeeded]
+    failed = [task.person for task in observed.tasks if not task.succeeded]
+    flagged = [person for person in failed if states.get(person) in _UNKNOWN]
+    others = [person for person in failed if states.get(person) not in _UNKNOWN]
+    extra = [count - 1 for count in copies.values() if count > 1]
+
+    def accepted(people: Iterable[int]) -> int:
+        return sum(copies[person] > 0 for person in people)
+
+    return {
+        "arm": result.arm.name,
+        "extra copies (people hit)": f"{sum(extra)} ({len(extra)})",
+        "never delivered": str(len(observed.tasks) - accepted(task.person for task in observed.tasks)),
+        "successes (false)": f"{len(successes)} ({len(successes) - accepted(successes)})",
+        "flagged unknown (really sent)": f"{len(flagged)} ({accepted(flagged)})" if observed.entries else "-",
+        "failed (really sent)": f"{len(others)} ({accepted(others)})",
+        "promises": "none" if result.arm.memory is None else "BROKEN" if result.broken else "kept",
+    }
+
+
+def report(results: Sequence[Result]) -> str:
+    """Return all that is printed."""
+    rows = [summary(result) for result in results]
+    parts = [
+        tabulate(rows, headers="keys", disable_numparse=True),
+        _counts("killed", Point, [(result.arm.name, result.kills) for result in results]),
+        _counts("answered wrongly", Fault, [(result.arm.name, result.faults) for result in results]),
+    ]
+    for result in results:
+        if result.broken:
+            lines = [f"{result.arm.name}: {len(result.broken)} broken", *result.broken[:_MOST_SHOWN]]
+            parts.append("\n  ".join(lines))
+    return "\n\n".join(parts)
+
+
+def _counts(what: str, kinds: Iterable[str], counts: Sequence[tuple[str, Counter[Point] | Counter[Fault]]]) -> str:
+    rows = [[kind, *(count[kind] for _, count in counts)] for kind in kinds]  # type: ignore[index]
+    return tabulate(rows, headers=[what, *(name for name, _ in counts)])

@@ -1,0 +1,86 @@
+"""A server that goes wrong as drawn, and keeps its own list of what it accepted."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tests.chaos.draws import Draws, Fault
+from tests.chaos.people import person_of
+from tests.faults import Exchange, FaultServer, Script, accepting, answering, resetting, sending_raw
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+def _hanging(exchange: Exchange) -> None:
+    """Take the message, and say nothing until the client has gone."""
+    exchange.accept()
+    exchange.socket.recv(1)
+
+
+def _redirecting(exchange: Exchange) -> None:
+    answering(302, Location=f"{exchange.server.url}{exchange.request.path}")(exchange)
+
+
+_SCRIPTS: dict[Fault, Script] = {
+    Fault.TOO_MANY: answering(429),
+    Fault.TOO_MANY_RETRY_AFTER: answering(429, Retry_After="0"),
+    Fault.UNAVAILABLE_RETRY_AFTER: answering(503, Retry_After="0"),
+    Fault.UNAVAILABLE_NOT_ACCEPTED: answering(503),
+    Fault.UNAVAILABLE_ACCEPTED: answering(503, accepted=True),
+    Fault.BROKEN_NOT_ACCEPTED: answering(500),
+    Fault.BROKEN_ACCEPTED: answering(500, accepted=True),
+    Fault.REFUSED: answering(422, {"error": "no"}),
+    Fault.RESET_NOT_ACCEPTED: resetting(accepted=False),
+    Fault.RESET_ACCEPTED: resetting(accepted=True),
+    Fault.CLOSED_ACCEPTED: sending_raw(b""),
+    Fault.CUT_IN_HEADERS: sending_raw(b"HTTP/1.1 200 OK\r\nContent-Ty"),
+    Fault.CUT_IN_BODY: sending_raw(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"success":'),
+    Fault.HANGING: _hanging,
+    Fault.REDIRECT: _redirecting,
+}
+
+
+class ChaosServer:
+    """The truth.
+
+    :param draws: what goes wrong.
+    """
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+        self._server = FaultServer([self._play])
+        self._lock = threading.Lock()
+        self._seen: Counter[int] = Counter()
+        self.faults: Counter[Fault] = Counter()
+        self.behaves = False
+        """Whether nothing goes wrong any more."""
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._server.__exit__(*reason)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def copies(self) -> Counter[int]:
+        """Return how many copies each person got."""
+        return Counter(person_of(request.json["to"]) for request in self._server.accepted)
+
+    def _play(self, exchange: Exchange) -> None:
+        if exchange.request.method != "POST":  # somebody followed the redirect
+            answering(200, b"<html>Hello</html>")(exchange)
+            return
+        person = person_of(exchange.request.json["to"])
+        with self._lock:
+            fault = None if self.behaves else self._draws.fault(person, self._seen[person])
+            self._seen[person] += 1
+            if fault is not None:
+                self.faults[fault] += 1
+        (accepting if fault is None else _SCRIPTS[fault])(exchange)

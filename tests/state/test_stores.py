@@ -1,0 +1,334 @@
+"""What every store of the ledger promises: one suite, over a state database and over Airflow's real task state."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from airflow_provider_apptoto._compat import HAS_RETRY_POLICY
+from airflow_provider_apptoto.client import ApptotoValidationError, Message
+from airflow_provider_apptoto.state.database import StateDatabase
+from airflow_provider_apptoto.state.ledger import Claim, TakenOverError, claim, fingerprint, message_key
+from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
+from airflow_provider_apptoto.state.store import Entry, LedgerStore, Origin, State
+from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
+from tests.airflow_runs import run_file
+from tests.state.conftest import url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Body = Callable[[LedgerStore], None]
+OnStore = Callable[[Body], None]
+
+TEXT = "Wilhelmina, your biopsy was benign"
+FIRST = Origin(dag_id="clinic", task_id="remind", run_id="monday", map_index=-1, try_number=1)
+SECOND = dataclasses.replace(FIRST, try_number=2)
+
+TASK = """
+import pendulum
+from airflow.sdk import DAG, task, get_current_context
+import apptoto_test_body
+
+with DAG(dag_id="{name}", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")) as dag:
+    @task
+    def body():
+        apptoto_test_body.body(get_current_context()["task_state_store"])
+    body()
+"""
+
+
+def in_a_task(body: Body, name: str) -> None:
+    """Run a test with the store of a task that Airflow runs."""
+    errors: list[BaseException] = []
+
+    def run(task_state: Any) -> None:
+        try:
+            body(TaskStateLedgerStore(task_state))
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    module = ModuleType("apptoto_test_body")
+    module.body = run  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "apptoto_test_body", module)
+        state = run_file(name, TASK.format(name=name)).state
+    if errors:
+        raise errors[0]
+    assert state == "success"
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        pytest.param("task_state", marks=pytest.mark.skipif(not HAS_RETRY_POLICY, reason="came with Airflow 3.3")),
+    ]
+)
+def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnStore]:
+    """Give a function that runs a test's body on a store that nobody has used."""
+    if request.param == "task_state":
+        request.getfixturevalue("airflow_database")
+        yield lambda body: in_a_task(body, request.function.__name__)
+    else:
+        database = StateDatabase(url_of(request.param, request, tmp_path))
+        yield lambda body: body(SqlLedgerStore(database, "resolve"))
+        database._engine.dispose()
+
+
+def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1") -> Entry:
+    return Entry(key=key, state=State.CLAIMED, fingerprint=text, type="sms", origin=origin, lease=60, reference="4711")
+
+
+class Watched:
+    """Tells when somebody has looked for an entry, and found it."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self.looked = threading.Event()
+
+    def find(self, key: str) -> Entry | None:
+        found = self._store.find(key)
+        self.looked.set()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def nothing() -> None:
+    """Let a claim go on."""
+
+
+def claimed(store: LedgerStore, new: Entry, *, resend: bool = False) -> Claim:
+    """Claim, where nothing stands in the way."""
+    result = claim(store, new, resend=resend, before_claim=nothing)
+    assert isinstance(result, Claim)
+    return result
+
+
+def refused(store: LedgerStore, new: Entry, *, resend: bool = False) -> Entry:
+    """Return what stands in the way."""
+    result = claim(store, new, resend=resend, before_claim=nothing)
+    assert isinstance(result, Entry)
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_apptoto.state.ledger.POLL", 0.01)
+
+
+def test_an_entry_is_found_as_it_was_written(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        assert store.find("k1") is None
+        first = entry().changed(State.UNKNOWN, http_status=500, reason="Bad: é, 'quoted' \u2028", reference=None)
+        assert store.swap(None, first)
+        assert store.find("k1") == first
+        assert store.find("k2") is None
+
+    on_store(body)
+
+
+def test_the_salt_stays_the_same(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        assert store.salt() == store.salt()
+        assert len(store.salt()) == 16
+
+    on_store(body)
+
+
+def test_of_two_who_change_the_same_entry_the_second_is_told(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        first = entry()
+        assert store.swap(None, first)
+        assert not store.swap(None, entry(SECOND))
+        sending = first.changed(State.SENDING)
+        assert store.swap(first, sending)
+        assert not store.swap(first, first.changed(State.NOT_SENT))
+        assert store.find("k1") == sending
+
+    on_store(body)
+
+
+def test_what_was_sent_is_not_claimed_again(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        claim = claimed(store, entry())
+        claim.sending(1)
+        claim.record(State.SENT, http_status=200)
+        for resend in (False, True):
+            assert refused(store, entry(SECOND), resend=resend).state is State.SENT
+
+    on_store(body)
+
+
+@pytest.mark.parametrize("state", [State.NOT_SENT, State.REJECTED])
+def test_what_was_not_sent_is_claimed_by_the_next_try(on_store: OnStore, state: State) -> None:
+    def body(store: LedgerStore) -> None:
+        claim = claimed(store, entry())
+        claim.sending(1)
+        claim.record(state, http_status=429)
+        assert claimed(store, entry(SECOND)).entry.origin.try_number == 2
+
+    on_store(body)
+
+
+def test_a_try_that_was_killed_before_the_first_byte_leaves_the_message_to_the_next(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        claimed(store, entry())
+        claimed(store, entry(SECOND)).sending(1)
+        found = store.find("k1")
+        assert found is not None
+        assert (found.state, found.origin.try_number) == (State.SENDING, 2)
+
+    on_store(body)
+
+
+def test_a_try_that_wakes_after_its_successor_claimed_does_not_send(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        frozen = claimed(store, entry())
+        claimed(store, entry(SECOND))
+        with pytest.raises(TakenOverError):
+            frozen.sending(1)
+
+    on_store(body)
+
+
+@pytest.mark.parametrize("state", [State.UNKNOWN, State.SENDING])
+def test_what_may_have_been_sent_is_claimed_only_on_demand(on_store: OnStore, state: State) -> None:
+    def body(store: LedgerStore) -> None:
+        left = entry().changed(state, lease=0.0)
+        assert store.swap(None, left)
+        assert refused(store, entry(SECOND)) == left
+        assert store.find("k1") == left
+        claimed(store, entry(SECOND), resend=True)
+
+    on_store(body)
+
+
+def test_the_end_of_a_send_that_another_try_has_in_hand_is_waited_for(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        claim = claimed(store, entry())
+        claim.sending(60)
+        seen: list[Entry] = []
+        watched = Watched(store)
+        waiting = threading.Thread(target=lambda: seen.append(refused(cast("LedgerStore", watched), entry(SECOND))))
+        waiting.start()
+        watched.looked.wait()
+        claim.record(State.SENT, http_status=200)
+        waiting.join()
+        assert [found.state for found in seen] == [State.SENT]
+
+    on_store(body)
+
+
+def test_a_send_whose_lease_has_run_out_is_judged_and_left_as_it_is(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        sending = entry().changed(State.SENDING, lease=0.05)
+        assert store.swap(None, sending)
+        assert refused(store, entry(SECOND)) == sending
+        assert store.find("k1") == sending
+        assert time.time() >= sending.updated_at + sending.lease
+
+    on_store(body)
+
+
+def test_a_clock_that_was_put_back_makes_nobody_wait_longer_than_the_lease(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        ahead = dataclasses.replace(entry().changed(State.SENDING, lease=0.05), updated_at=time.time() + 86_400)
+        assert store.swap(None, ahead)
+        assert refused(store, entry(SECOND)) == ahead
+
+    on_store(body)
+
+
+def test_a_run_that_is_too_old_claims_nothing(on_store: OnStore) -> None:
+    def too_old() -> None:
+        raise LookupError
+
+    def body(store: LedgerStore) -> None:
+        with pytest.raises(LookupError):
+            claim(store, entry(), resend=False, before_claim=too_old)
+        assert store.find("k1") is None
+
+    on_store(body)
+
+
+def test_another_mapped_task_with_another_text_for_the_same_recipient_is_told_so(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        other = dataclasses.replace(FIRST, map_index=3)
+        claimed(store, entry(other, text="another"))
+        with pytest.raises(ApptotoValidationError, match=r"mapped task 3 .* idempotency_key"):
+            claim(store, entry(), resend=False, before_claim=nothing)
+
+    on_store(body)
+
+
+def test_a_person_can_say_of_an_unknown_message_whether_it_was_sent(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        for key, word in {"k1": State.SENT, "k2": State.NOT_SENT}.items():
+            unknown = entry(key=key).changed(State.UNKNOWN)
+            assert store.swap(None, unknown)
+            assert store.swap(unknown, dataclasses.replace(unknown, state=word))
+        assert refused(store, entry(SECOND)).state is State.SENT
+        claimed(store, entry(SECOND, key="k2"))
+
+    on_store(body)
+
+
+# --- the key
+
+
+def key_of(text: str = TEXT, *, salt: bytes = b"salt", origin: Origin = FIRST, **changes: Any) -> str:
+    fields: dict[str, Any] = {"account": ("https://api", "clinic@clinic.example"), "mode": "live"}
+    fields |= {"idempotency_key": None, "to": "+16505550199", "type": "sms", **changes}
+    message = Message(type=fields.pop("type"), to=fields.pop("to"), message=text)
+    return message_key(salt, message, origin=origin, **fields)
+
+
+def test_a_message_stays_the_same_over_tries_places_in_a_list_and_texts() -> None:
+    same = {key_of(), key_of("Other"), key_of(origin=SECOND), key_of(origin=dataclasses.replace(FIRST, map_index=7))}
+    assert len(same) == 1
+
+
+def test_an_idempotency_key_makes_it_the_same_over_tasks_dags_and_runs() -> None:
+    other = Origin(dag_id="lab", task_id="text", run_id="tuesday", map_index=2, try_number=1)
+    assert key_of(idempotency_key="a") == key_of(idempotency_key="a", origin=other)
+
+
+def test_another_account_mode_occasion_channel_recipient_or_store_makes_it_another() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"account": ("https://other", "clinic@clinic.example")},
+        {"account": ("https://api", "lab@clinic.example")},
+        {"mode": "redirect"},
+        {"idempotency_key": "a"},
+        {"idempotency_key": "b"},
+        {"type": "call"},
+        {"to": "+16505550198"},
+        {"salt": b"other"},
+        {"origin": dataclasses.replace(FIRST, dag_id="x")},
+        {"origin": dataclasses.replace(FIRST, task_id="x")},
+        {"origin": dataclasses.replace(FIRST, run_id="x")},
+    ]
+    assert len({key_of(**change) for change in changes}) == len(changes)
+
+
+def test_a_fingerprint_tells_texts_subjects_and_templates_apart() -> None:
+    messages = [
+        Message(type="email", to="a@clinic.example", message=TEXT),
+        Message(type="email", to="a@clinic.example", message=TEXT + "."),
+        Message(type="email", to="a@clinic.example", message=TEXT, subject="S"),
+        Message(type="email", to="a@clinic.example", message=TEXT, template_id=7),
+    ]
+    assert len({fingerprint(b"salt", message) for message in messages}) == len(messages)
+    assert fingerprint(b"salt", messages[0]) != fingerprint(b"other", messages[0])
