@@ -201,16 +201,18 @@ def _why(row: dict[str, Any]) -> str:
 
 
 def _reporting(function: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Have a command end with one line where it can't be done."""
+    """Have a command end with one line where it can't be done, and print nothing but its answer."""
 
     def command(given: argparse.Namespace) -> None:
         from airflow.providers.common.compat.sdk import AirflowException
+        from airflow.utils.cli import suppress_logs_and_warning
 
         from airflow_provider_apptoto.client.errors import ApptotoError
         from airflow_provider_apptoto.state.store import LedgerStoreError
 
+        given.verbose = False
         try:
-            function(given)
+            suppress_logs_and_warning(function)(given)
         except (AirflowException, ApptotoError, LedgerStoreError) as error:
             raise SystemExit(str(error)) from None
 

@@ -36,7 +36,7 @@ from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperato
 with DAG(dag_id="clinic", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
          user_defined_macros={"person": lambda number: os.environ["PERSON"] + number,
                               "text": lambda: os.environ["TEXT"]},
-         default_args={"type": "sms", "retries": 3, "retry_delay": timedelta(seconds=1)}):
+         default_args={"type": "sms", "max_age": None, "retries": 3, "retry_delay": timedelta(seconds=1)}):
     text = "{{ text() }}"
     ApptotoSendMessageOperator(task_id="sent", to="{{ person('01') }}", message=text)
     ApptotoSendMessageOperator(task_id="later", to="{{ person('02') }}", message=text)

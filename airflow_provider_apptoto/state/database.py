@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, event, literal_column
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    literal_column,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -65,6 +78,7 @@ ledger = Table(
     Column("map_index", Integer, nullable=False),
     Column("try_number", Integer, nullable=False),
     Column("reference", Text),
+    Column("in_doubt", Boolean(create_constraint=False), nullable=False),
     Column("lease", Float(53), nullable=False),
     Column("updated_at", Float(53), nullable=False),
     Column("http_status", Integer),

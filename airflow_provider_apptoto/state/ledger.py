@@ -7,6 +7,7 @@ the next finds out how far the one before came.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -91,8 +92,11 @@ class Claim:
     def record(self, state: State, *, http_status: int | None = None, reason: str = "") -> None:
         """Write down what became of it. A store that fails is tried for half a minute, and then logged, not raised.
 
+        That this try did not send a message is not all that counts where an earlier one may have: it stays unknown.
         The message is where it is, whatever the ledger says: a task that failed for this would be run again.
         """
+        if self.entry.in_doubt and state is not State.SENT:
+            state = State.UNKNOWN
         new = self.entry.changed(state, http_status=http_status, reason=reason)
         for pause in (*RECORD_AGAIN_AFTER, None):
             try:
@@ -136,11 +140,12 @@ def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Calla
                 continue
             if found.state is State.SENT:
                 return found
-            if found.state in {State.UNKNOWN, State.SENDING} and not resend:
+            if found.may_be_sent and not resend:
                 return found
         before_claim()
-        if store.swap(found, entry):
-            return Claim(store, entry)
+        new = dataclasses.replace(entry, in_doubt=found is not None and found.may_be_sent)
+        if store.swap(found, new):
+            return Claim(store, new)
 
 
 def _is_predecessor(found: Entry, entry: Entry) -> bool:

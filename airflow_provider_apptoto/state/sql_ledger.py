@@ -54,7 +54,8 @@ class Selection:
 
 
 def _abandoned() -> ColumnElement[bool]:
-    return and_(ledger.c.state == State.SENDING, ledger.c.updated_at + ledger.c.lease < time.time())
+    doubtful = and_(ledger.c.state == State.CLAIMED, ledger.c.in_doubt)
+    return and_(or_(ledger.c.state == State.SENDING, doubtful), ledger.c.updated_at + ledger.c.lease < time.time())
 
 
 class SqlLedgerStore:
@@ -126,7 +127,7 @@ class SqlLedgerStore:
         """
         resolved = []
         for entry, _ in self.entries(selection):
-            new = entry.changed(state)
+            new = entry.changed(state, in_doubt=False)
             if entry.is_unresolved and self._change(entry, new, state, by, note):
                 resolved.append(new)
         return resolved

@@ -64,6 +64,7 @@ class Entry:
     :param lease: seconds from ``updated_at`` for which that try may be at work; 0 once it is done.
     :param updated_at: when it came to this state (seconds since 1970, UTC).
     :param reference: the user's own id of the thing.
+    :param in_doubt: whether an earlier try may have sent it, and ``on_unknown="resend"`` tried again.
     :param http_status: status of Apptoto's answer.
     :param reason: what the server or the network said, made safe to show.
     :param version: another one after each change, so that a change made meanwhile is noticed.
@@ -77,6 +78,7 @@ class Entry:
     lease: float = 0.0
     updated_at: float = field(default_factory=time.time)
     reference: str | None = None
+    in_doubt: bool = False
     http_status: int | None = None
     reason: str = ""
     version: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -100,7 +102,12 @@ class Entry:
     @property
     def is_unresolved(self) -> bool:
         """Whether nobody can tell if it was sent; a task that was killed while it sent leaves ``sending`` behind."""
-        return self.state is State.UNKNOWN or (self.state is State.SENDING and not self.is_live)
+        return self.state is State.UNKNOWN or (self.may_be_sent and not self.is_live)
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether it may have been sent, as far as the ledger can tell."""
+        return self.state in {State.UNKNOWN, State.SENDING} or (self.state is State.CLAIMED and self.in_doubt)
 
     @property
     def at(self) -> str:

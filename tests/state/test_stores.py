@@ -215,6 +215,28 @@ def test_what_may_have_been_sent_is_claimed_only_on_demand(on_store: OnStore, st
     on_store(body)
 
 
+@pytest.mark.parametrize("state", [State.NOT_SENT, State.REJECTED])
+def test_what_may_have_been_sent_stays_in_doubt_when_a_further_try_is_refused(on_store: OnStore, state: State) -> None:
+    def body(store: LedgerStore) -> None:
+        assert store.swap(None, entry().changed(State.UNKNOWN))
+        claimed(store, entry(SECOND), resend=True)
+        third = claimed(store, entry(dataclasses.replace(FIRST, try_number=3)), resend=True)  # the second was killed
+        third.sending(1)
+        third.record(state, http_status=429)
+        assert refused(store, entry()).state is State.UNKNOWN
+
+    on_store(body)
+
+
+def test_a_claim_upon_one_in_doubt_is_not_one_that_anybody_may_take(on_store: OnStore) -> None:
+    def body(store: LedgerStore) -> None:
+        assert store.swap(None, entry().changed(State.SENDING))
+        claimed(store, entry(SECOND), resend=True)
+        assert refused(store, entry()).state is State.CLAIMED
+
+    on_store(body)
+
+
 def test_the_end_of_a_send_that_another_try_has_in_hand_is_waited_for(on_store: OnStore) -> None:
     def body(store: LedgerStore) -> None:
         claim = claimed(store, entry())
