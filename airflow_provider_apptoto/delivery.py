@@ -214,10 +214,11 @@ def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim 
 
 
 def _note_end(written_at: list[float], claimed: Claim | None, state: State, status: int | None, reason: str) -> None:
-    if written_at:
-        metrics.request_took(time.monotonic() - written_at[-1], status)
+    took = time.monotonic() - written_at[-1] if written_at else None
     if claimed is not None:
         claimed.record(state, http_status=status, reason=reason)
+    if took is not None:
+        metrics.request_took(took, status)
 
 
 def _settled(message: Message, scope: Scope, found: Entry, *, other_text: bool) -> Delivery:

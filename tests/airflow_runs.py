@@ -109,7 +109,7 @@ def run_file(name: str, source: str, *, conf: dict[str, Any] | None = None, at: 
                 patch.setattr(
                     "airflow.models.dagrun.DagRun.generate_run_id", lambda *_, **__: f"manual__{at.isoformat()}"
                 )
-            run = module.dag.test(run_conf=conf, **{date: at})
+            run = module.dag.test(run_conf=conf, **({} if at is None else {date: at}))
         instances = sorted(run.get_task_instances(), key=lambda instance: (instance.task_id, instance.map_index))
         return Run(
             str(getattr(run.state, "value", run.state)),

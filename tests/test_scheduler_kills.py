@@ -238,3 +238,7 @@ def test_tasks_killed_while_they_send_send_nothing_twice_and_end_right_once_peop
                 wait_for(partial(over, database, dag_id), tmp_path)
             for dag_id in OF_DAG:
                 assert not_put_right(observed(tmp_path, dag_id, server)) == []
+                run(environment, ["airflow", "tasks", "clear", "--yes", dag_id])
+            for dag_id in OF_DAG:  # a run that had succeeded
+                wait_for(partial(over, database, dag_id), tmp_path)
+                assert not_put_right(observed(tmp_path, dag_id, server)) == []

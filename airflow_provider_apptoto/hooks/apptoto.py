@@ -132,7 +132,7 @@ class ApptotoHook(BaseHook):
         return TaskStateLedgerStore(task_state)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Read one event with the connection's settings; never sends.
+        """Read one event with the connection's settings, and look into the state database; never sends.
 
         :return: whether it works, and a sentence for the user.
         """
@@ -141,18 +141,21 @@ class ApptotoHook(BaseHook):
             ApptotoError,
             ApptotoNotSentError,
         )
+        from airflow_provider_apptoto.state.store import LedgerStoreError
 
         try:
             timeout = min(self._settings.timeout, _TEST_SECONDS)
             with self._build_client(dataclasses.replace(self._settings, timeout=timeout)) as client:
                 client.list_events(page_size=1)
+            if self.state_database is not None:
+                self.state_database.init()
         except ApptotoAuthError as error:
             return False, str(error)
         except ApptotoNotSentError as error:
             if error.status is None:
                 return False, f"{self._settings.base_url} can't be reached: {error.reason}"
             return False, f"{self._settings.base_url} can't be used right now: {error}"
-        except ApptotoError as error:
+        except (ApptotoError, LedgerStoreError) as error:
             return False, str(error)
         except Exception as error:  # noqa: BLE001  the form wants a sentence, whatever happened
             return False, f"{type(error).__name__}: {error}"

@@ -127,15 +127,17 @@ def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Calla
     :raises ApptotoValidationError: another mapped task has another text for the same recipient.
     :raises LedgerStoreError: the store can't be read or written.
     """
-    looked_on: dict[str, float] = {}
+    looked_on: dict[str, float] = {}  # since when, by version
     while True:
         found = store.find(entry.key)
         if found is not None:
             _check_same(found, entry)
             # by this clock too: the other one's may be wrong
-            since = time.monotonic() - looked_on.setdefault(found.version, time.monotonic())
-            if found.is_live and since < found.lease and not _is_predecessor(found, entry):
-                log.info("Waiting for try %d of %s, which has it in hand", found.origin.try_number, found.origin)
+            is_new = found.version not in looked_on
+            waited = time.monotonic() - looked_on.setdefault(found.version, time.monotonic())
+            if found.is_live and waited < found.lease and not _is_predecessor(found, entry):
+                if is_new:
+                    log.info("Waiting for try %d of %s, which has it in hand", found.origin.try_number, found.origin)
                 time.sleep(min(POLL, max(found.remaining, 0.01)))
                 continue
             if found.state is State.SENT:

@@ -7,7 +7,7 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto.state.store import Entry, LedgerStoreError
+from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,8 @@ class TaskStateLedgerStore:
         try:
             return Entry.from_dict(value)
         except ValueError as error:
-            msg = f"{_name(key)} in the task's state was changed by hand, and can't be read: {error}"
-            raise LedgerStoreError(msg) from None
+            msg = f"{_name(key)} in the task's state can't be read ({error})"
+            raise LedgerStoreError(f'{msg}; its "state" has to be one of {", ".join(State)}') from None
 
     def swap(self, old: Entry | None, new: Entry) -> bool:
         """Put ``new`` in the place of ``old``, and tell whether that was still there."""

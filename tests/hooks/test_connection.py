@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,18 @@ class TestTestConnection:
         assert not works
         assert "can't be used right now" in says
         assert "HTTP 503" in says
+
+    def test_a_state_database_that_can_not_be_used_is_named(
+        self, connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with FaultServer([answering(200, {"events": []})]) as server:
+            for folder, works in ((tmp_path, True), (tmp_path / "nowhere", False)):
+                state = {"conn_type": "sqlite", "host": str(folder / "state.db")}
+                monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
+                connection(server.url, state_conn_id="state")
+                worked, says = ApptotoHook().test_connection()
+                assert worked is works
+        assert "the state database can't be used" in says
 
     def test_a_wrong_or_missing_connection_is_said_and_not_raised(self, connection: Callable[..., None]) -> None:
         works, says = self.press(connection, "http://clinic.example")

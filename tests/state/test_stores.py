@@ -18,7 +18,7 @@ from airflow_provider_apptoto.client import ApptotoValidationError, Message
 from airflow_provider_apptoto.state.database import StateDatabase
 from airflow_provider_apptoto.state.ledger import Claim, TakenOverError, claim, fingerprint, message_key
 from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-from airflow_provider_apptoto.state.store import Entry, LedgerStore, Origin, State
+from airflow_provider_apptoto.state.store import Entry, LedgerStore, LedgerStoreError, Origin, State
 from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
 from tests.airflow_runs import run_file
 from tests.state.conftest import url_of
@@ -305,6 +305,20 @@ def test_a_person_can_say_of_an_unknown_message_whether_it_was_sent(on_store: On
         claimed(store, entry(SECOND, key="k2"))
 
     on_store(body)
+
+
+@pytest.mark.skipif(not HAS_RETRY_POLICY, reason="came with Airflow 3.3")
+@pytest.mark.usefixtures("airflow_database")
+def test_an_entry_of_task_state_that_was_edited_wrongly_is_named_with_what_is_allowed() -> None:
+    def body(store: LedgerStore) -> None:
+        new = entry()
+        assert store.swap(None, new)
+        task_state = cast("TaskStateLedgerStore", store)._task_state
+        task_state.set("apptoto-message-k1", {**new.to_dict(), "state": "Sent"})
+        with pytest.raises(LedgerStoreError, match=r"apptoto-message-k1 .*'Sent'.* one of claimed, sending, sent"):
+            store.find("k1")
+
+    in_a_task(body, "edited_wrongly")
 
 
 # --- the key
