@@ -17,7 +17,7 @@ with DAG(
     params={"appointment": 4711, "name": "Mary"},
     tags=["example", "apptoto"],
     doc_md=__doc__,
-):
+) as dag:
     # [START howto_operator_apptoto_once]
     ApptotoSendMessageOperator(
         task_id="remind",

@@ -26,9 +26,9 @@ pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database")]
 
 LOGIN = "doctor@clinic.example"
 API_KEY = "sekret-api-key"
-TEXT = "Wilhelmina, your biopsy was benign"
+TEXT = "Gwendolyn, your scan was fine"
 SENT, REFUSED_ONCE, UNKNOWN, NOT_SENT = (f"+1650555777{digit}" for digit in range(4))
-REJECTED = "wilhelmina@patient.example"
+REJECTED = "gwendolyn@patient.example"
 
 TASKS = f"""
 text = {{"message": "{TEXT}", "retries": 0}}
@@ -124,7 +124,7 @@ def datagrams(occasion: str, environment: dict[str, str], **extra: Any) -> list[
 def test_metrics_show_messages_requests_waits_and_what_is_unresolved_but_no_person(tmp_path: Path) -> None:
     state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
     got = datagrams(
-        '{"idempotency_key": "biopsy-of-wilhelmina"}',
+        '{"idempotency_key": "scan-of-gwendolyn"}',
         {"AIRFLOW_CONN_STATE": json.dumps(state), "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True"},
         state_conn_id="state",
     )
@@ -151,7 +151,7 @@ def test_metrics_show_messages_requests_waits_and_what_is_unresolved_but_no_pers
     everything = "\n".join(got)
     for secret in (SENT, REFUSED_ONCE, UNKNOWN, NOT_SENT, REJECTED, TEXT, LOGIN, API_KEY):
         assert secret not in everything
-    for secret in ("1650555777", "ilhelmina", "biopsy", "clinic", "manual__", "metered"):
+    for secret in ("1650555777", "wendolyn", "scan was", "clinic", "manual__", "metered"):
         assert secret not in "\n".join(ours)
 
 

@@ -253,6 +253,7 @@ class TestTestConnection:
     def test_a_state_database_that_can_not_be_used_is_named(
         self, connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        says = ""
         with FaultServer([answering(200, {"events": []})]) as server:
             for folder, works in ((tmp_path, True), (tmp_path / "nowhere", False)):
                 state = {"conn_type": "sqlite", "host": str(folder / "state.db")}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -25,25 +22,6 @@ EVENT, PERSON = "event", "person"
 NOTHING = None
 """Instead of a text: nothing reaches Apptoto, and the task fails."""
 PARAMS = 'params={"who": "Mary", "braces": "{{ name }}", "brace": "{", "nothing": None, "number": "007"}, '
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    """Take from Airflow's runs what costs a second a task."""
-    with pytest.MonkeyPatch.context() as patch:
-        with contextlib.suppress(ImportError):
-            # 3.3 makes its API server once; 3.0 to 3.2 do so for every task
-            supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
-            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
-        with contextlib.suppress(ImportError):
-            # 3.0 colours its tracebacks, and the locals of each frame
-            structlog: Any = importlib.import_module("structlog.dev")
-            patch.setattr(
-                structlog.RichTracebackFormatter,
-                "__call__",
-                lambda _, *arguments: structlog.plain_traceback(*arguments),
-            )
-        yield
 
 
 @pytest.fixture
