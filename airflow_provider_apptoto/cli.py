@@ -194,8 +194,7 @@ def _print(output: str, rows: list[dict[str, Any]]) -> None:
 
 def _why(row: dict[str, Any]) -> str:
     """Say by what it came to its state: a person, or an answer."""
-    if row["changes"]:
-        last = row["changes"][-1]
+    if row["changes"] and (last := row["changes"][-1])["to_state"] == row["state"]:
         return f"{last['changed_by']}: {last['note']}"
     return ", ".join(str(part) for part in (row["http_status"], row["reason"]) if part)
 

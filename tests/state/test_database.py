@@ -272,6 +272,7 @@ def test_the_command_lists_resolves_forgets_and_purges(ledger: Command) -> None:
     assert (shown["state"], shown["changes"][0]["note"]) == ("not_sent", "not there")
     assert "ann: not there" in ledger("list", "5unknown")[0]
     assert "1 forgotten" in ledger("forget", "2sent", "--note", "again")[1]
+    assert "ann" not in ledger("list", "--state", "rejected")[0]
     assert "These are the newest 2" in ledger("list", "--limit", "2")[1]
     assert "Removed 3 entries" in ledger("purge", "--older-than", "-1")[0]
     assert "The state database is ready." in ledger("init")[0]
