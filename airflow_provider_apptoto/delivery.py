@@ -98,7 +98,7 @@ class Delivery:
     :param outcome: ``sent``, ``deduplicated`` (an earlier try or task had sent it), ``assumed_sent``, ``redirected`` or
         ``dry_run``.
     :param key: its key in the ledger, or ``None``.
-    :param sent_at: when it was sent (ISO 8601, UTC).
+    :param sent_at: when it was sent (ISO 8601, UTC), or when a person said that it had been.
     :param try_number: the try that sent it.
     """
 

@@ -162,10 +162,9 @@ class StateDatabase:
 
         :raises LedgerStoreError: the database can't be used.
         """
-        with _readable_errors():
-            self._salt  # noqa: B018  makes the tables, if need be
-            with self._engine.begin() as connection:
-                yield connection
+        self.init()
+        with _readable_errors(), self._engine.begin() as connection:
+            yield connection
 
     def salt(self) -> bytes:
         """Return the secret that hashes are keyed with; made along with the tables."""
@@ -186,12 +185,11 @@ class StateDatabase:
         return "".join(f"{statement};\n" for statement in statements)
 
     def init(self) -> None:
-        """Make the tables, if they are not there.
+        """Make the tables, if they are not there; what is found is remembered.
 
         :raises LedgerStoreError: they can't be made, or are of a newer version of this package.
         """
-        with _readable_errors():
-            self._salt  # noqa: B018
+        self.salt()
 
     @cached_property
     def _engine(self) -> Engine:
@@ -216,16 +214,17 @@ class StateDatabase:
 
     @cached_property
     def _salt(self) -> str:
-        for attempt in range(_START):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return self._prepare()
             except SQLAlchemyError as error:
                 # others may be making them at this very moment; who can't even connect to a server need not wait
                 unreachable = self.dialect != "sqlite" and getattr(error, "statement", None) is None
-                if unreachable or attempt == _START - 1:
+                if unreachable or attempt == _START:
                     raise
-                time.sleep(0.05 * 2**attempt)
-        raise AssertionError
+                time.sleep(0.025 * 2**attempt)
 
     def _prepare(self) -> str:
         """Make what is missing, and return the salt."""
