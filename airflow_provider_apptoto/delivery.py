@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 DEDUPLICATED = "deduplicated"
 ASSUMED_SENT = "assumed_sent"
+STOP_POLL = 0.2
+"""Seconds within which a wait ends once sending was stopped."""
 _STATES = {
     ApptotoNotSentError: State.NOT_SENT,
     ApptotoRejectedError: State.REJECTED,
@@ -50,7 +52,7 @@ class OnUnknown(StrEnum):
     ASSUME_SENT = "assume_sent"
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -61,19 +63,25 @@ class Scope:
     :param origin: the try of the task.
     :param store: where the ledger is kept; ``None``: nowhere.
     :param idempotency_key: the occasion of the message, by the user's own name for it.
+    :param item: which of the occasion's messages it is, by the user's own name for it.
     :param reference: the user's own id of the thing.
     :param on_unknown: what to do where nobody can tell.
     :param check_age: called before anything is sent; raises where the run is too old.
-    :param is_stopping: whether the task was told to end.
+    :param why_stop: why nothing more may be sent, if that is so.
+    :param ended: called with what became of each attempt to send.
+    :param log_level: of the lines that say that a message was sent, or had been.
     """
 
     origin: Origin
     store: LedgerStore | None = None
     idempotency_key: str | None = None
+    item: str | None = None
     reference: str | None = None
     on_unknown: str = OnUnknown.FAIL
     check_age: Callable[[], None] = _nothing
-    is_stopping: Callable[[], bool] = lambda: False
+    why_stop: Callable[[], str] = str
+    ended: Callable[[State], None] = _nothing
+    log_level: int = logging.INFO
 
     def __post_init__(self) -> None:
         """Check what the user gave.
@@ -89,6 +97,24 @@ class Scope:
         if self.store is None or not self.store.spans_tasks:
             msg = "needs the state database, which other tasks and runs see: set state_conn_id on the connection"
             raise ApptotoConfigurationError("idempotency_key", msg)
+
+    def check_stop(self) -> None:
+        """Let nothing more leave once sending was stopped.
+
+        :raises ApptotoNotSentError: it was.
+        """
+        if reason := self.why_stop():
+            raise ApptotoNotSentError(f"the message was not sent: {reason}", reason=reason)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, until sending is stopped at the longest.
+
+        :raises ApptotoNotSentError: it was.
+        """
+        until = time.monotonic() + seconds
+        while (remaining := until - time.monotonic()) > 0:
+            self.check_stop()
+            time.sleep(min(remaining, STOP_POLL))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +139,7 @@ class Delivery:
 
 
 def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Delivery:
-    """Check a message, send it unless it was sent, and remember it.
+    """Check one message, send it unless it was sent, and end the task as is right for what became of it.
 
     What was certainly not sent raises as it is, and Airflow may try again. What was refused would be again, and what
     may have been sent must not be sent twice: both fail the task at once, whatever its ``retries``.
@@ -127,28 +153,38 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
     :raises AirflowFailException: refused, or it may have been sent; its cause is the error of the client.
     """
     try:
-        return _deliver(fields, hook, scope)
+        message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
+        return send_once(message, hook.get_conn(), scope)
     except (ApptotoRejectedError, ApptotoUnknownOutcomeError) as error:
         if isinstance(error, ApptotoUnknownOutcomeError) and scope.on_unknown == OnUnknown.RESEND:
             raise error.with_traceback(None) from None
         raise AirflowFailException(str(error)) from error.with_traceback(None)
     except ApptotoNotSentError as error:
         raise error.with_traceback(None) from None
+
+
+def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
+    """Send a message unless it was sent, and remember it: the one road that all messages take.
+
+    :raises ApptotoNotSentError: certainly not sent.
+    :raises ApptotoRejectedError: refused.
+    :raises ApptotoUnknownOutcomeError: it may have been sent, now or by an earlier try.
+    """
+    try:
+        return _send_once(message, client, scope)
     except LedgerStoreError as error:
         msg = f"the message was not sent: {error}. It is not sent without a ledger, so that it can't be sent twice"
         raise ApptotoNotSentError(msg, reason=str(error)) from None
 
 
-def _deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Delivery:
-    message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
-    client = hook.get_conn()
+def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
     if scope.store is None or client.mode is DeliveryMode.DRY_RUN:
         scope.check_age()
         return _send(message, client, scope, None)
     while True:
         entry = _new_entry(message, client, scope, scope.store.salt())
         resend = scope.on_unknown == OnUnknown.RESEND
-        claimed = claim(scope.store, entry, resend=resend, before_claim=scope.check_age)
+        claimed = claim(scope.store, entry, resend=resend, before_claim=scope.check_age, sleep=scope.sleep)
         if isinstance(claimed, Entry):
             return _settled(message, scope, claimed, other_text=claimed.fingerprint != entry.fingerprint)
         try:
@@ -165,6 +201,7 @@ def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: byte
         mode=client.mode,
         origin=scope.origin,
         idempotency_key=scope.idempotency_key,
+        item=scope.item,
     )
     return Entry(
         key=key,
@@ -182,24 +219,25 @@ def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim 
     written_at: list[float] = []
 
     def before_write() -> None:
-        if scope.is_stopping():
-            raise ApptotoNotSentError("the message was not sent: the task was told to end", reason="told to end")
+        scope.check_stop()
         if claimed is not None:
             claimed.sending(client.timeout)
         written_at.append(time.monotonic())
 
     try:
-        result = client.send(message, before_write)
+        result = client.send(message, before_write, sleep=scope.sleep, log_level=scope.log_level)
     except ApptotoError as error:
         state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), None)
         if state is None:
             raise
         _note_end(written_at, claimed, state, error.status, error.reason)
+        scope.ended(state)
         if isinstance(error, ApptotoUnknownOutcomeError):
             return _unresolved(message, scope, None if claimed is None else claimed.entry, error)
         metrics.message(message.type, state)
         raise
     _note_end(written_at, claimed, State.SENT, result.http_status, "")
+    scope.ended(State.SENT)
     metrics.message(message.type, result.outcome)
     return Delivery(
         outcome=str(result.outcome),
@@ -225,7 +263,8 @@ def _settled(message: Message, scope: Scope, found: Entry, *, other_text: bool) 
     """Say what becomes of a message that was sent before, or may have been."""
     if found.state is not State.SENT:
         return _unresolved(message, scope, found, None)
-    log.info(
+    log.log(
+        logging.INFO if other_text else scope.log_level,
         "%s to %s: already sent at %s by try %d of %s%s",
         *(message.type, message.target, found.at, found.origin.try_number, found.origin),
         "; ITS TEXT WAS ANOTHER ONE, and this text is not sent" if other_text else "",
@@ -257,9 +296,9 @@ def _unresolved(
         f"it is not known whether this message was sent: {answer}.\n"
         f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}, "
         f"try {entry.origin.try_number} of {entry.origin}, key {entry.key}\n"
-        f"Look in Apptoto whether it has the message; {scope.store.how_to_resolve(entry)}."
+        f"Look in Apptoto whether it has the message; {scope.store.how_to_resolve(entry.key)}."
     )
-    raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason) from error
+    raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason or answer) from error
 
 
 def _known_before(message: Message, entry: Entry | None, scope: Scope, outcome: str) -> Delivery:

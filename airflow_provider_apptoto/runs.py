@@ -40,8 +40,8 @@ def check_age(context: Mapping[str, Any], max_age: timedelta | None) -> None:
     if age > max_age:
         hours = age.total_seconds() / 3600
         raise AirflowSkipException(
-            f"Nothing was sent: this run is of {time:%Y-%m-%dT%H:%M%z}, {hours:.0f} h ago, and max_age is {max_age}. "
-            "To send all the same, give the task max_age=None, or a longer one, and clear it"
+            f"Nothing more is sent: this run is of {time:%Y-%m-%dT%H:%M%z}, {hours:.0f} h ago, and max_age is "
+            f"{max_age}. To send all the same, give the task max_age=None, or a longer one, and clear it"
         )
 
 

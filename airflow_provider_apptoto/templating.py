@@ -13,7 +13,7 @@ import re
 import secrets
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jinja2
 from airflow.providers.common.compat.sdk import literal
@@ -44,6 +44,23 @@ TEXTS = ("message", "subject")
 PRIVATE = ("to", *TEXTS)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Given:
+    """A field's value, and what may be done with it.
+
+    :param kind: ``template``: the DAG's author wrote it, and it is rendered; ``literal``: the author wanted it as it
+        is; ``value``: it was made elsewhere, and is never rendered.
+    """
+
+    value: Any
+    kind: str
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is to be rendered."""
+        return self.kind == "template" and isinstance(self.value, str)
+
+
 def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> None:
     """Render a task's fields in place, and hide recipient and texts if it says ``redact``.
 
@@ -66,18 +83,36 @@ def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: s
     renderer = Renderer(context, env, task.dynamic_fields)
     for name, source in sources.items():
         if name not in TEXTS and not isinstance(source, Private):
-            value, kind = _resolved(task, name, context, env, seen_oids, source)
-            put(name, renderer.render(name, value) if kind == "template" else value)
+            given = _given(task, name, context, env, seen_oids, source)
+            put(name, renderer.render(name, given.value) if given.is_template else given.value)
     to_appointment = task.event_id is not None or task.participant_id is not None
-    ways: dict[str, Callable[..., str]] = {
-        "template": renderer.render_text,
-        "value": renderer.check_text,
-        "literal": renderer.check_literal,
-    }
     for name in TEXTS:
         if not isinstance(sources[name], Private):
-            value, kind = _resolved(task, name, context, env, seen_oids, sources[name])
-            put(name, ways[kind](name, value, to_appointment=to_appointment) if isinstance(value, str) else value)
+            given = _given(task, name, context, env, seen_oids, sources[name])
+            put(name, renderer.text_of(name, given, to_appointment=to_appointment))
+
+
+def render_batch_fields(
+    task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int], rows: Collection[str]
+) -> tuple[Renderer, Callable[[str, Any], Given], dict[str, Given]]:
+    """Render a batch's fields in place, but for those that hold rows, which are rendered one by one later.
+
+    :param rows: names of the latter; hidden if the task says ``redact``.
+    :return: what renders rows, what resolves what they hold, and the latter fields.
+    :raises ApptotoValidationError: a field can't be rendered.
+    """
+    sources = {name: getattr(task, name) for name in task.template_fields}
+
+    def put(name: str, value: Any) -> None:
+        setattr(task, name, Private(value) if task.redact and value is not None and name in rows else value)
+
+    for name, source in sources.items():
+        put(name, source)
+    renderer = Renderer(context, env, task.dynamic_fields)
+    given = {name: _given(task, name, context, env, seen_oids, source) for name, source in sources.items()}
+    for name, each in given.items():
+        put(name, renderer.render(name, each.value) if each.is_template and name not in rows else each.value)
+    return renderer, lambda name, source: resolved(name, source, context, env), {name: given[name] for name in rows}
 
 
 def _is_private(name: str, value: Any) -> bool:
@@ -89,8 +124,8 @@ def _is_private(name: str, value: Any) -> bool:
     return name in PRIVATE
 
 
-def _is_of_a_row(task: Any, name: str, source: str, context: Any) -> bool:
-    """Whether a string came with ``expand_kwargs`` out of another task, for which Airflow does not list its id.
+def _is_of_a_row(task: Any, name: str, source: Any, context: Any) -> bool:
+    """Whether a value came with ``expand_kwargs`` out of another task, for which Airflow does not list its id.
 
     Airflow would render it. A row that holds ``{{ conn.apptoto_default.password }}`` would be sent as what that is.
     """
@@ -100,25 +135,35 @@ def _is_of_a_row(task: Any, name: str, source: str, context: Any) -> bool:
     rows = mapped.expand_input.value
     row = rows[context["ti"].map_index] if isinstance(rows, list | tuple) else None
     of_the_dag = (mapped.partial_kwargs.get(name), row.get(name) if isinstance(row, dict) else None)
-    return not any(isinstance(text, str) and text == source for text in of_the_dag)
+    return not any(type(value) is type(source) and value == source for value in of_the_dag)
 
 
-def _resolved(  # noqa: PLR0917
+def _given(  # noqa: PLR0917
     task: Any, name: str, context: Any, env: jinja2.Environment, seen_oids: set[int], source: Any
-) -> tuple[Any, str]:
-    """Return a field's value, and whether it is a template, an author's literal, or a value made elsewhere."""
-    if isinstance(source, str):
+) -> Given:
+    if isinstance(source, str | list | tuple | dict):
         made_elsewhere = id(source) in seen_oids or _is_of_a_row(task, name, source, context)
-        return source, "value" if made_elsewhere else "template"
+        return Given(source, "value" if made_elsewhere else "template")
+    return resolved(name, source, context, env)
+
+
+def resolved(name: str, source: Any, context: Any, env: jinja2.Environment) -> Given:
+    """Return the value that something in the DAG file stands for: a template, an XCom, a ``literal()``, a function.
+
+    :param name: the field's name, for errors.
+    :raises ApptotoValidationError: it stands for nothing.
+    """
+    if isinstance(source, str):
+        return Given(source, "template")
     if resolve := getattr(source, "resolve", None):
-        value, kind = resolve(context), "literal" if type(source) is _LITERAL else "value"
+        given = Given(resolve(context), "literal" if type(source) is _LITERAL else "value")
     elif callable(source):
-        value, kind = source(context=context, jinja_env=env), "value"
+        given = Given(source(context=context, jinja_env=env), "value")
     else:
-        return source, "value"
-    if value is None:
+        return Given(source, "value")
+    if given.value is None:
         raise ApptotoValidationError(name, "is None: the task or function that it comes from gave nothing")
-    return value, kind
+    return given
 
 
 class Renderer:
@@ -149,7 +194,7 @@ class Renderer:
 
         :raises ApptotoValidationError: it can't be rendered; no value is shown.
         """
-        return self._render(field, template, "")
+        return self.compile(field, template).render()
 
     def render_text(self, field: str, template: str, *, to_appointment: bool) -> str:
         """Render a text.
@@ -159,6 +204,34 @@ class Renderer:
         :param to_appointment: whether it goes to an event or a participant: Apptoto fills fields for these alone.
         :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
             shown.
+        """
+        return self.compile_text(field, template, to_appointment=to_appointment).render()
+
+    def text_of(self, field: str, given: Given, *, to_appointment: bool) -> Any:
+        """Return a text by what may be done with it; what is no text comes back as it is.
+
+        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says.
+        """
+        ways: dict[str, Callable[..., str]] = {
+            "template": self.render_text,
+            "value": self.check_text,
+            "literal": self.check_literal,
+        }
+        if not isinstance(given.value, str):
+            return given.value
+        return ways[given.kind](field, given.value, to_appointment=to_appointment)
+
+    def compile(self, field: str, template: str) -> Template:
+        """Return what renders such a field, for any number of messages.
+
+        :raises ApptotoValidationError: it is no template.
+        """
+        return self._compile(field, template, "")
+
+    def compile_text(self, field: str, template: str, *, to_appointment: bool) -> Template:
+        """Return what renders a text, for any number of messages.
+
+        :raises ApptotoValidationError: it is no template, or would not mean in Apptoto what it says.
         """
         aside = _Aside()
         roots: dict[str, _Part] = {}
@@ -178,21 +251,7 @@ class Renderer:
         remaining = "".join(rest)
         hint = f"; if it is meant for Apptoto, write {_RAW} around it" if to_appointment else ""
         self._refuse_ambiguity(field, remaining, roots, hint, to_appointment=to_appointment)
-        text = self._render(field, remaining, hint)
-        if found := _OPENING.search(text):
-            where = f"{found[0]} in the rendered text"
-            if to_appointment:
-                problem = (
-                    f"{where} came out of a value, and Apptoto would execute it; take the braces out of the value. If "
-                    f"they are meant for Apptoto, write {_RAW} around them in the text itself"
-                )
-            else:
-                problem = (
-                    f"{where} would reach the recipient as it is: Apptoto fills dynamic fields for an event_id or "
-                    "participant_id only; take the braces, or the raw block, out"
-                )
-            raise ApptotoValidationError(field, problem)
-        return aside.put_back(field, text)
+        return _Text(self._compile(field, remaining, hint), aside, to_appointment=to_appointment)
 
     def check_text(self, field: str, text: str, *, to_appointment: bool, of_the_dag: bool = False) -> str:
         """Return a text that Airflow does not render, such as an XCom, as it is.
@@ -201,6 +260,8 @@ class Renderer:
 
         :raises ApptotoValidationError: it holds more than plain text and, for an appointment, dynamic fields.
         """
+        if not _OPENING.search(text):
+            return text
         plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
         try:
             parts = list(_split(text, plain))
@@ -280,24 +341,79 @@ class Renderer:
                 )
                 raise ApptotoValidationError(field, problem)
 
-    def _render(self, field: str, source: str, hint: str) -> str:
-        template = None
-        token = rendering.set(True)
+    def _compile(self, field: str, source: str, hint: str) -> _Field:
         try:
-            template = self._env.from_string(source)
-            # as Airflow does it: its context is no plain dict on every version
-            context = copy.copy(self._context)
-            context.update({name: value for name, value in template.globals.items() if name not in context})
-            return "".join(
-                template.root_render_func(self._env.context_class(self._env, context, template.name, template.blocks))
-            )
+            return _Field(field, source, hint, self._env.from_string(source), self._context)
         except jinja2.TemplateSyntaxError as error:
             problem = _syntax_problem(error, hint)
         except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
-            problem = _render_problem(error, source, template, hint)
+            problem = _render_problem(error, source, None, hint)
+        raise ApptotoValidationError(field, problem)
+
+
+class Template(Protocol):
+    """A field of the DAG's, ready to be rendered."""
+
+    def render(self, **variables: Any) -> str:
+        """Return the field of one message.
+
+        :param variables: what it may name besides the task's context.
+        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
+            shown.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A template in Airflow's language alone."""
+
+    name: str
+    source: str
+    hint: str
+    template: jinja2.Template
+    context: Any
+
+    def render(self, **variables: Any) -> str:
+        template = self.template
+        token = rendering.set(True)
+        try:
+            # as Airflow does it: its context is no plain dict on every version
+            context = copy.copy(self.context)
+            context.update({name: value for name, value in template.globals.items() if name not in context})
+            context.update(variables)
+            env = template.environment
+            return "".join(template.root_render_func(env.context_class(env, context, template.name, template.blocks)))
+        except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+            problem = _render_problem(error, self.source, template, self.hint)
         finally:
             rendering.reset(token)
-        raise ApptotoValidationError(field, problem)
+        raise ApptotoValidationError(self.name, problem)
+
+
+class _Text:
+    """A template that may hold Apptoto's fields."""
+
+    def __init__(self, field: _Field, aside: _Aside, *, to_appointment: bool) -> None:
+        self._field = field
+        self._aside = aside
+        self._to_appointment = to_appointment
+
+    def render(self, **variables: Any) -> str:
+        text = self._field.render(**variables)
+        if found := _OPENING.search(text):
+            where = f"{found[0]} in the rendered text"
+            if self._to_appointment:
+                problem = (
+                    f"{where} came out of a value, and Apptoto would execute it; take the braces out of the value. If "
+                    f"they are meant for Apptoto, write {_RAW} around them in the text itself"
+                )
+            else:
+                problem = (
+                    f"{where} would reach the recipient as it is: Apptoto fills dynamic fields for an event_id or "
+                    "participant_id only; take the braces, or the raw block, out"
+                )
+            raise ApptotoValidationError(self._field.name, problem)
+        return self._aside.put_back(self._field.name, text)
 
 
 class _StrictUndefined(jinja2.StrictUndefined):

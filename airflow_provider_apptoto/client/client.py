@@ -130,7 +130,14 @@ class ApptotoClient:
         """Where messages go."""
         return self._routing.mode
 
-    def send(self, message: Message, before_write: Callable[[], None] | None = None) -> SendResult:
+    def send(
+        self,
+        message: Message,
+        before_write: Callable[[], None] | None = None,
+        *,
+        sleep: Callable[[float], None] | None = None,
+        log_level: int = logging.INFO,
+    ) -> SendResult:
         """Send one message (``POST /v1/send_message``).
 
         Where it was certainly not sent, it is tried again: three attempts at the most, within 60 seconds, each after
@@ -139,6 +146,9 @@ class ApptotoClient:
         :param message: what to send, and to whom.
         :param before_write: called in every attempt, after connecting and before the first byte; if it raises, nothing
             was sent.
+        :param sleep: waits this many seconds for the message's turn, by default ``time.sleep``; if it raises, nothing
+            was sent.
+        :param log_level: of the line that says that it was sent; what went wrong is always a warning.
         :raises ApptotoNotSentError: certainly not sent; another try is safe.
         :raises ApptotoRejectedError: refused; :class:`ApptotoAuthError` where login or key are.
         :raises ApptotoUnknownOutcomeError: nobody can tell; another try might send it twice.
@@ -148,7 +158,8 @@ class ApptotoClient:
         routed = self._routing.route(message)
         if routed is None:
             shown = "" if message.redact or message.message is None else f": {message.message!r}"
-            log.info("%s to %s: dry_run, nothing was sent%s%s", message.type, message.target, _size(message), shown)
+            line = "%s to %s: dry_run, nothing was sent%s%s"
+            log.log(log_level, line, message.type, message.target, _size(message), shown)
             return SendResult(outcome=DeliveryMode.DRY_RUN, type=message.type, target=message.target)
         started = time.monotonic()
         outcome, answer = self._attempts(
@@ -156,12 +167,13 @@ class ApptotoClient:
                 "POST", "/send_message", json_body=routed.payload(), before_write=before_write
             ),
             judge_send,
+            sleep or time.sleep,
         )
         shown = outcome.value
         if outcome is Outcome.SENT and self._routing.mode is DeliveryMode.REDIRECT:
             shown = "redirected"
         log.log(
-            logging.INFO if outcome is Outcome.SENT else logging.WARNING,
+            log_level if outcome is Outcome.SENT else logging.WARNING,
             "%s to %s: %s, %s, %d ms%s",
             message.type,
             message.target,
@@ -193,6 +205,7 @@ class ApptotoClient:
         outcome, answer = self._attempts(
             lambda: self._transport.exchange("GET", "/events", params={"page": page, "page_size": page_size}),
             judge_read,
+            time.sleep,
         )
         reason = answer.failure or answer.said((self._api_key,))
         if outcome is Outcome.NOT_SENT:
@@ -218,7 +231,9 @@ class ApptotoClient:
         """Close the connections."""
         self.close()
 
-    def _attempts(self, exchange: Callable[[], Answer], judge: Callable[[Answer], Outcome]) -> tuple[Outcome, Answer]:
+    def _attempts(
+        self, exchange: Callable[[], Answer], judge: Callable[[Answer], Outcome], sleep: Callable[[float], None]
+    ) -> tuple[Outcome, Answer]:
         deadline = time.monotonic() + RETRY_WINDOW
         attempt = 0
         while True:
@@ -228,7 +243,7 @@ class ApptotoClient:
                 # a worker is not held for an hour because an earlier request was told to come back then
                 msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
                 raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
-            time.sleep(pause)
+            sleep(pause)
             answer = exchange()
             outcome = judge(answer)
             if outcome is not Outcome.NOT_SENT:
@@ -240,7 +255,7 @@ class ApptotoClient:
                 self._pacer.push_back(wait)
             if attempt == MOST_ATTEMPTS or time.monotonic() + wait > deadline:
                 return outcome, answer
-            time.sleep(wait)
+            sleep(wait)
 
 
 def _size(message: Message) -> str:

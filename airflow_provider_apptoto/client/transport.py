@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from io import BufferedReader
 
+MOST_CONNECTIONS = 32
+"""Kept open to the server, for threads that share the session."""
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
 """A larger answer is not read: it is not one of Apptoto's."""
 
@@ -110,7 +112,7 @@ class Transport:
         # bytes: requests would encode strings as latin-1
         self._session.auth = HTTPBasicAuth(login.encode(), api_key.encode())
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _WatchedAdapter(max_retries=0))
+            self._session.mount(scheme, _WatchedAdapter(max_retries=0, pool_maxsize=MOST_CONNECTIONS))
 
     def exchange(
         self,

@@ -188,6 +188,11 @@ class ApptotoHook(BaseHook):
 
         return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
 
+    @property
+    def default_region(self) -> str | None:
+        """The region that completes phone numbers without ``+``, or ``None``."""
+        return self._settings.default_region
+
     @cached_property
     def state_database(self) -> StateDatabase | None:
         """The database that ``state_conn_id`` of the connection names, or ``None``."""

@@ -38,9 +38,16 @@ _VERSION = "v1"
 
 
 def message_key(
-    salt: bytes, message: Message, *, account: tuple[str, str], mode: str, origin: Origin, idempotency_key: str | None
+    salt: bytes,
+    message: Message,
+    *,
+    account: tuple[str, str],
+    mode: str,
+    origin: Origin,
+    idempotency_key: str | None,
+    item: str | None = None,
 ) -> str:
-    """Return what makes a message this one: whose, how, on what occasion, to whom.
+    """Return what makes a message this one: whose, how, on what occasion, to whom or about what.
 
     Neither its text, which may differ between tries, nor try and map index belong to it.
 
@@ -48,10 +55,11 @@ def message_key(
     :param account: base URL and login.
     :param mode: the delivery mode: a redirected message does not stand for the real one.
     :param idempotency_key: the occasion, by the user's own name for it; else the task and its run are the occasion.
+    :param item: which of the occasion's messages it is, by the user's own name for it; else channel and target tell.
     """
     occasion = ["key", idempotency_key] if idempotency_key is not None else ["run", *origin.task[:3]]
-    target = [message.to, message.event_id, message.participant_id]
-    return _hash(salt, [_VERSION, *account, mode, *occasion, message.type, *target])[:32]
+    target = [message.type, message.to, message.event_id, message.participant_id] if item is None else ["item", item]
+    return _hash(salt, [_VERSION, *account, mode, *occasion, *target])[:32]
 
 
 def fingerprint(salt: bytes, message: Message) -> str:
@@ -115,7 +123,14 @@ class Claim:
             time.sleep(pause)
 
 
-def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Callable[[], None]) -> Claim | Entry:
+def claim(
+    store: LedgerStore,
+    entry: Entry,
+    *,
+    resend: bool,
+    before_claim: Callable[[], None],
+    sleep: Callable[[float], None] | None = None,
+) -> Claim | Entry:
     """Claim a message, or return what stands in the way: its entry, ``sent`` or one of which nobody can tell.
 
     Where another try has it in hand, its end is waited for, as long as its lease runs. Nothing of it is changed
@@ -124,6 +139,7 @@ def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Calla
     :param entry: what is to be written, ``claimed``.
     :param resend: claim also what may have been sent.
     :param before_claim: called when nothing stands in the way; if it raises, nothing is claimed.
+    :param sleep: waits this many seconds, by default ``time.sleep``; if it raises, nothing is claimed.
     :raises ApptotoValidationError: another mapped task has another text for the same recipient.
     :raises LedgerStoreError: the store can't be read or written.
     """
@@ -138,7 +154,7 @@ def claim(store: LedgerStore, entry: Entry, *, resend: bool, before_claim: Calla
             if found.is_live and waited < found.lease and not _is_predecessor(found, entry):
                 if is_new:
                     log.info("Waiting for try %d of %s, which has it in hand", found.origin.try_number, found.origin)
-                time.sleep(min(POLL, max(found.remaining, 0.01)))
+                (sleep or time.sleep)(min(POLL, max(found.remaining, 0.01)))
                 continue
             if found.state is State.SENT:
                 return found

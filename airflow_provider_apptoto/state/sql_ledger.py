@@ -93,9 +93,9 @@ class SqlLedgerStore:
         except IntegrityError:
             return False
 
-    def how_to_resolve(self, entry: Entry) -> str:
+    def how_to_resolve(self, key: str) -> str:
         """Give the commands."""
-        command = f"{self._resolve_command} {entry.key}"
+        command = f"{self._resolve_command} {key}"
         return (
             "if Apptoto has it, run\n"
             f"  {command} --to sent --note 'where you saw it'\n"

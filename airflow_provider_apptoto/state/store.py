@@ -165,5 +165,5 @@ class LedgerStore(Protocol):
     def unresolved(self) -> int | None:
         """Count the messages of which nobody can tell whether they were sent; ``None`` where that can't be seen."""
 
-    def how_to_resolve(self, entry: Entry) -> str:
+    def how_to_resolve(self, key: str) -> str:
         """Say what a person has to do with a message of which nobody can tell whether it was sent."""

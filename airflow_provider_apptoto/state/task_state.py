@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from functools import cached_property
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
 
 _lock = threading.RLock()
 """Around all that goes through Airflow's supervisor: its channel is one a process."""
@@ -66,18 +69,15 @@ class TaskStateLedgerStore:
     def unresolved(self) -> None:
         """Return nothing: other tasks' states can't be seen from here."""
 
-    def how_to_resolve(self, entry: Entry) -> str:
+    def how_to_resolve(self, key: str) -> str:
         """Say which entry a person has to edit."""
         return (
-            f'open the task\'s State tab in Airflow and edit {_name(entry.key)}: set its "state" to "sent" if Apptoto '
+            f'open the task\'s State tab in Airflow and edit {_name(key)}: set its "state" to "sent" if Apptoto '
             'has the message, else to "not_sent". Then clear the task: it succeeds without sending, or sends'
         )
 
     def _set(self, name: str, value: Any) -> None:
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-        # it goes with the Dag run
-        self._ask(lambda: self._task_state.set(name, value, retention=NEVER_EXPIRE))
+        self._ask(lambda: _set(self._task_state, name, value))
 
     @staticmethod
     def _ask(call: Callable[[], Any]) -> Any:
@@ -85,6 +85,25 @@ class TaskStateLedgerStore:
             return call()
         except Exception as error:
             raise LedgerStoreError(f"Airflow's task state can't be used: {type(error).__name__}: {error}") from error
+
+
+def show(context: Mapping[str, Any], name: str, value: Any) -> None:
+    """Let people see a value in the task's state while it runs, where Airflow has that; it is worth no failure."""
+    task_state = context.get("task_state_store")
+    if task_state is None:
+        return
+    try:
+        with _lock:
+            _set(task_state, name, value)
+    except Exception:
+        log.debug("%s could not be shown in the task's state", name, exc_info=True)
+
+
+def _set(task_state: Any, name: str, value: Any) -> None:
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+    # it goes with the Dag run
+    task_state.set(name, value, retention=NEVER_EXPIRE)
 
 
 def _name(key: str) -> str:

@@ -42,8 +42,8 @@ class MemoryStore:
     def unresolved(self) -> int | None:
         return None
 
-    def how_to_resolve(self, entry: Entry) -> str:
-        return entry.key
+    def how_to_resolve(self, key: str) -> str:
+        return key
 
 
 class Stage(Enum):

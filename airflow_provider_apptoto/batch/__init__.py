@@ -1,0 +1,1 @@
+"""Many messages in one task: rows, checked all before the first is sent."""

@@ -1,0 +1,158 @@
+"""The plan of a batch: its rows made into messages, every one checked before the first is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_apptoto.batch.rendering import Columns, RowRenderer
+    from airflow_provider_apptoto.batch.rows import ReadRow
+    from airflow_provider_apptoto.batch.suppression import Suppression
+    from airflow_provider_apptoto.client import Message
+
+MOST_PROBLEMS = 1000
+"""Rows of which it is kept what is wrong; the rest are counted."""
+_LONGEST_NAME = 200
+"""Characters of a key or a reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMessage:
+    """A message of the batch.
+
+    :param index: of its row, from 0.
+    :param key: in the ledger.
+    :param item: what its row's ``key_field`` says.
+    :param reference: what its row's ``reference_field`` says.
+    """
+
+    index: int
+    message: Message
+    key: str
+    item: str | None = field(repr=False)
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row."""
+
+    index: int
+    reference: str | None
+    field: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the rows come to.
+
+    :param rows: how many there are.
+    :param duplicates: rows that say the same to the same recipient as an earlier one.
+    :param suppressed: rows whose recipients must get nothing.
+    :param invalid: rows that are none of the three.
+    :param problems: what is wrong with the first of these.
+    """
+
+    rows: int = 0
+    messages: list[PlannedMessage] = field(default_factory=list)
+    duplicates: int = 0
+    suppressed: int = 0
+    invalid: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Makes a plan out of rows.
+
+    :param renderer: makes a message's fields out of a row.
+    :param build: checks them.
+    :param key_of: gives the ledger's key of a message and its ``item``.
+    :param suppression: who must get nothing.
+    :param key_field: the column that tells messages apart.
+    :param reference_field: the column that names what a message is about.
+    :param max_messages: how many there may be.
+    """
+
+    renderer: RowRenderer
+    build: Callable[..., Message]
+    key_of: Callable[[Message, str | None], str]
+    suppression: Suppression
+    key_field: str | None
+    reference_field: str | None
+    max_messages: int | None
+
+    def plan(self, rows: Iterable[ReadRow], kind: str) -> Plan:
+        """Make the plan.
+
+        :param kind: of the rows, as :class:`~airflow_provider_apptoto.templating.Given` has it.
+        :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
+        """
+        plan = Plan()
+        planned: dict[str, PlannedMessage] = {}
+        for index, row in enumerate(rows):
+            plan.rows += 1
+            self._add(plan, planned, index, row, kind)
+            if self.max_messages is not None and len(planned) > self.max_messages:
+                msg = f"is {self.max_messages}, and there are more messages than that: nothing was sent"
+                raise ApptotoConfigurationError("max_messages", msg)
+        plan.messages = list(planned.values())
+        return plan
+
+    def _add(self, plan: Plan, planned: dict[str, PlannedMessage], index: int, row: ReadRow, kind: str) -> None:
+        reference = None
+        try:
+            if isinstance(row, ApptotoValidationError):
+                raise row
+            columns = self.renderer.columns(row, kind)
+            shown = self.renderer.shown(columns)
+            if self.reference_field is not None:
+                reference = _name(shown, self.reference_field, "reference_field", required=False)
+            item = None
+            if self.key_field is not None:
+                item = _name(shown, self.key_field, "key_field", required=True)
+            message = self.build(**self.renderer.fields(columns, shown))
+            if self.suppression.holds(message):
+                plan.suppressed += 1
+                return
+            new = PlannedMessage(index, message, self.key_of(message, item), item, reference)
+            earlier = planned.setdefault(new.key, new)
+            if earlier.message != message:
+                raise self._ambiguity(earlier)
+            plan.duplicates += earlier is not new
+        except ApptotoValidationError as error:
+            plan.invalid += 1
+            if len(plan.problems) < MOST_PROBLEMS:
+                plan.problems.append(Problem(index, reference, error.field, error.problem))
+
+    def _ambiguity(self, earlier: PlannedMessage) -> ApptotoValidationError:
+        if self.key_field is not None:
+            return ApptotoValidationError(
+                self.key_field, f"is the same in row {earlier.index}, which says another thing"
+            )
+        msg = (
+            f"is the same in row {earlier.index}, which says another thing: which is which can't be told in a later "
+            "try; name a column that tells them apart in key_field"
+        )
+        return ApptotoValidationError("to" if earlier.message.to is not None else "event_id", msg)
+
+
+def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> str | None:
+    """Return what a column says that names a message."""
+    try:
+        value = columns[column]
+    except KeyError:
+        raise ApptotoValidationError(column, f"there is no such column, and {parameter} names it") from None
+    if value is None and not required:
+        return None
+    name = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if 0 < len(name) <= _LONGEST_NAME:
+        return name
+    msg = f"is the {parameter}: it has to be text of 1 to {_LONGEST_NAME} characters, or a number"
+    raise ApptotoValidationError(column, msg)

@@ -1,0 +1,133 @@
+"""From a row to the fields of its message: what the row gives, else what ``defaults`` says."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.batch.rows import ROW
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
+from airflow_provider_apptoto.privacy import STARS, HiddenValueError, rendering
+from airflow_provider_apptoto.templating import TEXTS, Given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_apptoto.batch.rows import Row
+    from airflow_provider_apptoto.templating import Renderer, Template
+
+
+class Columns:
+    """A row's columns, as texts name them: ``row.first_name``, ``row["first name"]``.
+
+    It has no attribute else, which a column could have the name of.
+    """
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    def __getitem__(self, name: str) -> Any:
+        return self._row[name]
+
+    def __repr__(self) -> str:
+        """Show stars; a text has to name a column.
+
+        :raises HiddenValueError: while a text is rendered.
+        """
+        if rendering.get():
+            raise HiddenValueError
+        return STARS
+
+
+class RowRenderer:
+    """Makes the fields of messages.
+
+    :param renderer: the task's.
+    :param resolve: gives the value that something in the DAG file stands for, and what may be done with it.
+    :param defaults: fields of messages whose rows don't give them; templates in it may name columns.
+    :raises ApptotoConfigurationError: ``defaults`` is no mapping of fields.
+    """
+
+    def __init__(self, renderer: Renderer, resolve: Callable[[str, Any], Given], defaults: Given) -> None:
+        self._renderer = renderer
+        self._resolve = resolve
+        self._templates: dict[tuple[str, bool | None], Template] = {}
+        fields = {} if defaults.value is None else defaults.value
+        if not isinstance(fields, Mapping):
+            msg = f"has to be a mapping of fields, and is of type {type(fields).__name__}"
+            raise ApptotoConfigurationError("defaults", msg)
+        for name in fields:
+            if name not in MESSAGE_FIELDS:
+                near = difflib.get_close_matches(str(name), MESSAGE_FIELDS, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                msg = f"{name!r} is not one of {', '.join(MESSAGE_FIELDS)}{hint}"
+                raise ApptotoConfigurationError("defaults", msg)
+        self._defaults = {
+            name: self._given(f"defaults[{name!r}]", value, defaults.kind)
+            for name, value in fields.items()
+            if value is not None
+        }
+
+    def columns(self, row: Row, kind: str) -> dict[str, Given]:
+        """Return a row's columns, those of a DAG file resolved."""
+        return {name: self._given(name, value, kind) for name, value in row.items()}
+
+    def shown(self, columns: dict[str, Given]) -> Columns:
+        """Return a row's columns for templates to name."""
+        return Columns(
+            {
+                name: self._renderer.render(name, given.value) if given.is_template else given.value
+                for name, given in columns.items()
+                if name not in TEXTS or not given.is_template
+            }
+        )
+
+    def fields(self, columns: dict[str, Given], shown: Columns) -> dict[str, Any]:
+        """Return the fields of a row's message.
+
+        :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
+        """
+        fields = {
+            name: self._field(name, columns, shown, to_appointment=None) for name in MESSAGE_FIELDS if name not in TEXTS
+        }
+        to_appointment = fields["event_id"] is not None or fields["participant_id"] is not None
+        return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXTS}
+
+    def _given(self, name: str, value: Any, kind: str) -> Given:
+        return self._resolve(name, value) if kind == "template" else Given(value, kind)
+
+    def _field(self, name: str, columns: dict[str, Given], shown: Columns, *, to_appointment: bool | None) -> Any:
+        """Return a field; of one that is no text, ``to_appointment`` is ``None``."""
+        given = columns.get(name)
+        if given is not None and given.value is not None:
+            if to_appointment is None:
+                return shown[name]
+            return self._renderer.text_of(name, given, to_appointment=to_appointment)
+        given = self._defaults.get(name)
+        if given is None:
+            return None
+        if given.is_template:
+            return self._template(name, given.value, to_appointment=to_appointment).render(**{ROW: shown})
+        return (
+            given.value
+            if to_appointment is None
+            else self._renderer.text_of(name, given, to_appointment=to_appointment)
+        )
+
+    def _template(self, name: str, source: str, *, to_appointment: bool | None) -> Template:
+        """Return a template of ``defaults``; what is wrong with it is wrong for all rows."""
+        key = name, to_appointment
+        if key not in self._templates:
+            try:
+                self._templates[key] = (
+                    self._renderer.compile(name, source)
+                    if to_appointment is None
+                    else self._renderer.compile_text(name, source, to_appointment=to_appointment)
+                )
+            except ApptotoValidationError as error:
+                raise ApptotoConfigurationError(f"defaults[{name!r}]", error.problem) from None
+        return self._templates[key]

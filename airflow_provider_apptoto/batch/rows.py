@@ -1,0 +1,118 @@
+"""Rows: out of a list, or streamed out of a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROW = "row"
+"""What errors call a row that is wrong as a whole, and texts the row whose columns they name."""
+_DELIMITERS = ",;\t|"
+
+Row = Mapping[str, Any]
+ReadRow = Row | ApptotoValidationError
+"""A row, or what is wrong with it."""
+
+
+def rows_of(values: object) -> Iterator[ReadRow]:
+    """Return the rows of a list.
+
+    :raises ApptotoConfigurationError: it is none.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        hint = ""
+        if isinstance(values, str):
+            hint = "; a template makes text: give the other task's output itself, messages=other_task.output"
+        msg = f"has to be a list of mappings, one a message, and is of type {type(values).__name__}{hint}"
+        raise ApptotoConfigurationError("messages", msg)
+    for value in values:
+        yield value if isinstance(value, Mapping) else _malformed(f"is of type {type(value).__name__}, not a mapping")
+
+
+def rows_of_file(path: str) -> Iterator[ReadRow]:
+    """Return the rows of a CSV file (``.csv``) or of JSON Lines (``.jsonl``, ``.ndjson``), one at a time.
+
+    A cell of a CSV file that is blank counts as not given, and so does ``null`` in JSON. Blank lines are no rows.
+
+    :param path: an absolute path, or a URI that Airflow's object storage knows.
+    :raises ApptotoConfigurationError: the file can't be read, or what it holds is neither.
+    """
+    read = next((read for suffix, read in _FORMATS.items() if path.lower().endswith(suffix)), None)
+    if read is None:
+        msg = f"{path} has to end in one of {', '.join(_FORMATS)}: that tells what the file holds"
+        raise ApptotoConfigurationError("messages_path", msg)
+    try:
+        with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            yield from read(text)
+    except OSError as error:
+        msg = f"{path} can't be read: {type(error).__name__}: {error.strerror or error}"
+        raise ApptotoConfigurationError("messages_path", msg) from None
+    except UnicodeDecodeError:
+        raise ApptotoConfigurationError("messages_path", f"{path} is not in UTF-8; save it as that") from None
+    except csv.Error as error:
+        raise ApptotoConfigurationError("messages_path", f"{path} is not CSV: {error}") from None
+
+
+def _open(path: str) -> IO[bytes]:
+    if "://" not in path:
+        if not Path(path).is_absolute():
+            msg = f"{path} is neither an absolute path nor a URI"
+            raise ApptotoConfigurationError("messages_path", msg)
+        return Path(path).open("rb")
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    file: IO[bytes] = ObjectStoragePath(path).open("rb")
+    return file
+
+
+def _read_csv(text: IO[str]) -> Iterator[ReadRow]:
+    first = text.readline()
+    # the file of a spreadsheet may have another one than a comma
+    delimiter = next((each for each in _DELIMITERS if each in first), ",")
+    # strict: a quote that is never closed would swallow the rest of the file
+    lines = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
+    names = [name.strip() for name in next(lines, [])]
+    if not all(names) or len(set(names)) < len(names):
+        msg = f"its first line has to name each column once; it says {delimiter.join(names) or 'nothing'}"
+        raise ApptotoConfigurationError("messages_path", msg)
+    for cells in lines:
+        values = [cell if cell.strip() else None for cell in cells]
+        if not any(values):
+            continue
+        if len(cells) == len(names):
+            yield dict(zip(names, values, strict=True))
+        else:
+            yield _malformed(f"has {len(cells)} cells, and the first line names {len(names)} columns")
+
+
+def _read_json_lines(text: IO[str]) -> Iterator[ReadRow]:
+    for line in text:
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            yield _malformed("is not JSON")
+            continue
+        yield value if isinstance(value, dict) else _malformed("is not a JSON object")
+
+
+def _malformed(problem: str) -> ApptotoValidationError:
+    return ApptotoValidationError(ROW, problem)
+
+
+_FORMATS: dict[str, Callable[[IO[str]], Iterator[ReadRow]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+}

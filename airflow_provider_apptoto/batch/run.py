@@ -1,0 +1,251 @@
+"""One try of a batch: plan, send, report, and the end that is right for what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_apptoto.batch.plan import Plan, Planner
+from airflow_provider_apptoto.batch.rendering import RowRenderer
+from airflow_provider_apptoto.batch.report import DONE, Tally
+from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
+from airflow_provider_apptoto.batch.sending import Sender
+from airflow_provider_apptoto.batch.suppression import Suppression
+from airflow_provider_apptoto.client.errors import (
+    ApptotoConfigurationError,
+    ApptotoNotSentError,
+    ApptotoUnknownOutcomeError,
+)
+from airflow_provider_apptoto.delivery import OnUnknown, Scope
+from airflow_provider_apptoto.state.ledger import message_key
+from airflow_provider_apptoto.state.store import State
+from airflow_provider_apptoto.state.task_state import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from airflow_provider_apptoto.batch.rows import ReadRow
+    from airflow_provider_apptoto.client import Message
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+    from airflow_provider_apptoto.templating import Given, Renderer
+
+log = logging.getLogger(__name__)
+
+MOST_CONCURRENT = 32
+MOST_LISTED = 50
+"""Failures that an error lists."""
+_PROGRESS = "apptoto-batch"
+"""Name of the counts in the task's state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the user said of a batch; the operator's docstring has the meaning of each.
+
+    :raises ApptotoConfigurationError: names what is allowed.
+    """
+
+    key_field: str | None
+    reference_field: str | None
+    on_invalid: str
+    max_messages: int | None
+    max_rejected: Any
+    stop_after_unknown: int
+    concurrency: int
+    redact: bool
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if self.on_invalid not in {"fail", "skip"}:
+            raise ApptotoConfigurationError("on_invalid", f"{self.on_invalid!r} is not one of fail, skip")
+        if self.max_messages is not None:
+            _check_count("max_messages", self.max_messages, 1)
+        _check_count("stop_after_unknown", self.stop_after_unknown, 1)
+        _check_count("concurrency", self.concurrency, 1, MOST_CONCURRENT)
+        if not isinstance(self.max_rejected, float):
+            _check_count("max_rejected", self.max_rejected, 0, hint=", or a fraction from 0.0 to 1.0")
+        elif not 0 <= self.max_rejected <= 1:
+            msg = f"{self.max_rejected!r} is no fraction from 0.0 to 1.0, nor a count, which is an integer"
+            raise ApptotoConfigurationError("max_rejected", msg)
+
+    def most_rejected(self, messages: int) -> float:
+        """Return how many of these may be rejected."""
+        return self.max_rejected * messages if isinstance(self.max_rejected, float) else self.max_rejected
+
+
+def _check_count(name: str, value: Any, least: int, most: int | None = None, hint: str = "") -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return
+    to = f"from {least} to {most}" if most is not None else f"of at least {least}"
+    raise ApptotoConfigurationError(name, f"{value!r} is not an integer {to}{hint}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Rows:
+    """Where the rows of a batch come from, as rendered so far.
+
+    :param messages: a list, if given.
+    :param path: a file, if given.
+    """
+
+    messages: Given
+    path: str | None
+    defaults: Given
+    suppression: Given
+    renderer: Renderer
+    resolve: Callable[[str, Any], Given]
+
+    def read(self) -> tuple[Iterator[ReadRow], str]:
+        """Return the rows, and what may be done with what they hold.
+
+        :raises ApptotoConfigurationError: not exactly one of both is given.
+        """
+        if (self.messages.value is None) == (self.path is None):
+            raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is needed")
+        if self.path is not None:
+            return rows_of_file(str(self.path)), "value"
+        return rows_of(self.messages.value), self.messages.kind
+
+
+def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Send what is missing of a batch, and return the report.
+
+    The report is there, as the XCom ``report``, before anything is raised that has to do with messages.
+
+    :raises ApptotoNotSentError: something is left; another try goes on.
+    :raises ApptotoUnknownOutcomeError: some may have been sent, and ``on_unknown`` is ``resend``.
+    :raises AirflowFailException: rows are invalid, or too many were refused, or some may have been sent.
+    :raises AirflowSkipException: the run is too old for what is left.
+    """
+    try:
+        plan = _plan(rows, settings, hook, scope)
+    except ApptotoConfigurationError as error:
+        # the frames below hold rows
+        raise error.with_traceback(None) from None
+    tally = Tally(plan, has_ledger=scope.store is not None)
+    log.info(
+        "%d rows: %d messages to send, %d suppressed, %d duplicate, %d invalid",
+        *(plan.rows, len(plan.messages), plan.suppressed, plan.duplicates, plan.invalid),
+    )
+    if plan.invalid and (settings.on_invalid == "fail" or not (plan.messages or plan.suppressed)):
+        _push(context, tally)
+        raise AirflowFailException(
+            f"{plan.invalid} of {plan.rows} rows can't be sent, so that nothing was:\n{_listed(tally)}\n"
+            'Put them right and clear the task; with on_invalid="skip", the others are sent'
+        )
+    sender = Sender(
+        plan.messages,
+        hook.get_conn(),
+        dataclasses.replace(scope, check_age=_decided(scope.check_age)),
+        tally,
+        concurrency=settings.concurrency,
+        stop_after_unknown=settings.stop_after_unknown,
+    )
+
+    def progress() -> None:
+        log.info("%s", tally.progress())
+        show(context, _PROGRESS, tally.counts())
+
+    try:
+        sender.send(progress)
+    finally:
+        progress()
+        log.info("What became of the rows:\n%s", tally.table())
+        _push(context, tally)
+    _end(tally, sender, settings, scope)
+    return tally.report()
+
+
+def _decided(check_age: Callable[[], None]) -> Callable[[], None]:
+    """Look once whether the run is too old: a batch that began in time is sent to its end."""
+    try:
+        check_age()
+    except AirflowSkipException as error:
+        skip = error
+
+        def refuse() -> None:
+            raise skip
+
+        return refuse
+    return lambda: None
+
+
+def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
+    read, kind = rows.read()
+    client = hook.get_conn()
+    salt = secrets.token_bytes(16) if scope.store is None else scope.store.salt()
+
+    def key_of(message: Message, item: str | None) -> str:
+        return message_key(
+            salt,
+            message,
+            account=client.account,
+            mode=client.mode,
+            origin=scope.origin,
+            idempotency_key=scope.idempotency_key,
+            item=item,
+        )
+
+    planner = Planner(
+        renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
+        build=functools.partial(hook.build_message, redact=settings.redact),
+        key_of=key_of,
+        suppression=Suppression(rows.suppression.value or (), hook.default_region),
+        key_field=settings.key_field,
+        reference_field=settings.reference_field,
+        max_messages=settings.max_messages,
+    )
+    return planner.plan(read, kind)
+
+
+def _push(context: Mapping[str, Any], tally: Tally) -> None:
+    """Give the report to other tasks; that it can't be given is no reason to lose what became of the batch."""
+    try:
+        context["ti"].xcom_push(key="report", value=tally.report())
+    except Exception:
+        log.exception("The report could not be stored as an XCom")
+
+
+def _listed(tally: Tally) -> str:
+    """Return the first failures, one a line; those whose turn never came are in the report."""
+    failures = list(itertools.islice(tally.failures(untried=False), MOST_LISTED + 1))
+    lines = [f"  {failure}" for failure in failures[:MOST_LISTED]]
+    return "\n".join([*lines, *(["  and more, see the XCom report"] if len(failures) > MOST_LISTED else [])])
+
+
+def _end(tally: Tally, sender: Sender, settings: Settings, scope: Scope) -> None:
+    """Raise what the end of the batch asks for, if it does."""
+    unsent, unknown, rejected = (tally[outcome] for outcome in (State.NOT_SENT, State.UNKNOWN, State.REJECTED))
+    total = len(sender.messages)
+    problems = f"of {total} messages, {unsent} were not sent, {unknown} may have been, {rejected} were refused"
+    if listed := _listed(tally):
+        listed = f":\n{listed}"
+    final = rejected > settings.most_rejected(total) or (unknown and scope.on_unknown != OnUnknown.RESEND)
+    if sender.too_old is not None and not final:
+        raise AirflowSkipException(f"{unsent} of {total} messages are not sent any more. {sender.too_old}")
+    if (unsent or (unknown and not final)) and sender.too_old is None:
+        if scope.store is None and any(tally[outcome] for outcome in (*DONE, State.UNKNOWN)):
+            raise AirflowFailException(
+                f"{problems}. There is no ledger to tell which: another try would send the others again, so that there "
+                f"is none. Set state_conn_id on the Apptoto connection{listed}"
+            )
+        msg = f"{problems}: {sender.stopped or 'see the list'}. The next try sends what is missing{listed}"
+        if unsent:
+            raise ApptotoNotSentError(msg, reason=sender.stopped, retry_after=sender.retry_after)
+        raise ApptotoUnknownOutcomeError(msg)
+    if final:
+        if unknown and scope.store is not None:
+            listed += (
+                "\nOf those that may have been sent, look in Apptoto whether it has them; each has its KEY in the list "
+                f"and in the report; {scope.store.how_to_resolve('KEY')}"
+            )
+        raise AirflowFailException(f"{problems}{listed}")
+    if listed:
+        log.warning("%s%s", problems, listed)

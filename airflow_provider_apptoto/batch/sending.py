@@ -1,0 +1,156 @@
+"""The sending of a batch: several messages under way at once, and when to stop."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_apptoto.client.errors import (
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+)
+from airflow_provider_apptoto.delivery import send_once
+from airflow_provider_apptoto.state.store import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow_provider_apptoto.batch.plan import PlannedMessage
+    from airflow_provider_apptoto.batch.report import Tally
+    from airflow_provider_apptoto.client import ApptotoClient
+    from airflow_provider_apptoto.delivery import Scope
+
+PROGRESS_SECONDS = 5.0
+ACCOUNT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
+"""Refusals that are not of a message: the next one would meet the same. (402 is assumed: no credits.)"""
+
+
+class Sender:
+    """Sends the messages of a batch.
+
+    :param messages: in this order.
+    :param scope: on whose behalf; what is a message's own is filled in.
+    :param tally: counts what becomes of them.
+    :param concurrency: how many may be under way at once.
+    :param stop_after_unknown: how many messages in a row may go without an answer.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[PlannedMessage],
+        client: ApptotoClient,
+        scope: Scope,
+        tally: Tally,
+        *,
+        concurrency: int,
+        stop_after_unknown: int,
+    ) -> None:
+        self.messages = messages
+        self._client = client
+        self._told_to_end = scope.why_stop
+        self._scope = dataclasses.replace(scope, why_stop=self._why_stop, ended=self._ended)
+        self._tally = tally
+        self._concurrency = concurrency
+        self._stop_after_unknown = stop_after_unknown
+        self._lock = threading.Lock()
+        self._next = 0
+        self._in_a_row = 0
+        self.stopped = ""
+        """Why nothing more is sent, if that is so."""
+        self.retry_after: float | None = None
+        """Seconds after which the server asked to be tried again."""
+        self.too_old: AirflowSkipException | None = None
+        """Why nothing of what is left is to be sent, where the run is too old."""
+
+    def send(self, progress: Callable[[], None]) -> None:
+        """Send them. Whatever happens, those under way are waited for, and all that is left is counted.
+
+        :param progress: called every few seconds.
+        """
+        try:
+            with ThreadPoolExecutor(self._concurrency, thread_name_prefix="apptoto") as pool:
+                try:
+                    # the context tells Airflow's loggers which task this is
+                    working = [
+                        pool.submit(contextvars.copy_context().run, self._work) for _ in range(self._concurrency)
+                    ]
+                    while wait(working, PROGRESS_SECONDS).not_done:
+                        progress()
+                    for worker in working:
+                        worker.result()
+                except BaseException:
+                    # a task timeout strikes here, and 2.11's SIGTERM
+                    self._stop("the task was interrupted")
+                    raise
+        finally:
+            self._tally.add_untried(self.messages[self._next :], self._why_stop())
+
+    def _work(self) -> None:
+        try:
+            while (message := self._take()) is not None:
+                self._send(message)
+        except BaseException:
+            self._stop("something unexpected happened")
+            raise
+
+    def _take(self) -> PlannedMessage | None:
+        with self._lock:
+            if self._why_stop() or self._next == len(self.messages):
+                return None
+            self._next += 1
+            return self.messages[self._next - 1]
+
+    def _send(self, message: PlannedMessage) -> None:
+        scope = dataclasses.replace(self._scope, item=message.item, reference=message.reference)
+        try:
+            delivery = send_once(message.message, self._client, scope)
+        except AirflowSkipException as skip:
+            self.too_old = skip
+            self._stop("the run is older than max_age")
+            self._tally.add(message, State.NOT_SENT, reason=self.stopped)
+        except ApptotoNotSentError as error:
+            if error.retry_after is not None:
+                self.retry_after = max(self.retry_after or 0.0, error.retry_after)
+            self._count_unanswered()
+            self._fail(message, State.NOT_SENT, error)
+        except ApptotoRejectedError as error:
+            if error.status in ACCOUNT_REFUSED:
+                self._stop(f"Apptoto refused the account: HTTP {error.status}")
+            self._fail(message, State.NOT_SENT if error.status in ACCOUNT_REFUSED else State.REJECTED, error)
+        except ApptotoUnknownOutcomeError as error:
+            self._fail(message, State.UNKNOWN, error)
+        else:
+            self._tally.add(message, delivery.outcome)
+
+    def _fail(self, message: PlannedMessage, outcome: State, error: ApptotoError) -> None:
+        self._tally.add(message, outcome, status=error.status, reason=error.reason)
+
+    def _ended(self, state: State) -> None:
+        """Look at what became of an attempt to send, whether it then counts as sent or not."""
+        if state is State.UNKNOWN:
+            self._count_unanswered()
+        elif state is not State.NOT_SENT:
+            with self._lock:
+                self._in_a_row = 0
+
+    def _count_unanswered(self) -> None:
+        with self._lock:
+            self._in_a_row += 1
+            if self._in_a_row >= self._stop_after_unknown:
+                self._stop(f"{self._in_a_row} messages in a row got no answer that tells what became of them")
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+
+    def _why_stop(self) -> str:
+        if reason := self._told_to_end():
+            self._stop(reason)
+        return self.stopped

@@ -1,0 +1,81 @@
+"""Who must get nothing: opt-outs, compared by what can be dialled or mailed, not by how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
+from airflow_provider_apptoto.privacy import mask_recipient
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.client import Message
+
+_FIELD = "suppression"
+_MOST_SHOWN = 20
+_UNCOMPARABLE = (
+    "has no + and country code, so that it can't be compared with the suppression list; write them, or set "
+    "default_region on the connection"
+)
+
+
+class Suppression:
+    """A list of recipients.
+
+    :param recipients: phone numbers and e-mail addresses; a row of one column counts as what it holds, and ``None``
+        as nobody.
+    :param region: completes numbers without ``+``.
+    :raises ApptotoConfigurationError: not a list, or it holds what can't be compared with a recipient: somebody who
+        must get nothing would get something.
+    """
+
+    def __init__(self, recipients: object, region: str | None) -> None:
+        if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
+            msg = f"has to be a list of phone numbers and addresses, and is of type {type(recipients).__name__}"
+            raise ApptotoConfigurationError(_FIELD, msg)
+        self._suppressed: set[str | None] = set()
+        problems = []
+        for index, value in enumerate(recipients):
+            recipient = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+            if recipient is None:
+                continue
+            try:
+                self._suppressed.add(_comparable(recipient, region))
+            except ApptotoValidationError as error:
+                problems.append(f"entry {index} {error.problem}")
+        if problems:
+            shown = "; ".join(problems[:_MOST_SHOWN])
+            more = f"; and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
+            raise ApptotoConfigurationError(_FIELD, f"holds what can't be compared: {shown}{more}")
+
+    def holds(self, message: Message) -> bool:
+        """Tell whether a message's recipient must get nothing.
+
+        :raises ApptotoValidationError: that can't be told.
+        """
+        if not self._suppressed:
+            return False
+        if message.to is None:
+            msg = f"who gets {message.target} only Apptoto knows, so that a suppression list can't be kept to; use to"
+            raise ApptotoValidationError("to", msg)
+        if message.type == "email":
+            return message.to.casefold() in self._suppressed
+        if not message.to.startswith("+"):
+            raise ApptotoValidationError("to", f"{message.target} {_UNCOMPARABLE}")
+        return message.to in self._suppressed
+
+
+def _comparable(recipient: object, region: str | None) -> str | None:
+    """Return the form in which messages have their recipients; ``None``: no message can have this one."""
+    if not isinstance(recipient, str):
+        raise ApptotoValidationError(_FIELD, f"is of type {type(recipient).__name__}, not a string")
+    if "@" in recipient:
+        return normalise_email_address(recipient, field=_FIELD).casefold()
+    written = normalise_phone_number(recipient.replace("+", ""), field=_FIELD)
+    if "+" not in recipient and region is None:
+        raise ApptotoValidationError(_FIELD, f"{mask_recipient(written)} {_UNCOMPARABLE}")
+    try:
+        return normalise_phone_number(recipient, region=region, field=_FIELD)
+    except ApptotoValidationError:  # a number out of use
+        return None
