@@ -36,7 +36,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 from datetime import timedelta
 
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 
 with DAG(dag_id="{dag_id}", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), {arguments}) as dag:
 """
@@ -75,7 +75,7 @@ def run_tasks(
 ) -> Run:
     """Run a DAG of these tasks.
 
-    :param tasks: Python text; ``DAG``, ``task``, ``timedelta`` and the operator are imported.
+    :param tasks: Python text; ``DAG``, ``task``, ``timedelta`` and the operators are imported.
     :param arguments: further arguments of the DAG, as text.
     :param conf: the run's configuration.
     :param dag_id: by default one that no other run has.

@@ -113,6 +113,14 @@ class Rows:
             return rows_of_file(str(self.path)), "value"
         return rows_of(self.messages.value), self.messages.kind
 
+    def suppressed(self) -> Any:
+        """Return who must get nothing; what of it stands in the DAG file is rendered."""
+        recipients, name = self.suppression, "suppression"
+        if recipients.kind != "template" or not isinstance(recipients.value, list | tuple):
+            return () if recipients.value is None else recipients.value
+        resolved = (self.resolve(name, value) for value in recipients.value)
+        return [self.renderer.render(name, given.value) if given.is_template else given.value for given in resolved]
+
 
 def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context: Mapping[str, Any]) -> dict[str, Any]:
     """Send what is missing of a batch, and return the report.
@@ -197,7 +205,7 @@ def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Pl
         renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
         build=functools.partial(hook.build_message, redact=settings.redact),
         key_of=key_of,
-        suppression=Suppression(rows.suppression.value or (), hook.default_region),
+        suppression=Suppression(rows.suppressed(), hook.default_region),
         key_field=settings.key_field,
         reference_field=settings.reference_field,
         max_messages=settings.max_messages,

@@ -16,6 +16,7 @@ from tests.faults import Exchange, FaultServer, accepting, answering, hanging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database")]
 
@@ -67,8 +68,25 @@ send("unclosed", to="{{ person('failing') }}", message=text + "{{")
 send("itself", to="{{ person('failing') }}", message="{{ task.to }}")
 ApptotoSendMessageOperator.partial(task_id="mapped", message=text).expand(
     to=["{{ person('mapped') }}", "{{ person('refused') }}", "{{ fail(person('other')) }}"])
+
+def batch(task_id, *rows, **fields):
+    rows = [{"to": "{{ person('%s') }}" % person, **columns} for person, columns in rows]
+    source = {} if "messages_path" in fields else {"messages": rows}
+    defaults = {"type": "sms", "message": text}
+    ApptotoSendMessageBatchOperator(task_id=task_id, retries=0, **{"defaults": defaults, **source, **fields})
+
+batch("batch", ("sent", {}), ("refused", {}), ("mapped", {}), max_rejected=1, suppression=["{{ person('mapped') }}"])
+batch("batch_of_a_file", messages_path="{{ person('file') }}", defaults={"type": "sms", "message": "{{ row.name }}"})
+batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}), execution_timeout=timedelta(seconds=2))
+batch("batch_of_bad_rows", ("text", {}), ("address", {}), ("failing", {"subject": text}), ("other", {"type": text}),
+      ("other", {"message": "{{ person('smuggling') }}"}), ("other", {"message": text, "event_id": 1}),
+      ("other", {"message": "{{ {}[person('text')].x }}"}), ("other", {"name": "{{ fail(person('text')) }}"}))
+batch("batch_of_ambiguous_rows", ("other", {}), ("other", {"message": text + "!"}))
+batch("batch_of_doubtful_keys", ("other", {"key": text * 9}), key_field="key")
+batch("batch_of_a_failing_default", ("other", {}), defaults={"type": "sms", "message": "{{ fail(person('text')) }}"})
+batch("batch_with_bad_suppression", ("other", {}), suppression=["{{ person('text') }}"])
 """
-SUCCESSFUL = {"sent", "mail", "dry"}
+SUCCESSFUL = {"sent", "mail", "dry", "batch", "batch_of_a_file"}
 
 
 def by_recipient(exchange: Exchange) -> None:
@@ -122,10 +140,17 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_quick")
 def test_people_stand_in_no_log_error_xcom_or_table(
-    connection: Callable[..., None], capfd: pytest.CaptureFixture[str], provider_log: list[str]
+    connection: Callable[..., None],
+    capfd: pytest.CaptureFixture[str],
+    provider_log: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"to": NUMBERS["other"], "name": TEXT}))
+    monkeypatch.setenv("PEOPLE", json.dumps({**PEOPLE, "file": str(rows)}))
     with FaultServer([by_recipient]) as server:
-        connection(server.url, password=KEY)
+        connection(server.url, password=KEY, timeout=5)
         run = run_tasks(TASKS, arguments=MACROS)
     places = {
         "output": console(capfd),
