@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pendulum
 import pytest
 
 from airflow_provider_apptoto.sandbox import Sandbox
@@ -31,8 +34,31 @@ RECEIVED: dict[str, set[tuple[str, str | int]]] = {
     "example_apptoto_hook": {("sms", "+16505550199")},
     "example_apptoto_dynamic_fields": {("sms", 123456)},
     "example_apptoto_once": {("sms", "+16505550199")},
+    "example_apptoto_remind_tomorrow": {
+        ("sms", "+16505550101"),
+        ("sms", "+16505550102"),
+        ("email", "reception@clinic.example"),
+    },
     "example_apptoto_two_languages": {("sms", 4711)},
 }
+APPOINTMENTS = """
+create table patient (id integer primary key, first_name text, phone text, opted_out integer default 0);
+create table appointment (id integer primary key, patient_id integer, doctor text, starts_at text);
+insert into patient values (1, 'Ann', '+16505550101', 0), (2, 'Bob', '+16505550102', 0), (3, 'Cid', 'on request', 0),
+    (4, 'Dan', '+16505550104', 1), (5, 'Eve', '+16505550105', 0);
+insert into appointment values (4711, 1, 'Lee', :day || ' 09:00'), (4712, 2, 'Ray', :day || ' 09:30'),
+    (4713, 3, 'Lee', :day || ' 10:00'), (4714, 4, 'Lee', :day || ' 11:00'), (4715, 5, 'Ray', '2026-01-05 09:00');
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the database that an example reads; somebody opted out, and one's number is none."""
+    monkeypatch.setenv("AIRFLOW_CONN_CLINIC", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "clinic.db")}))
+    with contextlib.closing(sqlite3.connect(tmp_path / "clinic.db")) as database:
+        database.executescript(
+            APPOINTMENTS.replace(":day", f"'{pendulum.tomorrow('America/New_York').to_date_string()}'")
+        )
 
 
 @pytest.mark.contract
@@ -45,7 +71,7 @@ def test_an_example_dag_sends_what_it_says(
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
     with Sandbox() as sandbox:
         connection(sandbox.url, login=sandbox.login, password=sandbox.api_key, state_conn_id="state")
-        run = run_file(name, (EXAMPLES / f"{name}.py").read_text())
+        run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"folder": str(tmp_path)})
         messages = sandbox.messages()
     assert run.state == "success"
     received = [
@@ -81,3 +107,20 @@ def test_the_example_of_the_endpoints_page_goes_out_verbatim(connection: Callabl
             "{% if event.location %} at {{ event.location }}{% endif %}."
         ),
     ]
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database")
+def test_the_reminders_say_when_and_the_reception_learns_whom_to_call(
+    connection: Callable[..., None], tmp_path: Path
+) -> None:
+    name = "example_apptoto_remind_tomorrow"
+    with Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
+        run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"folder": str(tmp_path)})
+        texts = {message["to"]: str(message["message"]) for message in sandbox.messages()}
+    assert texts["+16505550101"] == "Hi Ann, Dr Lee sees you tomorrow at 09:00."
+    assert texts["+16505550102"] == "Hi Bob, Dr Ray sees you tomorrow at 09:30."
+    first, *rest = texts["reception@clinic.example"].splitlines()
+    assert first == "2 of 3 were reminded."
+    assert [line.partition(": invalid")[0] for line in rest] == ["Please call about appointment 4713"]

@@ -96,7 +96,7 @@ class Rows:
     """
 
     messages: Given
-    path: str | None
+    path: Any
     defaults: Given
     suppression: Given
     renderer: Renderer

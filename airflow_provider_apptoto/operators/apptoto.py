@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import jinja2
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class ApptotoRetryPolicy(RetryPolicy):
@@ -275,10 +275,10 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     def __init__(
         self,
         *,
-        messages: Iterable[Mapping[str, Any]] | None = None,
-        messages_path: str | None = None,
+        messages: Iterable[Mapping[str, Any]] | XComArg | None = None,
+        messages_path: str | XComArg | None = None,
         defaults: Mapping[str, Any] | None = None,
-        suppression: Iterable[str] | None = None,
+        suppression: Iterable[str | None] | XComArg | None = None,
         key_field: str | None = None,
         reference_field: str | None = None,
         on_invalid: str = "fail",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import importlib.util
 import itertools
 import json
 import os
@@ -21,6 +22,8 @@ from airflow_provider_apptoto.cli import main
 from tests.airflow_runs import TaskRun, run_tasks
 from tests.conftest import HOME
 from tests.faults import Exchange, FaultServer, accepting, answering, not_listening, resetting
+
+HAS_SDK = importlib.util.find_spec("airflow.sdk") is not None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +151,10 @@ def test_a_csv_file_s_path_is_templated_and_may_be_a_uri(clinic: Clinic, tmp_pat
 
 
 def test_rows_that_stand_in_the_dag_are_templated(clinic: Clinic) -> None:
-    given = [{"to": "{{ params.phone }}", "message": "Hi {{ params.name }}"}, {**row(1), "first_name": "{{ ds[:3] }}"}]
+    given: list[Any] = [
+        {"to": "{{ params.phone }}", "message": "Hi {{ params.name }}"},
+        {**row(1), "first_name": "{{ ds[:3] }}"},
+    ]
     run = clinic.run(batch(f"messages={given!r}", f'params={{"phone": {number(0)!r}, "name": "Ann"}}'))
     assert (run.state, clinic.texts) == ("success", ["Hi 202", "Hi Ann"])
 
@@ -222,7 +228,12 @@ def test_exactly_one_source_is_needed(clinic: Clinic, source: str, provider_log:
 
 
 def test_one_bad_row_and_nothing_is_sent_and_the_task_is_not_retried(clinic: Clinic) -> None:
-    bad = [{"to": "call me"}, {"to": None, "first_name": "Ann"}, row(3, first_name="{{ x }}"), row(0)]
+    bad: list[dict[str, Any]] = [
+        {"to": "call me"},
+        {"to": None, "first_name": "Ann"},
+        row(3, first_name="{{ x }}"),
+        row(0),
+    ]
     run = clinic.send([*rows(3), *bad], f"retries=2, {NOW}")
     assert (run.state, run.tries, clinic.server.requests) == ("failed", 1, [])
     found = report(clinic.dag_id)
@@ -555,6 +566,16 @@ def own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def ended_early() -> Iterator[None]:
+    """Let Airflow 2's way to end a task early end here: its ``dag.test`` passes it on."""
+    try:
+        yield
+    except BaseException as error:
+        if HAS_SDK or type(error).__name__ not in {"AirflowTaskTimeout", "AirflowTaskTerminated"}:
+            raise
+
+
 def test_after_sigterm_nothing_new_leaves_what_was_under_way_is_recorded_and_the_rest_is_sent_later(
     clinic: Clinic,
 ) -> None:
@@ -563,9 +584,8 @@ def test_after_sigterm_nothing_new_leaves_what_was_under_way_is_recorded_and_the
         accepting(exchange)
 
     clinic.server.scripts = [*[accepting] * 5, terminating, accepting]
-    with own_sigterm():
-        run = clinic.send(rows(200), "concurrency=2")
-    assert run.state == "failed"
+    with own_sigterm(), ended_early():
+        assert clinic.send(rows(200), "concurrency=2").state == "failed"
     found = report(clinic.dag_id)
     assert found["unknown"] == 0
     assert 6 <= found["sent"] == len(clinic.copies) <= 20
@@ -575,7 +595,7 @@ def test_after_sigterm_nothing_new_leaves_what_was_under_way_is_recorded_and_the
 
 def test_a_task_that_is_out_of_time_goes_on_in_the_next_try(clinic: Clinic, connection: Callable[..., None]) -> None:
     connection(clinic.server.url, state_conn_id="state", requests_per_minute=300)  # one in 0.2 s
-    run = clinic.send(rows(9), f"execution_timeout=timedelta(seconds=1), retries=9, {NOW}")
-    assert run.state == "success"
-    assert run.tries > 1
-    assert clinic.copies == Counter(range(9))
+    with ended_early():
+        assert clinic.send(rows(9), "execution_timeout=timedelta(seconds=1)").state == "failed"
+    assert 0 < report(clinic.dag_id)["sent"] == len(clinic.copies) < 9
+    assert (clinic.send(rows(9)).state, clinic.copies) == ("success", Counter(range(9)))
