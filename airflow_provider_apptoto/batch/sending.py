@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.batch.plan import PlannedMessage
     from airflow_provider_apptoto.batch.report import Tally
     from airflow_provider_apptoto.client import ApptotoClient
-    from airflow_provider_apptoto.delivery import Scope
+    from airflow_provider_apptoto.delivery import Delivery, Scope
 
 PROGRESS_SECONDS = 5.0
+PATIENCE = 150.0
+"""Seconds that a message's turn may be away, without the batch being left to the next try."""
 ACCOUNT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
 """Refusals that are not of a message: the next one would meet the same. (402 is assumed: no credits.)"""
 
@@ -111,7 +113,7 @@ class Sender:
     def _send(self, message: PlannedMessage) -> None:
         scope = dataclasses.replace(self._scope, item=message.item, reference=message.reference)
         try:
-            delivery = send_once(message.message, self._client, scope)
+            delivery = self._send_in_turn(message, scope)
         except AirflowSkipException as skip:
             self.too_old = skip
             self._stop("the run is older than max_age")
@@ -129,6 +131,17 @@ class Sender:
             self._fail(message, State.UNKNOWN, error)
         else:
             self._tally.add(message, delivery.outcome)
+
+    def _send_in_turn(self, message: PlannedMessage, scope: Scope) -> Delivery:
+        """Send a message, also where its turn is further away than the client waits for: a batch has time."""
+        while True:
+            try:
+                return send_once(message.message, self._client, scope)
+            except ApptotoNotSentError as error:
+                # an answer has a status; without one, it is the pace that says when
+                if error.status is not None or error.retry_after is None or error.retry_after > PATIENCE:
+                    raise
+                scope.sleep(error.retry_after)
 
     def _fail(self, message: PlannedMessage, outcome: State, error: ApptotoError) -> None:
         self._tally.add(message, outcome, status=error.status, reason=error.reason)
