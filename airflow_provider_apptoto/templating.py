@@ -40,6 +40,8 @@ _MOST_SHOWN = 60
 _RAW = "{% raw %}...{% endraw %}"
 
 
+ROW = "row"
+"""What texts of a batch call the row whose columns they name."""
 TEXTS = ("message", "subject")
 PRIVATE = ("to", *TEXTS)
 
@@ -108,7 +110,13 @@ def render_batch_fields(
 
     for name, source in sources.items():
         put(name, source)
-    renderer = Renderer(context, env, task.dynamic_fields)
+    if ROW in context or ROW in env.globals:
+        raise ApptotoValidationError(
+            ROW, "is a user_defined_macro or a variable of this DAG's, and a row's columns; rename it"
+        )
+    with_row = copy.copy(context)
+    with_row.update({ROW: None})
+    renderer = Renderer(with_row, env, task.dynamic_fields)
     given = {name: _given(task, name, context, env, seen_oids, source) for name, source in sources.items()}
     for name, each in given.items():
         put(name, renderer.render(name, each.value) if each.is_template and name not in rows else each.value)

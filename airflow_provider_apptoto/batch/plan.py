@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.client.messages import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,13 +126,18 @@ class Planner:
                 return
             new = PlannedMessage(index, message, self.key_of(message, item), item, reference)
             earlier = planned.setdefault(new.key, new)
-            if earlier.message != message:
+            if earlier is not new and not self._says_the_same(earlier.message, message):
                 raise self._ambiguity(earlier)
             plan.duplicates += earlier is not new
         except ApptotoValidationError as error:
             plan.invalid += 1
             if len(plan.problems) < MOST_PROBLEMS:
                 plan.problems.append(Problem(index, reference, error.field, error.problem))
+
+    def _says_the_same(self, one: Message, other: Message) -> bool:
+        """Tell whether two messages are one, also where their recipient is written in two ways."""
+        same = self.key_of(one, None) == self.key_of(other, None)
+        return same and dataclasses.replace(one, to=other.to) == other
 
     def _ambiguity(self, earlier: PlannedMessage) -> ApptotoValidationError:
         if self.key_field is not None:
@@ -140,7 +148,8 @@ class Planner:
             f"is the same in row {earlier.index}, which says another thing: which is which can't be told in a later "
             "try; name a column that tells them apart in key_field"
         )
-        return ApptotoValidationError("to" if earlier.message.to is not None else "event_id", msg)
+        target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
+        return ApptotoValidationError(target, msg)
 
 
 def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> str | None:
@@ -151,8 +160,11 @@ def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> s
         raise ApptotoValidationError(column, f"there is no such column, and {parameter} names it") from None
     if value is None and not required:
         return None
-    name = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-    if 0 < len(name) <= _LONGEST_NAME:
+    name = ""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # an integer of thousands of digits
+            name = str(value).strip()
+    if 0 < len(name) <= _LONGEST_NAME and name.isprintable():
         return name
-    msg = f"is the {parameter}: it has to be text of 1 to {_LONGEST_NAME} characters, or a number"
+    msg = f"is the {parameter}: it has to be one line of text, 1 to {_LONGEST_NAME} characters, or a number"
     raise ApptotoValidationError(column, msg)

@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
 from airflow_provider_apptoto.privacy import STARS, HiddenValueError, rendering
-from airflow_provider_apptoto.templating import TEXTS, Given
+from airflow_provider_apptoto.templating import ROW, TEXTS, Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +24,14 @@ class Columns:
     It has no attribute else, which a column could have the name of.
     """
 
-    __slots__ = ("_row",)
+    # two underscores: Airflow's sandbox lets templates read names with one
+    __slots__ = ("__columns__",)
 
     def __init__(self, row: Row) -> None:
-        self._row = row
+        self.__columns__ = row
 
     def __getitem__(self, name: str) -> Any:
-        return self._row[name]
+        return self.__columns__[name]
 
     def __repr__(self) -> str:
         """Show stars; a text has to name a column.
@@ -119,15 +119,25 @@ class RowRenderer:
         )
 
     def _template(self, name: str, source: str, *, to_appointment: bool | None) -> Template:
-        """Return a template of ``defaults``; what is wrong with it is wrong for all rows."""
+        """Return a template of ``defaults``; one that is wrong for whatever row is no row's fault."""
         key = name, to_appointment
         if key not in self._templates:
             try:
-                self._templates[key] = (
-                    self._renderer.compile(name, source)
-                    if to_appointment is None
-                    else self._renderer.compile_text(name, source, to_appointment=to_appointment)
-                )
+                self._templates[key] = self._compiled(name, source, to_appointment=to_appointment)
             except ApptotoValidationError as error:
+                if to_appointment is not None and self._compiles(name, source, to_appointment=not to_appointment):
+                    raise
                 raise ApptotoConfigurationError(f"defaults[{name!r}]", error.problem) from None
         return self._templates[key]
+
+    def _compiles(self, name: str, source: str, *, to_appointment: bool) -> bool:
+        try:
+            self._compiled(name, source, to_appointment=to_appointment)
+        except ApptotoValidationError:
+            return False
+        return True
+
+    def _compiled(self, name: str, source: str, *, to_appointment: bool | None) -> Template:
+        if to_appointment is None:
+            return self._renderer.compile(name, source)
+        return self._renderer.compile_text(name, source, to_appointment=to_appointment)

@@ -6,18 +6,19 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.templating import ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROW = "row"
-"""What errors call a row that is wrong as a whole, and texts the row whose columns they name."""
 _DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*"')
 
 Row = Mapping[str, Any]
 ReadRow = Row | ApptotoValidationError
@@ -54,11 +55,10 @@ def rows_of_file(path: str) -> Iterator[ReadRow]:
     try:
         with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             yield from read(text)
-    except OSError as error:
-        msg = f"{path} can't be read: {type(error).__name__}: {error.strerror or error}"
-        raise ApptotoConfigurationError("messages_path", msg) from None
     except UnicodeDecodeError:
         raise ApptotoConfigurationError("messages_path", f"{path} is not in UTF-8; save it as that") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     except csv.Error as error:
         raise ApptotoConfigurationError("messages_path", f"{path} is not CSV: {error}") from None
 
@@ -68,22 +68,39 @@ def _open(path: str) -> IO[bytes]:
         if not Path(path).is_absolute():
             msg = f"{path} is neither an absolute path nor a URI"
             raise ApptotoConfigurationError("messages_path", msg)
+        if "\0" in path:
+            raise ApptotoConfigurationError("messages_path", "holds a NUL, which no path has")
         return Path(path).open("rb")
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    file: IO[bytes] = ObjectStoragePath(path).open("rb")
+    try:
+        file: IO[bytes] = ObjectStoragePath(path).open("rb")
+    except ValueError as error:  # nobody knows this kind of storage
+        raise _unreadable(path, error) from None
     return file
 
 
+def _unreadable(path: str, error: Exception) -> ApptotoConfigurationError:
+    said = getattr(error, "strerror", None) or error
+    return ApptotoConfigurationError("messages_path", f"{path} can't be read: {type(error).__name__}: {said}")
+
+
 def _read_csv(text: IO[str]) -> Iterator[ReadRow]:
-    first = text.readline()
-    # the file of a spreadsheet may have another one than a comma
-    delimiter = next((each for each in _DELIMITERS if each in first), ",")
+    first = next((line for line in text if line.strip()), "")
+    # a spreadsheet may write another one than a comma
+    delimiter = max(_DELIMITERS, key=_QUOTED.sub("", first).count)
     # strict: a quote that is never closed would swallow the rest of the file
     lines = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
     names = [name.strip() for name in next(lines, [])]
-    if not all(names) or len(set(names)) < len(names):
-        msg = f"its first line has to name each column once; it says {delimiter.join(names) or 'nothing'}"
+    # they are not shown: where they are missing, that line is somebody
+    problem = "is empty" if not names else ""
+    if not all(names):
+        problem = f"gives no name to column {names.index('') + 1}"
+    elif len(set(names)) < len(names):
+        twice = next(number for number, name in enumerate(names, 1) if name in names[: number - 1])
+        problem = f"gives column {twice} a name that an earlier one has"
+    if problem:
+        msg = f"its first line has to name each column, each once; it {problem}"
         raise ApptotoConfigurationError("messages_path", msg)
     for cells in lines:
         values = [cell if cell.strip() else None for cell in cells]
@@ -100,11 +117,21 @@ def _read_json_lines(text: IO[str]) -> Iterator[ReadRow]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_object)
+        except ApptotoValidationError as error:
+            yield error
+            continue
         except (ValueError, RecursionError):
             yield _malformed("is not JSON")
             continue
         yield value if isinstance(value, dict) else _malformed("is not a JSON object")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _malformed("has a name twice, and which one counts can't be told")
+    return found
 
 
 def _malformed(problem: str) -> ApptotoValidationError:

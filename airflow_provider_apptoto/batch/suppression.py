@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
+from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number, written_number
 from airflow_provider_apptoto.privacy import mask_recipient
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ def _comparable(recipient: object, region: str | None) -> str | None:
         raise ApptotoValidationError(_FIELD, f"is of type {type(recipient).__name__}, not a string")
     if "@" in recipient:
         return normalise_email_address(recipient, field=_FIELD).casefold()
-    written = normalise_phone_number(recipient.replace("+", ""), field=_FIELD)
-    if "+" not in recipient and region is None:
+    written = written_number(recipient, field=_FIELD)
+    if "+" not in written and region is None:
         raise ApptotoValidationError(_FIELD, f"{mask_recipient(written)} {_UNCOMPARABLE}")
     try:
-        return normalise_phone_number(recipient, region=region, field=_FIELD)
-    except ApptotoValidationError:  # a number out of use
-        return None
+        return normalise_phone_number(written, region=region, field=_FIELD)
+    except ApptotoValidationError:
+        if "+" in written:  # out of use
+            return None
+        raise

@@ -60,10 +60,8 @@ class Message:
     def __post_init__(self, default_region: str | None) -> None:
         """Check every field, and put the normal form in its place."""
         if self.type not in MESSAGE_TYPES:
-            # a text or a number may have got here by mistake, and is not to be shown
-            given_type = str(self.type)
-            shown = repr(given_type) if given_type.isalpha() and len(given_type) <= len("whatsapp") else "this"
-            raise ApptotoValidationError("type", f"{shown} is not one of {', '.join(MESSAGE_TYPES)}")
+            # a text, a number or a name may have got here by mistake, and is not shown
+            raise ApptotoValidationError("type", f"is not one of {', '.join(MESSAGE_TYPES)}")
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
             msg = f"exactly one of {', '.join(TARGETS)} is needed; given: {', '.join(given) or 'none'}"

@@ -27,6 +27,17 @@ def normalise_phone_number(number: str, *, region: str | None = None, field: str
     :param sms: whether it has to take text messages.
     :raises ApptotoValidationError: not a number that can be dialled from everywhere, or not one that takes texts.
     """
+    plain = written_number(number, field=field)
+    if "+" not in plain and region is None:
+        return plain
+    return _e164(plain, region, field=field, shown=mask_recipient(number), sms=sms)
+
+
+def written_number(number: str, *, field: str) -> str:
+    """Return what is written as a phone number, without what can't be seen.
+
+    :raises ApptotoValidationError: it has not the shape of one.
+    """
     shown = mask_recipient(number)
     # Address books paste invisible direction marks and typographic dashes and spaces along with a number.
     plain = "".join(_plain(character) for character in number).strip()
@@ -43,9 +54,7 @@ def normalise_phone_number(number: str, *, region: str | None = None, field: str
             "and short codes can't be reached"
         )
         raise ApptotoValidationError(field, msg)
-    if "+" not in plain and region is None:
-        return plain
-    return _e164(plain, region, field=field, shown=shown, sms=sms)
+    return plain
 
 
 def _plain(character: str) -> str:

@@ -58,8 +58,19 @@ def message_key(
     :param item: which of the occasion's messages it is, by the user's own name for it; else channel and target tell.
     """
     occasion = ["key", idempotency_key] if idempotency_key is not None else ["run", *origin.task[:3]]
-    target = [message.type, message.to, message.event_id, message.participant_id] if item is None else ["item", item]
+    target = (
+        [message.type, _recipient(message.to), message.event_id, message.participant_id]
+        if item is None
+        else ["item", item]
+    )
     return _hash(salt, [_VERSION, *account, mode, *occasion, *target])[:32]
+
+
+def _recipient(to: str | None) -> str | None:
+    """Return a recipient without what is written in several ways: the case of an address, the spaces in a number."""
+    if to is None or "@" in to:
+        return to and to.casefold()
+    return "".join(character for character in to if character.isdigit() or character == "+")
 
 
 def fingerprint(salt: bytes, message: Message) -> str:

@@ -71,11 +71,11 @@ class Clinic:
         """Run it: the same run as before, by default, so that it is as if somebody had cleared it."""
         return run_tasks(tasks, **{"dag_id": self.dag_id, "at": self.day, **arguments})["batch"]
 
-    def send(self, given: list[dict[str, Any]], arguments: str = "", **more: Any) -> TaskRun:
+    def send(self, given: list[dict[str, Any]], fields: str = "", **more: Any) -> TaskRun:
         """Run a batch of these rows, given as a file."""
         path = self._folder / "rows.jsonl"
         path.write_text("\n".join(json.dumps(each) for each in given))
-        return self.run(batch(f"messages_path={str(path)!r}", arguments), **more)
+        return self.run(batch(f"messages_path={str(path)!r}", fields), **more)
 
     @property
     def copies(self) -> Counter[int]:
@@ -283,6 +283,11 @@ def test_a_template_that_is_wrong_for_all_is_said_once(clinic: Clinic) -> None:
 )
 def test_a_wrong_setting_sends_nothing(clinic: Clinic, arguments: str) -> None:
     assert clinic.send(rows(1), arguments.replace("=number", "='+16505551000'")).state == "failed"
+    assert clinic.server.requests == []
+
+
+def test_a_macro_that_is_called_as_the_row_is_refused(clinic: Clinic) -> None:
+    assert clinic.send(rows(1), arguments='user_defined_macros={"row": 1}').state == "failed"
     assert clinic.server.requests == []
 
 
