@@ -25,7 +25,7 @@ from airflow_provider_apptoto.client.errors import (
 )
 from airflow_provider_apptoto.delivery import OnUnknown, Scope
 from airflow_provider_apptoto.state.ledger import message_key
-from airflow_provider_apptoto.state.store import State
+from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     except ApptotoConfigurationError as error:
         # the frames below hold rows
         raise error.with_traceback(None) from None
+    except LedgerStoreError as error:
+        raise ApptotoNotSentError(f"nothing was sent: {error}", reason=str(error)) from None
     tally = Tally(plan, has_ledger=scope.store is not None)
     log.info(
         "%d rows: %d messages to send, %d suppressed, %d duplicate, %d invalid",

@@ -476,6 +476,15 @@ def test_a_key_field_tells_two_messages_to_one_person_apart(clinic: Clinic) -> N
     assert only(clinic.send([{**row(9), "id": 1}], "key_field='id'").xcom) == {"total": 1, "deduplicated": 1}
 
 
+def test_without_its_ledger_a_batch_sends_nothing_and_is_tried_again(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"conn_type": "sqlite", "host": str(tmp_path / "no_such_folder" / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(nowhere))
+    run = clinic.send(rows(2), f"retries=1, {NOW}")
+    assert (run.state, run.tries, clinic.server.requests) == ("failed", 2, [])
+
+
 def test_an_occasion_and_a_key_field_send_once_over_runs(clinic: Clinic) -> None:
     given = [row(person, id=person) for person in range(3)]
     arguments = "key_field='id', idempotency_key='reminder'"
