@@ -42,10 +42,11 @@ matrix-%:
 chaos: setup ## kill workers and break the server under 1,000 sends a store, and check every promise
 	.venv/bin/python -m tests.chaos
 
-bench: setup ## print what our import adds to the parsing of a DAG file, and what ledger and pace cost a message
+bench: setup ## print what our import costs a DAG file, ledger and pace a message; and a batch beside other ways to send
 	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
 	@.ci/venv-bench/bin/python .ci/bench_parse.py
 	@.venv/bin/python .ci/bench_ledger.py
+	@.ci/venv-bench/bin/python .ci/bench_batch.py
 
 format: setup ## fix style
 	.venv/bin/ruff check --fix

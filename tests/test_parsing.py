@@ -88,8 +88,8 @@ def test_connection_ids_are_templated(operator: type[BaseOperator]) -> None:
 @pytest.mark.contract
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_what_the_docstring_calls_templated_is(operator: type[BaseOperator]) -> None:
-    text = f"{operator.__doc__}\n    :end"
-    parameters = re.findall(r":param (\w+):(.*?)(?=\n    :)", text, re.DOTALL)
+    text = inspect.cleandoc(operator.__doc__ or "") + "\n:end"
+    parameters = re.findall(r":param (\w+):(.*?)(?=\n:)", text, re.DOTALL)
     said = {name for name, meaning in parameters if "(templated" in meaning or "is templated" in meaning}
     assert said == set(operator.template_fields)
     assert {name for name, _ in parameters} == set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}

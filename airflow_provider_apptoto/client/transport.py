@@ -13,6 +13,7 @@ import ipaddress
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import requests
@@ -169,14 +170,9 @@ class Transport:
             headers=None if json_body is None else {"Content-Type": "application/json"},
             params=params,
         )
-        # A CA bundle given here goes before the environment's. What is for loopback in clear is shown to no proxy.
-        proxies: dict[str, Any] = {"http": None, "all": None} if url.startswith("http://") else {}
-        settings: Any = self._session.merge_environment_settings(
-            url, proxies, stream=True, verify=self._ca_bundle, cert=None
-        )
         # Not Session.send: it keeps cookies, and reads a redirect's body to its end and its target, to follow it.
         adapter = self._session.get_adapter(url)
-        response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **settings)
+        response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **self._settings)
         with response:
             body = response.raw.read(MOST_ANSWER_BYTES + 1, decode_content=True)
         if len(body) > MOST_ANSWER_BYTES:
@@ -187,6 +183,15 @@ class Transport:
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
             location=_host(response.headers.get("Location", "")),
             body=body,
+        )
+
+    @cached_property
+    def _settings(self) -> Any:
+        """Proxies and verification; looked up once, since all requests go to one host, and the look-up is slow."""
+        # A CA bundle given here goes before the environment's. What is for loopback in clear is shown to no proxy.
+        proxies: dict[str, Any] = {"http": None, "all": None} if self._base_url.startswith("http://") else {}
+        return self._session.merge_environment_settings(
+            self._base_url, proxies, stream=True, verify=self._ca_bundle, cert=None
         )
 
     def close(self) -> None:

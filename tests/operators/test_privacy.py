@@ -77,7 +77,7 @@ def batch(task_id, *rows, **fields):
 
 batch("batch", ("sent", {}), ("refused", {}), ("mapped", {}), max_rejected=1, suppression=["{{ person('mapped') }}"])
 batch("batch_of_a_file", messages_path="{{ person('file') }}", defaults={"type": "sms", "message": "{{ row.name }}"})
-batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}), execution_timeout=timedelta(seconds=2))
+batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}))
 batch("batch_of_bad_rows", ("text", {}), ("address", {}), ("failing", {"subject": text}), ("other", {"type": text}),
       ("other", {"message": "{{ person('smuggling') }}"}), ("other", {"message": text, "event_id": 1}),
       ("other", {"message": "{{ {}[person('text')].x }}"}), ("other", {"name": "{{ fail(person('text')) }}"}))
