@@ -42,7 +42,7 @@ class Sender:
     :param scope: on whose behalf; what is a message's own is filled in.
     :param tally: counts what becomes of them.
     :param concurrency: how many may be under way at once.
-    :param stop_after_unknown: how many messages in a row may go without an answer.
+    :param stop_after_unknown: how many messages in a row may not be sent, or go without an answer.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Sender:
         with self._lock:
             self._in_a_row += 1
             if self._in_a_row >= self._stop_after_unknown:
-                self._stop(f"{self._in_a_row} messages in a row got no answer that tells what became of them")
+                self._stop(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason

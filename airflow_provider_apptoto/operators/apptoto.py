@@ -240,8 +240,8 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     :param max_messages: send nothing if there are more messages than this, at least 1; ``None``: no limit.
     :param max_rejected: succeed though so many messages were refused: a count (an integer), or a fraction of all
         messages (a float from 0.0 to 1.0).
-    :param stop_after_unknown: stop once so many messages in a row got no answer that tells what became of them, at
-        least 1. Those under way still end.
+    :param stop_after_unknown: stop once so many messages in a row could not be sent, or got no answer that tells what
+        became of them, at least 1. Those under way still end.
     :param concurrency: messages under way at once, 1 to 32; the account's pace holds whatever it is.
     :param apptoto_conn_id: id of the connection. (templated)
     :param idempotency_key: your own name for the occasion, as with
