@@ -78,11 +78,11 @@ class Tally:
 
     def add_untried(self, messages: Sequence[PlannedMessage], reason: str) -> None:
         """Count messages whose turn never came."""
-        outcome = str(State.NOT_SENT)
+        outcome, reason = str(State.NOT_SENT), f"not tried: {reason}"
         with self._lock:
             self._counts[outcome] += len(messages)
-            reason = f"not tried: {reason}"
-            self._untried = [self._failure(message, outcome, None, reason) for message in messages[:MOST_NAMED]]
+            room = MOST_NAMED - len(self._untried)
+            self._untried += [self._failure(message, outcome, None, reason) for message in messages[:room]]
 
     def _failure(self, message: PlannedMessage, outcome: str, status: int | None, reason: str) -> Failure:
         key = message.key if self._has_ledger else None

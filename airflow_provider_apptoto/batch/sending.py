@@ -58,13 +58,20 @@ class Sender:
         self.messages = messages
         self._client = client
         self._told_to_end = scope.why_stop
-        self._scope = dataclasses.replace(scope, why_stop=self._why_stop, ended=self._ended)
+        self._check_age = scope.check_age
+        self._scope = dataclasses.replace(
+            scope, why_stop=self._why_stop, ended=self._ended, check_age=self._check_before_claim
+        )
+        # a store of this task alone holds nothing of what is left when its first try stops
+        self._may_be_sent_before = scope.store is not None and (scope.store.spans_tasks or scope.origin.try_number > 1)
         self._tally = tally
         self._concurrency = concurrency
         self._stop_after_unknown = stop_after_unknown
         self._lock = threading.Lock()
         self._next = 0
         self._in_a_row = 0
+        self._is_over = False
+        """Whether not even the ledger is to be looked into any more."""
         self.stopped = ""
         """Why nothing more is sent, if that is so."""
         self.retry_after: float | None = None
@@ -74,6 +81,8 @@ class Sender:
 
     def send(self, progress: Callable[[], None]) -> None:
         """Send them. Whatever happens, those under way are waited for, and all that is left is counted.
+
+        When it stops by itself, what is left is still looked for in the ledger: what an earlier try sent was sent.
 
         :param progress: called every few seconds.
         """
@@ -90,7 +99,7 @@ class Sender:
                         worker.result()
                 except BaseException:
                     # a task timeout strikes here, and 2.11's SIGTERM
-                    self._stop("the task was interrupted")
+                    self._stop("the task was interrupted", at_once=True)
                     raise
         finally:
             self._tally.add_untried(self.messages[self._next :], self._why_stop())
@@ -100,12 +109,13 @@ class Sender:
             while (message := self._take()) is not None:
                 self._send(message)
         except BaseException:
-            self._stop("something unexpected happened")
+            self._stop("something unexpected happened", at_once=True)
             raise
 
     def _take(self) -> PlannedMessage | None:
         with self._lock:
-            if self._why_stop() or self._next == len(self.messages):
+            is_over = self._why_stop() and (self._is_over or not self._may_be_sent_before)
+            if is_over or self._next == len(self.messages):
                 return None
             self._next += 1
             return self.messages[self._next - 1]
@@ -116,9 +126,11 @@ class Sender:
             delivery = self._send_in_turn(message, scope)
         except AirflowSkipException as skip:
             self.too_old = skip
-            self._stop("the run is older than max_age")
-            self._tally.add(message, State.NOT_SENT, reason=self.stopped)
+            self._tally.add_untried([message], "the run is older than max_age")
         except ApptotoNotSentError as error:
+            if error.reason == self.stopped:
+                self._tally.add_untried([message], self.stopped)
+                return
             if error.retry_after is not None:
                 self.retry_after = max(self.retry_after or 0.0, error.retry_after)
             self._count_unanswered()
@@ -160,10 +172,15 @@ class Sender:
             if self._in_a_row >= self._stop_after_unknown:
                 self._stop(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
 
-    def _stop(self, reason: str) -> None:
+    def _check_before_claim(self) -> None:
+        self._check_age()
+        self._scope.check_stop()
+
+    def _stop(self, reason: str, *, at_once: bool = False) -> None:
         self.stopped = self.stopped or reason
+        self._is_over = self._is_over or at_once
 
     def _why_stop(self) -> str:
         if reason := self._told_to_end():
-            self._stop(reason)
+            self._stop(reason, at_once=True)
         return self.stopped

@@ -347,6 +347,8 @@ def test_a_run_that_is_too_old_is_skipped(clinic: Clinic) -> None:
     assert clinic.send(rows(2), "max_age=None", at=old).state == "success"
     # what was sent is not skipped
     assert clinic.send(rows(2), at=old).state == "success"
+    assert clinic.send([row(2), *rows(2)], at=old).state == "skipped"
+    assert only(report(clinic.dag_id)) == {"total": 3, "deduplicated": 2, "not_sent": 1}
     assert clinic.copies == Counter([0, 1])
 
 
@@ -406,6 +408,16 @@ def test_a_try_after_a_refused_account_sends_the_rest(clinic: Clinic) -> None:
     run = clinic.send(rows(40), f"concurrency=1, retries=1, {NOW}")
     assert (run.state, run.tries, clinic.copies) == ("success", 2, Counter(range(40)))
     assert only(run.xcom) == {"total": 40, "sent": 35, "deduplicated": 5}
+
+
+def test_a_batch_that_stops_again_still_says_what_an_earlier_try_had_sent(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person({0: answering(402)})]
+    clinic.send(list(reversed(rows(10))), "concurrency=1")
+    assert only(report(clinic.dag_id)) == {"total": 10, "sent": 9, "not_sent": 1}
+    clinic.send([row(10), *rows(10), row(11)], "concurrency=1")
+    assert only(report(clinic.dag_id)) == {"total": 12, "sent": 1, "deduplicated": 9, "not_sent": 2}
+    reasons = [failure["reason"] for failure in report(clinic.dag_id)["failures"]]
+    assert reasons == ["", "not tried: Apptoto refused the account: HTTP 402"]
 
 
 def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) -> None:
