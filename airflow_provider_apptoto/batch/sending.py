@@ -128,7 +128,7 @@ class Sender:
             self.too_old = skip
             self._tally.add_untried([message], "the run is older than max_age")
         except ApptotoNotSentError as error:
-            if error.reason == self.stopped:
+            if self.stopped and error.reason == self.stopped:
                 self._tally.add_untried([message], self.stopped)
                 return
             if error.retry_after is not None:

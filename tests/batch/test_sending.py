@@ -179,6 +179,16 @@ def test_the_next_try_is_told_how_long_the_server_wants_to_be_left_alone() -> No
     assert 1790 < batch.sender.retry_after <= 1800
 
 
+def test_messages_that_are_put_off_without_a_word_stop_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_apptoto.client.client.MOST_ATTEMPTS", 1)
+    with FaultServer([answering(503, Retry_After="0")]) as server:
+        batch = Batch(server, 100, concurrency=1)
+        assert batch.send() == {"total": 100, "not_sent": 100}
+        assert len(server.requests) == 5
+    assert batch.sender.retry_after == 0
+    assert len(list(batch.tally.failures(untried=False))) == 5
+
+
 def test_messages_without_an_answer_stop_it_and_those_that_are_under_way_are_unknown() -> None:
     with FaultServer([hanging]) as server:
         batch = Batch(server, 100, timeout=0.2, concurrency=4)
