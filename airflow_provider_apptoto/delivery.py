@@ -193,8 +193,12 @@ def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Deliver
             log.info("Another try took message %s over while this one waited: looking what became of it", entry.key)
 
 
-def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> Entry:
-    key = message_key(
+def key_of(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> str:
+    """Return a message's key in the ledger.
+
+    :param salt: the store's.
+    """
+    return message_key(
         salt,
         message,
         account=client.account,
@@ -203,8 +207,11 @@ def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: byte
         idempotency_key=scope.idempotency_key,
         item=scope.item,
     )
+
+
+def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> Entry:
     return Entry(
-        key=key,
+        key=key_of(message, client, scope, salt),
         fingerprint=fingerprint(salt, message),
         type=message.type,
         origin=scope.origin,

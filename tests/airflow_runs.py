@@ -9,6 +9,7 @@ import inspect
 import itertools
 import json
 import logging
+import signal
 import textwrap
 import warnings
 from dataclasses import dataclass
@@ -126,6 +127,16 @@ def run_file(name: str, source: str, *, conf: dict[str, Any] | None = None, at: 
         )
     finally:
         path.unlink()
+
+
+@contextlib.contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keep what Airflow does with the signal from outliving a test."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoNotSentError,
     ApptotoUnknownOutcomeError,
 )
-from airflow_provider_apptoto.delivery import OnUnknown, Scope
-from airflow_provider_apptoto.state.ledger import message_key
+from airflow_provider_apptoto.delivery import OnUnknown, Scope, key_of
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_apptoto.batch.rows import ReadRow
-    from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.templating import Given, Renderer
 
@@ -191,22 +189,10 @@ def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Pl
     read, kind = rows.read()
     client = hook.get_conn()
     salt = secrets.token_bytes(16) if scope.store is None else scope.store.salt()
-
-    def key_of(message: Message, item: str | None) -> str:
-        return message_key(
-            salt,
-            message,
-            account=client.account,
-            mode=client.mode,
-            origin=scope.origin,
-            idempotency_key=scope.idempotency_key,
-            item=item,
-        )
-
     planner = Planner(
         renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
         build=functools.partial(hook.build_message, redact=settings.redact),
-        key_of=key_of,
+        key_of=lambda message, item: key_of(message, client, dataclasses.replace(scope, item=item), salt),
         suppression=Suppression(rows.suppressed(), hook.default_region),
         key_field=settings.key_field,
         reference_field=settings.reference_field,

@@ -19,7 +19,7 @@ import pytest
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.cli import main
-from tests.airflow_runs import TaskRun, run_tasks
+from tests.airflow_runs import TaskRun, own_sigterm, run_tasks
 from tests.conftest import HOME
 from tests.faults import Exchange, FaultServer, accepting, answering, not_listening, resetting
 
@@ -588,16 +588,6 @@ def test_the_counts_stand_in_the_task_s_state_while_it_runs(clinic: Clinic, monk
 
 
 # --- interruption
-
-
-@contextlib.contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Keep what Airflow does with the signal from outliving a test."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.cli import main
-from tests.airflow_runs import Run, run_tasks
+from tests.airflow_runs import Run, own_sigterm, run_tasks
 from tests.faults import Exchange, FaultServer, accepting, answering, hanging
 
 if TYPE_CHECKING:
@@ -384,16 +384,6 @@ def test_a_task_timeout_before_the_first_byte_leaves_the_message_to_be_sent(
         database.commit()
     assert clinic.run(SEND.format("")).state == "success"
     assert clinic.copies == 2
-
-
-@contextlib.contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Keep what Airflow does with the signal from outliving a test."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_sigterm_in_mid_send_leaves_the_true_outcome_or_unknown(clinic: Clinic, state_file: Path) -> None:
