@@ -23,6 +23,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoNotSentError,
     ApptotoUnknownOutcomeError,
 )
+from airflow_provider_apptoto.client.transport import MOST_CONNECTIONS
 from airflow_provider_apptoto.delivery import OnUnknown, Scope, key_of
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_CONCURRENT = 32
 MOST_LISTED = 50
 """Failures that an error lists."""
 _PROGRESS = "apptoto-batch"
@@ -66,7 +66,7 @@ class Settings:
         if self.max_messages is not None:
             _check_count("max_messages", self.max_messages, 1)
         _check_count("stop_after_unknown", self.stop_after_unknown, 1)
-        _check_count("concurrency", self.concurrency, 1, MOST_CONCURRENT)
+        _check_count("concurrency", self.concurrency, 1, MOST_CONNECTIONS)
         if not isinstance(self.max_rejected, float):
             _check_count("max_rejected", self.max_rejected, 0, hint=", or a fraction from 0.0 to 1.0")
         elif not 0 <= self.max_rejected <= 1:

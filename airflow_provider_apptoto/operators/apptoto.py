@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     import jinja2
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_apptoto.delivery import Scope
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
 
 class ApptotoRetryPolicy(RetryPolicy):
@@ -39,14 +43,30 @@ class ApptotoRetryPolicy(RetryPolicy):
 class _SendingOperator(BaseOperator):
     """What both operators do alike."""
 
+    idempotency_key: str | None
+    on_unknown: str
+    max_age: timedelta | None
+
     _is_stopping = False
 
     def on_kill(self) -> None:
         """Let no further byte leave; what is on its way is waited for, as long as Airflow lets it."""
         self._is_stopping = True
 
-    def _why_stop(self) -> str:
-        return "the task was told to end" if self._is_stopping else ""
+    def _scope(self, hook: ApptotoHook, context: Context, **own: Any) -> Scope:
+        """Return on whose behalf it sends; a subclass adds what is its own."""
+        from airflow_provider_apptoto.delivery import Scope
+        from airflow_provider_apptoto.runs import check_age, origin
+
+        return Scope(
+            origin=origin(context),
+            store=hook.ledger_store(context),
+            idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
+            on_unknown=self.on_unknown,
+            check_age=lambda: check_age(context, self.max_age),
+            why_stop=lambda: "the task was told to end" if self._is_stopping else "",
+            **own,
+        )
 
     def _do_render_template_fields(
         self,
@@ -62,8 +82,9 @@ class _SendingOperator(BaseOperator):
         else:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
+    @abstractmethod
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        raise NotImplementedError
+        """Render the fields in place, and hide what is nobody's business."""
 
 
 class ApptotoSendMessageOperator(_SendingOperator):
@@ -164,20 +185,11 @@ class ApptotoSendMessageOperator(_SendingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, unless it was sent."""
-        from airflow_provider_apptoto.delivery import Scope, deliver
+        from airflow_provider_apptoto.delivery import deliver
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-        from airflow_provider_apptoto.runs import check_age, origin
 
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
-        scope = Scope(
-            origin=origin(context),
-            store=hook.ledger_store(context),
-            idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
-            reference=None if self.reference is None else str(self.reference),
-            on_unknown=self.on_unknown,
-            check_age=lambda: check_age(context, self.max_age),
-            why_stop=self._why_stop,
-        )
+        scope = self._scope(hook, context, reference=None if self.reference is None else str(self.reference))
         fields = {
             "type": self.type,
             "to": self.to,
@@ -321,9 +333,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is missing."""
         from airflow_provider_apptoto.batch.run import Rows, Settings, run
-        from airflow_provider_apptoto.delivery import Scope
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-        from airflow_provider_apptoto.runs import check_age, origin
 
         if self._rendered is None:
             self.render_template_fields(context)
@@ -339,15 +349,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
             redact=self.redact,
         )
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
-        scope = Scope(
-            origin=origin(context),
-            store=hook.ledger_store(context),
-            idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
-            on_unknown=self.on_unknown,
-            check_age=lambda: check_age(context, self.max_age),
-            why_stop=self._why_stop,
-            log_level=logging.DEBUG,
-        )
+        scope = self._scope(hook, context, log_level=logging.DEBUG)
         rows = Rows(path=self.messages_path, renderer=renderer, resolve=resolve, **given)
         return run(rows, settings, hook, scope, context)
 
