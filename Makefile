@@ -7,11 +7,17 @@ PYTHON ?= python3
 # What `make matrix` runs on: make matrix AIRFLOW=2.11
 AIRFLOW ?= 2.11 3.0 3.1 3.2
 
-export PYTHON
-# A developer's own Airflow (its database, its connections) is no part of these runs, nor are packages from elsewhere.
-unexport PYTHONPATH PYTHONHOME $(filter AIRFLOW_%,$(.VARIABLES))
+# More for pytest: make test ARGS='-k ledger'
+ARGS ?=
+# Which tests share a process: tests/support/workers.py.
+SHARED := --dist=loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test lint types docs matrix chaos bench format pins clean
+export PYTHON
+# A developer's own Airflow (its database, its connections) is no part of these runs, nor are packages from elsewhere. And
+# where no bytecode may be written, every process compiles Airflow anew, for more than two seconds.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE $(filter AIRFLOW_%,$(.VARIABLES))
+
+.PHONY: help setup demo quick test lint types docs matrix chaos bench format pins clean
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
@@ -21,8 +27,12 @@ setup: ## make .venv: the newest Airflow, this provider, all tools
 demo: setup ## run an example DAG against the local sandbox, and show what each person got
 	@.ci/demo
 
-test: setup ## run all tests on the newest Airflow; branch coverage has to be 95 % or more
-	.venv/bin/python -m pytest --cov --cov-fail-under=95
+quick: setup ## run the tests that need no Airflow and no other process, in seconds
+	.venv/bin/python -m pytest $(SHARED) --numprocesses=auto -p tests.support.without_airflow -p no:anyio \
+	    -m 'not postgresql and not processes' tests/unit $(ARGS)
+
+test: setup ## run all tests on the newest Airflow
+	.venv/bin/python -m pytest $(SHARED) --numprocesses=3 $(ARGS)
 
 lint: setup ## check style
 	.venv/bin/ruff check

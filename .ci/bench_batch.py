@@ -342,7 +342,7 @@ def stores(stack: contextlib.ExitStack, home: Path) -> Iterator[tuple[str, Ledge
 
     from airflow_provider_apptoto.state.database import StateDatabase
     from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-    from tests import postgres
+    from tests.support import postgres
 
     yield "no ledger", None
     yield "ledger in SQLite", SqlLedgerStore(database(home / "ledger.db"), "")
@@ -780,7 +780,7 @@ class Bench:
 @contextlib.contextmanager
 def airflow(server: Server, home: Path, options: argparse.Namespace) -> Iterator[Bench]:
     """Run an Airflow that has the arms' DAGs, none of them started."""
-    from tests.test_scheduler import standalone
+    from tests.support.standalone import standalone
 
     (home / "dags").mkdir(parents=True)
     for name in options.arms:
@@ -807,7 +807,8 @@ def airflow(server: Server, home: Path, options: argparse.Namespace) -> Iterator
         ),
     }
     say("starting Airflow")
-    with standalone(home, **environment) as path:
+    path = home / "airflow.db"
+    with standalone(home, **environment):
         query(path, "insert into slot_pool (pool, slots, include_deferred) values ('few', 4, 0)")
         deadline = time.monotonic() + DEADLINE
         wanted = len(options.arms) * (1 + len(options.scenarios))

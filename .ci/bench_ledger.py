@@ -116,7 +116,7 @@ def postgres_url() -> Iterator[URL | None]:
     """Give the address of an empty database, if PostgreSQL is installed."""
     from sqlalchemy.engine import URL
 
-    from tests import postgres
+    from tests.support import postgres
 
     if postgres.programs() is None:
         yield None
@@ -158,7 +158,7 @@ def main() -> None:
     from airflow_provider_apptoto.state.database import StateDatabase
     from airflow_provider_apptoto.state.pace import SqlPacer
     from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-    from tests.faults import FaultServer
+    from tests.support.faults import FaultServer
 
     home = Path(os.environ["AIRFLOW_HOME"])
     with contextlib.ExitStack() as stack:

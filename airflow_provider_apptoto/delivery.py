@@ -21,7 +21,14 @@ from airflow_provider_apptoto.client.errors import (
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.privacy import reveal
-from airflow_provider_apptoto.state.ledger import CLAIM_LEASE, Claim, TakenOverError, claim, fingerprint, message_key
+from airflow_provider_apptoto.state.ledger import (
+    Claim,
+    LedgerTiming,
+    TakenOverError,
+    claim,
+    fingerprint,
+    message_key,
+)
 from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, Origin, State
 
 if TYPE_CHECKING:
@@ -69,6 +76,7 @@ class Scope:
     :param check_age: called before anything is sent; raises where the run is too old.
     :param why_stop: why nothing more may be sent, if that is so.
     :param ended: called with what became of each attempt to send.
+    :param timing: how long the ledger waits.
     :param log_level: of the lines that say that a message was sent, or had been.
     """
 
@@ -81,6 +89,7 @@ class Scope:
     check_age: Callable[[], None] = _nothing
     why_stop: Callable[[], str] = str
     ended: Callable[[State], None] = _nothing
+    timing: LedgerTiming = field(default_factory=LedgerTiming)
     log_level: int = logging.INFO
 
     def __post_init__(self) -> None:
@@ -184,7 +193,9 @@ def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Deliver
     while True:
         entry = _new_entry(message, client, scope, scope.store.salt())
         resend = scope.on_unknown == OnUnknown.RESEND
-        claimed = claim(scope.store, entry, resend=resend, before_claim=scope.check_age, sleep=scope.sleep)
+        claimed = claim(
+            scope.store, entry, resend=resend, before_claim=scope.check_age, sleep=scope.sleep, timing=scope.timing
+        )
         if isinstance(claimed, Entry):
             return _settled(message, scope, claimed, other_text=claimed.fingerprint != entry.fingerprint)
         try:
@@ -217,7 +228,7 @@ def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: byte
         origin=scope.origin,
         reference=scope.reference,
         state=State.CLAIMED,
-        lease=CLAIM_LEASE,
+        lease=scope.timing.claim_lease,
     )
 
 

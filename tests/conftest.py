@@ -1,73 +1,73 @@
-"""An Airflow of the tests' own: its home, SQLite database and folder of DAGs, set before Airflow is imported."""
+"""What all tests share. Nothing here imports Airflow: the tests in ``unit`` start without it."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
-import importlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import warnings
-from pathlib import Path
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support import airflow_home, postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-HOME = Path(tempfile.mkdtemp(prefix="apptoto-tests-"))
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-DAGS = HOME / "dags"
-DAGS.mkdir()
+    from airflow_provider_apptoto.state.database import StateDatabase
 
-os.environ.update(
-    {
-        "AIRFLOW_HOME": str(HOME),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # else Airflow 2.11 warns of its own default at import
-        "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
-    }
-)
-for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW__APPTOTO__"))]:
-    del os.environ[name]
+airflow_home.set_up()
 
-# Airflow 2.11's web libraries warn when they are imported; done once, here, all other warnings can be errors.
-with contextlib.suppress(ImportError), warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    importlib.import_module("flask_appbuilder.fieldwidgets")
+# A pass or a failure depends neither on how fast the machine is (no deadline, no check of slowness) nor on chance: the
+# same examples are tried each time.
+settings.register_profile("apptoto", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("apptoto")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let the tests that share something share a process."""
+    from tests.support.workers import Workers
+
+    return Workers(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest, where several processes share the tests."""
+    if airflow_home.IS_WORKER:
+        from tests.support.workers import longest_first
+
+        items.sort(key=longest_first)
+
+
+@pytest.fixture
+def provider_log() -> Iterator[list[str]]:
+    """Give what the provider logs. Airflow sets logging up anew in its first run, so ``caplog`` may miss it."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    logger, collector = logging.getLogger("airflow_provider_apptoto"), Collector()
+    logger.addHandler(collector)
+    yield lines
+    logger.removeHandler(collector)
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> Iterator[None]:
-    """Make the metadata database, as an administrator does, and take from runs what costs a second a task."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name("airflow"), "db", "migrate"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    with pytest.MonkeyPatch.context() as patch:
-        with contextlib.suppress(ImportError):
-            # 3.3 makes its API server once; 3.0 to 3.2 do so for every task
-            supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
-            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
-        with contextlib.suppress(ImportError):
-            # 3.0 colours its tracebacks, and the locals of each frame
-            structlog: Any = importlib.import_module("structlog.dev")
-            patch.setattr(
-                structlog.RichTracebackFormatter,
-                "__call__",
-                lambda _, *arguments: structlog.plain_traceback(*arguments),
-            )
-        yield
+def postgres_port() -> Iterator[int]:
+    """Run one PostgreSQL for all tests, and give its port."""
+    with postgres.running() as port:
+        yield port
 
 
-pytest_plugins = ["tests.airflow_runs"]
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateDatabase]:
+    """Give a state database that nobody has used, of each kind that can be had here."""
+    from airflow_provider_apptoto.state.database import StateDatabase
+    from tests.support.state_databases import url_of
+
+    database = StateDatabase(url_of(request.param, request, tmp_path))
+    yield database
+    database._engine.dispose()

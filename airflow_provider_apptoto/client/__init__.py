@@ -16,7 +16,8 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoValidationError,
 )
 from airflow_provider_apptoto.client.messages import Message
-from airflow_provider_apptoto.client.pacing import InProcessPacer, Pacer
+from airflow_provider_apptoto.client.pacing import Clock, InProcessPacer, Pacer
+from airflow_provider_apptoto.client.retry import RetryPolicy
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "ApptotoRejectedError",
     "ApptotoUnknownOutcomeError",
     "ApptotoValidationError",
+    "Clock",
     "DeliveryMode",
     "InProcessPacer",
     "Message",
     "Pacer",
+    "RetryPolicy",
     "Routing",
     "SendResult",
 ]

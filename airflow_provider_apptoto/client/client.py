@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
 )
 from airflow_provider_apptoto.client.outcomes import Answer, Outcome, judge_read, judge_send
-from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, Pacer, account_pacer
+from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, Clock, Pacer, account_pacer
+from airflow_provider_apptoto.client.retry import RetryPolicy
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 from airflow_provider_apptoto.client.segments import estimate_segments
 
@@ -40,12 +40,6 @@ DEFAULT_BASE_URL = "https://api.apptoto.com"
 DEFAULT_TIMEOUT = 120.0
 DEFAULT_CONNECT_TIMEOUT = 5.0
 MOST_TIMEOUT = 86_400.0
-
-MOST_ATTEMPTS = 3
-RETRY_WINDOW = 60.0
-"""Seconds within which a message that was certainly not sent is tried again by the client itself."""
-BACKOFF = 2.0
-"""Seconds before the second attempt; three times as long before the third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,9 @@ class ApptotoClient:
     :param routing: whether messages go to their recipients, to a stand-in, or nowhere.
     :param ca_bundle: path of a PEM file to verify the server with; by default the environment's, else certifi's.
     :param user_agent: the ``User-Agent``.
+    :param retry_policy: when a request that was certainly not sent is repeated; by default three attempts within 60
+        seconds.
+    :param clock: tells the time and waits; by default the module ``time``.
     :raises ApptotoConfigurationError: a setting is missing or wrong.
     """
 
@@ -98,6 +95,8 @@ class ApptotoClient:
         routing: Routing | None = None,
         ca_bundle: str | None = None,
         user_agent: str = f"airflow-provider-apptoto/{__version__}",
+        retry_policy: RetryPolicy | None = None,
+        clock: Clock = time,
     ) -> None:
         from airflow_provider_apptoto.client.transport import Transport, check_base_url
 
@@ -114,6 +113,8 @@ class ApptotoClient:
         self.timeout = timeout
         self._pacer = pacer or account_pacer(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
         self._routing = routing or Routing()
+        self._retry_policy = retry_policy or RetryPolicy()
+        self._clock = clock
         self._api_key = api_key
         self._transport = Transport(
             base_url=base_url,
@@ -140,14 +141,14 @@ class ApptotoClient:
     ) -> SendResult:
         """Send one message (``POST /v1/send_message``).
 
-        Where it was certainly not sent, it is tried again: three attempts at the most, within 60 seconds, each after
-        the time that the server asks for.
+        Where it was certainly not sent, it is tried again as the retry policy says, each time after the wait that the
+        server asks for.
 
         :param message: what to send, and to whom.
         :param before_write: called in every attempt, after connecting and before the first byte; if it raises, nothing
             was sent.
-        :param sleep: waits this many seconds for the message's turn, by default ``time.sleep``; if it raises, nothing
-            was sent.
+        :param sleep: waits this many seconds for the message's turn, by default the clock's
+            ``sleep``; if it raises, nothing was sent.
         :param log_level: of the line that says that it was sent; what went wrong is always a warning.
         :raises ApptotoNotSentError: certainly not sent; another try is safe.
         :raises ApptotoRejectedError: refused; :class:`ApptotoAuthError` where login or key are.
@@ -161,13 +162,13 @@ class ApptotoClient:
             line = "%s to %s: dry_run, nothing was sent%s%s"
             log.log(log_level, line, message.type, message.target, _size(message), shown)
             return SendResult(outcome=DeliveryMode.DRY_RUN, type=message.type, target=message.target)
-        started = time.monotonic()
+        started = self._clock.monotonic()
         outcome, answer = self._attempts(
             lambda: self._transport.exchange(
                 "POST", "/send_message", json_body=routed.payload(), before_write=before_write
             ),
             judge_send,
-            sleep or time.sleep,
+            sleep or self._clock.sleep,
         )
         shown = outcome.value
         if outcome is Outcome.SENT and self._routing.mode is DeliveryMode.REDIRECT:
@@ -179,7 +180,7 @@ class ApptotoClient:
             message.target,
             shown,
             _status(answer),
-            (time.monotonic() - started) * 1000,
+            (self._clock.monotonic() - started) * 1000,
             _size(routed),
         )
         if outcome is not Outcome.SENT:
@@ -205,7 +206,7 @@ class ApptotoClient:
         outcome, answer = self._attempts(
             lambda: self._transport.exchange("GET", "/events", params={"page": page, "page_size": page_size}),
             judge_read,
-            time.sleep,
+            self._clock.sleep,
         )
         reason = answer.failure or answer.said((self._api_key,))
         if outcome is Outcome.NOT_SENT:
@@ -234,12 +235,13 @@ class ApptotoClient:
     def _attempts(
         self, exchange: Callable[[], Answer], judge: Callable[[Answer], Outcome], sleep: Callable[[float], None]
     ) -> tuple[Outcome, Answer]:
-        deadline = time.monotonic() + RETRY_WINDOW
+        window = self._retry_policy.window
+        deadline = self._clock.monotonic() + window
         attempt = 0
         while True:
             attempt += 1
-            pause = self._pacer.reserve(patience=RETRY_WINDOW)
-            if pause > RETRY_WINDOW:
+            pause = self._pacer.reserve(patience=window)
+            if pause > window:
                 # a worker is not held for an hour because an earlier request was told to come back then
                 msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
                 raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
@@ -250,10 +252,10 @@ class ApptotoClient:
                 return outcome, answer
             wait = answer.retry_after
             if wait is None:
-                wait = BACKOFF * 3 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311  jitter, no secret
+                wait = self._retry_policy.pause(attempt)
             if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                 self._pacer.push_back(wait)
-            if attempt == MOST_ATTEMPTS or time.monotonic() + wait > deadline:
+            if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
             sleep(wait)
 

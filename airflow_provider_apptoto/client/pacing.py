@@ -18,6 +18,16 @@ def interval(requests_per_minute: float) -> float:
     return 60.0 / requests_per_minute * _SLACK
 
 
+class Clock(Protocol):
+    """Tells the time and waits; the module ``time`` does."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait."""
+
+
 class Pacer(Protocol):
     """Gives every request of an account its departure time."""
 
@@ -35,17 +45,19 @@ class InProcessPacer:
     """Evenly spaced departures within one process, for any number of threads.
 
     :param requests_per_minute: departures a minute, more than 0.
+    :param clock: tells the time; by default the module ``time``.
     """
 
-    def __init__(self, requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE) -> None:
+    def __init__(self, requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE, clock: Clock = time) -> None:
         self._interval = interval(requests_per_minute)
-        self._next = time.monotonic()
+        self._clock = clock
+        self._next = clock.monotonic()
         self._lock = threading.Lock()
 
     def reserve(self, patience: float = math.inf) -> float:
         """Reserve the next departure, and return the seconds to wait until then; nothing beyond ``patience``."""
         with self._lock:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             departure = max(now, self._next)
             if departure - now <= patience:
                 self._next = departure + self._interval
@@ -59,7 +71,7 @@ class InProcessPacer:
     def push_back(self, seconds: float) -> None:
         """Let nothing depart for this many seconds."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            self._next = max(self._next, self._clock.monotonic() + seconds)
 
 
 _account_pacers: dict[tuple[str, str], InProcessPacer] = {}

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import logging
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseHook, conf
 
@@ -16,10 +16,11 @@ from airflow_provider_apptoto._compat import mask_secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_apptoto.client import ApptotoClient, Message, SendResult
+    from airflow_provider_apptoto.client import ApptotoClient, Message, RetryPolicy, SendResult
     from airflow_provider_apptoto.client.pacing import Pacer
     from airflow_provider_apptoto.connection import ConnectionSettings
     from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.state.ledger import LedgerTiming
     from airflow_provider_apptoto.state.store import LedgerStore
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,12 @@ class ApptotoHook(BaseHook):
     default_conn_name = "apptoto_default"
     conn_type = "apptoto"
     hook_name = "Apptoto"
+
+    retry_policy: ClassVar[RetryPolicy | None] = None
+    """When the client repeats a request that was certainly not sent; ``None``: the client's default."""
+    ledger_timing: ClassVar[LedgerTiming | None] = None
+    """How long the ledger waits; ``None``: its defaults. Shorter ones are for tests: a lease that ends before the send
+    that it covers makes that send unknown."""
 
     def __init__(self, apptoto_conn_id: str = default_conn_name, *, delivery_mode: str | None = None) -> None:
         super().__init__()
@@ -244,4 +251,5 @@ class ApptotoHook(BaseHook):
             routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
             ca_bundle=settings.ca_bundle,
             user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
+            retry_policy=self.retry_policy,
         )

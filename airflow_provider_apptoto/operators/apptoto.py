@@ -57,6 +57,7 @@ class _SendingOperator(BaseOperator):
         """Return on whose behalf it sends; a subclass adds what is its own."""
         from airflow_provider_apptoto.delivery import Scope
         from airflow_provider_apptoto.runs import check_age, origin
+        from airflow_provider_apptoto.state.ledger import LedgerTiming
 
         return Scope(
             origin=origin(context),
@@ -65,6 +66,7 @@ class _SendingOperator(BaseOperator):
             on_unknown=self.on_unknown,
             check_age=lambda: check_age(context, self.max_age),
             why_stop=lambda: "the task was told to end" if self._is_stopping else "",
+            timing=hook.ledger_timing or LedgerTiming(),
             **own,
         )
 

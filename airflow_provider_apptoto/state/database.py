@@ -54,8 +54,6 @@ _TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 _CLOCKS = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
 _BUSY = 30.0
 """Seconds to wait for a lock of SQLite, or for a server to let one in."""
-_START = 6
-"""Attempts to make the tables, where others may be making them too."""
 
 _metadata = MetaData()
 meta = Table(
@@ -146,10 +144,13 @@ class StateDatabase:
     """One state database. Its tables are made on first use, if they are not there.
 
     :param url: as SQLAlchemy has it.
+    :param start_attempts: attempts to make the tables, where others may be making them too; twice as far apart each
+        time, from 50 ms.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, start_attempts: int = 6) -> None:
         self._url = url
+        self._start_attempts = start_attempts
 
     @property
     def dialect(self) -> str:
@@ -222,7 +223,7 @@ class StateDatabase:
             except SQLAlchemyError as error:
                 # others may be making them at this very moment; who can't even connect to a server need not wait
                 unreachable = self.dialect != "sqlite" and getattr(error, "statement", None) is None
-                if unreachable or attempt == _START:
+                if unreachable or attempt == self._start_attempts:
                     raise
                 time.sleep(0.025 * 2**attempt)
 

@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
@@ -25,16 +26,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLAIM_LEASE = 150.0
-"""Seconds that a try may take from its claim to its first byte: a turn is waited for, and attempts may fail."""
-MARGIN = 30.0
-"""Seconds, beside the read timeout, after which a try that sends has answered for itself, or is gone."""
-POLL = 1.0
-"""Seconds between two looks at a message that another try has in hand."""
-RECORD_AGAIN_AFTER = (1.0, 3.0, 9.0, 17.0)
-"""Seconds before each further attempt to write down what became of a message."""
-
 _VERSION = "v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTiming:
+    """How long the ledger waits, in seconds.
+
+    :param claim_lease: from a claim to the first byte: a try waits for its slot, and attempts may fail.
+    :param margin: beside the read timeout: after both, a try that sends has recorded its outcome, or is gone.
+    :param poll: between two looks at a message that another try is sending.
+    :param record_retries: before each further attempt to record an outcome.
+    """
+
+    claim_lease: float = 150.0
+    margin: float = 30.0
+    poll: float = 1.0
+    record_retries: tuple[float, ...] = (1.0, 3.0, 9.0, 17.0)
 
 
 def message_key(
@@ -92,8 +100,9 @@ class Claim:
     :param entry: as it stands in the store.
     """
 
-    def __init__(self, store: LedgerStore, entry: Entry) -> None:
+    def __init__(self, store: LedgerStore, entry: Entry, timing: LedgerTiming) -> None:
         self._store = store
+        self._timing = timing
         self.entry = entry
 
     def sending(self, timeout: float) -> None:
@@ -103,7 +112,7 @@ class Claim:
         :raises TakenOverError: it must not leave.
         :raises LedgerStoreError: the store can't be written: it must not leave either.
         """
-        new = self.entry.changed(State.SENDING, lease=timeout + MARGIN)
+        new = self.entry.changed(State.SENDING, lease=timeout + self._timing.margin)
         if not self._store.swap(self.entry, new):
             raise TakenOverError
         self.entry = new
@@ -117,7 +126,7 @@ class Claim:
         if self.entry.in_doubt and state is not State.SENT:
             state = State.UNKNOWN
         new = self.entry.changed(state, http_status=http_status, reason=reason)
-        for pause in (*RECORD_AGAIN_AFTER, None):
+        for pause in (*self._timing.record_retries, None):
             try:
                 if not self._store.swap(self.entry, new):
                     log.warning("Entry %s of the ledger was changed meanwhile; it was to become %s", new.key, state)
@@ -141,6 +150,7 @@ def claim(
     resend: bool,
     before_claim: Callable[[], None],
     sleep: Callable[[float], None] | None = None,
+    timing: LedgerTiming,
 ) -> Claim | Entry:
     """Claim a message, or return what stands in the way: its entry, ``sent`` or one of which nobody can tell.
 
@@ -151,6 +161,7 @@ def claim(
     :param resend: claim also what may have been sent.
     :param before_claim: called when nothing stands in the way; if it raises, nothing is claimed.
     :param sleep: waits this many seconds, by default ``time.sleep``; if it raises, nothing is claimed.
+    :param timing: how long to wait.
     :raises ApptotoValidationError: another mapped task has another text for the same recipient.
     :raises LedgerStoreError: the store can't be read or written.
     """
@@ -165,7 +176,7 @@ def claim(
             if found.is_live and waited < found.lease and not _is_predecessor(found, entry):
                 if is_new:
                     log.info("Waiting for try %d of %s, which has it in hand", found.origin.try_number, found.origin)
-                (sleep or time.sleep)(min(POLL, max(found.remaining, 0.01)))
+                (sleep or time.sleep)(min(timing.poll, max(found.remaining, 0.01)))
                 continue
             if found.state is State.SENT:
                 return found
@@ -174,7 +185,7 @@ def claim(
         before_claim()
         new = dataclasses.replace(entry, in_doubt=found is not None and found.may_be_sent)
         if store.swap(found, new):
-            return Claim(store, new)
+            return Claim(store, new, timing)
 
 
 def _is_predecessor(found: Entry, entry: Entry) -> bool:

@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from airflow_provider_apptoto.client.pacing import InProcessPacer, interval
 from airflow_provider_apptoto.state.database import StateDatabase, pace
 from airflow_provider_apptoto.state.store import LedgerStoreError
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.client.pacing import Clock
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +37,23 @@ class SqlPacer:
 
     :param account: base URL and login.
     :param requests_per_minute: departures a minute, more than 0.
+    :param clock: tells the time of this process, for what it does without the database; by default the module ``time``.
     """
 
-    def __init__(self, database: StateDatabase, account: tuple[str, str], requests_per_minute: float) -> None:
+    def __init__(
+        self, database: StateDatabase, account: tuple[str, str], requests_per_minute: float, clock: Clock = time
+    ) -> None:
         self._database = database
         self._account = account
         self._interval = int(interval(requests_per_minute) * _MICROSECONDS)
-        self._alone = InProcessPacer(requests_per_minute * BROKEN_SHARE)
+        self._alone = InProcessPacer(requests_per_minute * BROKEN_SHARE, clock)
+        self._clock = clock
         self._broken_until = -math.inf
         self._lock = threading.Lock()
 
     def reserve(self, patience: float = math.inf) -> float:
         """Reserve the next departure, and return the seconds to wait until then; nothing beyond ``patience``."""
-        if time.monotonic() >= self._broken_until:
+        if self._clock.monotonic() >= self._broken_until:
             try:
                 return self._reserve(patience)
             except LedgerStoreError as error:
@@ -55,7 +63,7 @@ class SqlPacer:
     def push_back(self, seconds: float) -> None:
         """Let nothing depart for this many seconds."""
         self._alone.push_back(seconds)
-        if time.monotonic() >= self._broken_until:
+        if self._clock.monotonic() >= self._broken_until:
             try:
                 self._push_back(seconds)
             except LedgerStoreError as error:
@@ -101,9 +109,9 @@ class SqlPacer:
 
     def _go_alone(self, error: LedgerStoreError) -> None:
         with self._lock:
-            if time.monotonic() < self._broken_until:  # another thread found out before
+            if self._clock.monotonic() < self._broken_until:  # another thread found out before
                 return
-            self._broken_until = time.monotonic() + ASK_AGAIN_AFTER
+            self._broken_until = self._clock.monotonic() + ASK_AGAIN_AFTER
         log.warning(
             "The pace can't be shared: %s. For %.0f s this process goes on alone, at a quarter of the pace",
             error,

@@ -25,11 +25,11 @@ from airflow_provider_apptoto.client import (
     ApptotoUnknownOutcomeError,
     InProcessPacer,
     Message,
-    client,
+    RetryPolicy,
     transport,
 )
 from airflow_provider_apptoto.delivery import Scope, deliver
-from airflow_provider_apptoto.state import ledger
+from airflow_provider_apptoto.state.ledger import LedgerTiming
 from airflow_provider_apptoto.state.store import UNDER_WAY, Entry, LedgerStore, State
 from tests.chaos.arms import Arm, Rules
 from tests.chaos.draws import Point
@@ -46,6 +46,7 @@ Message(type="sms", to=number_of(0), message="loads what checks recipients")
 
 TIMEOUT = 0.5
 """Seconds that an answer may take."""
+TIMING = LedgerTiming(margin=0.2, poll=0.02, record_retries=(0.02,) * 4)
 
 
 class End(StrEnum):
@@ -99,10 +100,6 @@ def run(attempt: Attempt) -> tuple[End, str]:
 
 def _ending(attempt: Attempt) -> tuple[End, str]:
     logging.disable()
-    client.BACKOFF = 0.02
-    ledger.MARGIN = 0.2
-    ledger.POLL = 0.02
-    ledger.RECORD_AGAIN_AFTER = (0.02, 0.02, 0.02, 0.02)
     killer = _Killer(attempt.kill_at)
     killer.watch_the_wire(first=attempt.person % 2)
     try:
@@ -184,8 +181,9 @@ class _KillingStore:
 class _Hook:
     """As much of the hook as a delivery needs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float) -> None:
         self._url = url
+        self._timeout = timeout
 
     def build_message(self, **fields: Any) -> Message:
         return Message(**fields)
@@ -195,9 +193,15 @@ class _Hook:
             login="clinic@clinic.example",
             api_key="key",
             base_url=self._url,
-            timeout=TIMEOUT,
+            timeout=self._timeout,
             pacer=InProcessPacer(60_000),
+            retry_policy=RetryPolicy(backoff=0.02),
         )
+
+
+def hook_of(url: str, *, timeout: float) -> ApptotoHook:
+    """Return a hook for a server."""
+    return cast("ApptotoHook", _Hook(url, timeout))
 
 
 def _send_by_ledger(attempt: Attempt, killer: _Killer) -> None:
@@ -211,8 +215,9 @@ def _send_by_ledger(attempt: Attempt, killer: _Killer) -> None:
         store=cast("LedgerStore", _KillingStore(store, killer)),
         on_unknown=attempt.arm.on_unknown,
         check_age=lambda: killer.at(Point.BEFORE_CLAIM),
+        timing=TIMING,
     )
-    deliver(_fields(attempt), cast("ApptotoHook", _Hook(attempt.url)), scope)
+    deliver(_fields(attempt), hook_of(attempt.url, timeout=TIMEOUT), scope)
 
 
 class _RefusedError(Exception):

@@ -13,6 +13,7 @@ from tests.chaos.attempts import Attempt, End, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.context import ForkServerContext
 
     from tests.chaos.arms import Arm
     from tests.chaos.draws import Draws, Point
@@ -83,13 +84,15 @@ def play(task: Task) -> Played:
     )
 
 
-@contextlib.contextmanager
-def workers() -> Iterator[Executor]:
-    """Give processes that run tasks.
-
-    Each has one thread, as a process that forks should; they come from a process that has what attempts need loaded.
-    """
+def processes() -> ForkServerContext:
+    """Return where processes come from: a process of one thread that has loaded what attempts need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.attempts"])
-    with ProcessPoolExecutor(AT_ONCE, mp_context=context) as pool:
+    return context
+
+
+@contextlib.contextmanager
+def workers() -> Iterator[Executor]:
+    """Give processes that run tasks; each has one thread, as a process that forks should."""
+    with ProcessPoolExecutor(AT_ONCE, mp_context=processes()) as pool:
         yield pool

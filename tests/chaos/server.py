@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.draws import Draws, Fault
 from tests.chaos.people import person_of
-from tests.faults import Exchange, FaultServer, Script, accepting, answering, resetting, sending_raw
+from tests.support.faults import Exchange, FaultServer, Script, accepting, answering, resetting, sending_raw
 
 if TYPE_CHECKING:
     from typing import Self

@@ -1,0 +1,103 @@
+"""What the tests share that run in an Airflow."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_apptoto.client import RetryPolicy
+from airflow_provider_apptoto.hooks import apptoto as hooks
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from airflow_provider_apptoto.state.ledger import LedgerTiming
+from tests.support import airflow_home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+# Airflow 2.11's web libraries warn when they are imported; done once, here, all other warnings can be errors. And it
+# can't delete a run, as a second one of the same date does, without the tables of its users.
+for _module in ("flask_appbuilder.fieldwidgets", "airflow.providers.fab.auth_manager.models"):
+    with contextlib.suppress(ImportError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(_module)
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> Iterator[None]:
+    """Give the metadata database, and take from runs what costs a second a task."""
+    airflow_home.copy_database(airflow_home.HOME)
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):
+            # 3.3 makes its API server once; 3.0 to 3.2 do so for every task
+            supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
+            patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
+        with contextlib.suppress(ImportError):
+            # 3.0 colours its tracebacks, and the locals of each frame
+            structlog: Any = importlib.import_module("structlog.dev")
+            patch.setattr(
+                structlog.RichTracebackFormatter,
+                "__call__",
+                lambda _, *arguments: structlog.plain_traceback(*arguments),
+            )
+        yield
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for a backoff, and what is said once a process be said once a test."""
+    monkeypatch.setattr(hooks.ApptotoHook, "retry_policy", RetryPolicy(backoff=0.01))
+    monkeypatch.setattr(hooks.ApptotoHook, "ledger_timing", LedgerTiming(record_retries=(0.01,)))
+    monkeypatch.setattr(hooks, "_told", set())
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, BaseException]]:
+    """Give the last error of each task, by its id. Not all Airflows hand it to a callback in these runs."""
+    errors: dict[str, BaseException] = {}
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(self: BaseOperator, *arguments: Any, **named: Any) -> Any:
+            try:
+                return method(self, *arguments, **named)
+            except BaseException as error:
+                errors[self.task_id] = error
+                raise
+
+        return noted
+
+    for operator in (ApptotoSendMessageOperator, ApptotoSendMessageBatchOperator):
+        for name in ("_do_render_template_fields", "execute"):
+            monkeypatch.setattr(operator, name, noting(getattr(operator, name)))
+    yield errors
+    errors.clear()  # they hold what their frames hold
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set a connection: ``connection(host, **extra)``."""
+
+    def set_connection(
+        host: str,
+        conn_id: str = "apptoto_default",
+        login: str = "clinic@clinic.example",
+        password: str = "sekret-api-key",
+        **extra: Any,
+    ) -> None:
+        fields = {
+            "conn_type": "apptoto",
+            "login": login,
+            "password": password,
+            "host": host,
+            "extra": {"requests_per_minute": 6000, **extra},
+        }
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+
+    return set_connection

@@ -1,0 +1,720 @@
+"""A batch sends each row's message at most once, and reports every row: in DAGs that the installed Airflow runs."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.util
+import itertools
+import json
+import os
+import re
+import signal
+import sqlite3
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import task
+
+from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto.batch import sending
+from airflow_provider_apptoto.cli import main
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
+from airflow_provider_apptoto.state import database
+from tests.support.airflow_home import HOME
+from tests.support.dag_runs import Run, TaskRun, own_sigterm, run_dag
+from tests.support.faults import Exchange, FaultServer, accepting, answering, not_listening, resetting
+
+HAS_SDK = importlib.util.find_spec("airflow.sdk") is not None
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.faults import Script
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+NOW = dt.timedelta(0)
+DEFAULTS = {"type": "sms", "message": "Hi {{ row.first_name }}"}
+STOLEN = "{{ conn.apptoto_default.password }}"
+
+
+def number(person: int) -> str:
+    return f"+1650555{1000 + person}"
+
+
+def row(person: int, **columns: Any) -> dict[str, Any]:
+    return {"to": number(person), "first_name": f"Name{person}", **columns}
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [row(person) for person in range(count)]
+
+
+def batch(**fields: Any) -> ApptotoSendMessageBatchOperator:
+    """Make a task that sends a batch."""
+    return ApptotoSendMessageBatchOperator(**{"task_id": "batch", "defaults": DEFAULTS, **fields})
+
+
+def made(value: Any) -> Any:
+    """Make a task that gives this value, and return its output."""
+
+    @task(task_id="made")
+    def give() -> Any:
+        return value
+
+    return give()
+
+
+class Clinic:
+    """A DAG that can run again, and a server that its messages go to."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, server: FaultServer, folder: Path, errors: dict[str, BaseException]) -> None:
+        self.server = server
+        self._errors = errors
+        self._folder = folder
+        self.dag_id = f"batch_{next(self._numbers)}"
+        self.day = dt.datetime.now(dt.UTC)
+
+    def run_all(self, build: Callable[[], object], **arguments: Any) -> Run:
+        """Run the DAG: by default the same run as before, as a clear does."""
+        self._errors.clear()
+        return run_dag(build, **{"dag_id": self.dag_id, "at": self.day, **arguments})
+
+    def run(self, build: Callable[[], object], **arguments: Any) -> TaskRun:
+        """Run a DAG whose task ``batch`` is the one to look at."""
+        return self.run_all(build, **arguments)["batch"]
+
+    def send(self, given: list[dict[str, Any]], *, at: dt.datetime | None = None, **fields: Any) -> TaskRun:
+        """Run a batch of these rows, given as a file."""
+        path = self.file(given)
+        return self.run(lambda: batch(messages_path=path, **fields), at=at or self.day)
+
+    def file(self, given: list[dict[str, Any]], name: str = "rows") -> str:
+        """Return the path of a file of these rows."""
+        path = self._folder / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps(each) for each in given))
+        return str(path)
+
+    @property
+    def error(self) -> str:
+        """Why the task ``batch`` of the last run failed."""
+        return self.errors["batch"]
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why tasks of the last run failed, by the id of the task."""
+        return {task_id: str(error) for task_id, error in self._errors.items()}
+
+    @property
+    def copies(self) -> Counter[int]:
+        """How many copies each person got."""
+        return Counter(int(request.json["to"][-4:]) - 1000 for request in self.server.accepted)
+
+    @property
+    def texts(self) -> list[str]:
+        return sorted(request.json["message"] for request in self.server.accepted)
+
+
+@pytest.fixture
+def clinic(
+    connection: Callable[..., None],
+    errors: dict[str, BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Clinic]:
+    """Give a DAG whose sends are remembered in a state database."""
+    state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield Clinic(server, tmp_path, errors)
+
+
+def report(dag_id: str, task_id: str = "batch") -> dict[str, Any]:
+    """Return the XCom ``report`` of the newest run, which is there also where the task failed."""
+    with contextlib.closing(sqlite3.connect(HOME / "airflow.db")) as airflow_db:
+        text = "select value from xcom where dag_id = ? and task_id = ? and key = 'report' order by timestamp desc"
+        [value, *_] = airflow_db.execute(text, (dag_id, task_id)).fetchone()
+    found: Any = json.loads(value)
+    while isinstance(found, str):  # newer Airflows store the JSON of a JSON text
+        found = json.loads(found)
+    return dict(found)
+
+
+def only(counts: dict[str, Any]) -> dict[str, int]:
+    """Return the counts that are not zero."""
+    return {name: count for name, count in counts.items() if name not in {"failures", "failures_left_out"} and count}
+
+
+def by_person(scripts: dict[int, Script]) -> Script:
+    """Return a script that plays these for these people, and accepts the messages of all others."""
+
+    def play(exchange: Exchange) -> None:
+        scripts.get(int(exchange.request.json["to"][-4:]) - 1000, accepting)(exchange)
+
+    return play
+
+
+# --- input
+
+
+def test_rows_of_a_file_go_out_with_what_defaults_makes_of_their_columns(clinic: Clinic) -> None:
+    run = clinic.send(
+        rows(20),
+        defaults={"type": "sms", "message": "Hi {{ row.first_name }}, {{ params.day }}"},
+        params={"day": "at nine"},
+    )
+    assert (run.state, clinic.copies) == ("success", Counter(range(20)))
+    assert clinic.texts == sorted(f"Hi Name{person}, at nine" for person in range(20))
+    assert only(run.xcom) == {"total": 20, "sent": 20}
+    assert report(clinic.dag_id) == run.xcom
+
+
+def test_a_csv_file_s_path_is_templated_and_may_be_a_uri(clinic: Clinic, tmp_path: Path) -> None:
+    (tmp_path / "day-7.csv").write_text("to;first_name\n+1 (650) 555-1000;Ann\n+16505551001;Bob\n")
+    uri = f"file://{tmp_path}/day-{{{{ params.day }}}}.csv"
+    run = clinic.run(lambda: batch(messages_path=uri, params={"day": 7}))
+    assert (run.state, clinic.texts) == ("success", ["Hi Ann", "Hi Bob"])
+    assert set(clinic.copies) == {0, 1}
+
+
+def test_rows_that_stand_in_the_dag_are_templated(clinic: Clinic) -> None:
+    given = [
+        {"to": "{{ params.phone }}", "message": "Hi {{ params.name }}"},
+        {**row(1), "first_name": "{{ ds[:3] }}"},
+    ]
+    run = clinic.run(lambda: batch(messages=given, params={"phone": number(0), "name": "Ann"}))
+    assert (run.state, clinic.texts) == ("success", ["Hi 202", "Hi Ann"])
+
+
+def test_rows_of_another_task_are_sent(clinic: Clinic) -> None:
+    run = clinic.run(lambda: batch(messages=made(rows(3))))
+    assert (run.state, clinic.texts) == ("success", ["Hi Name0", "Hi Name1", "Hi Name2"])
+
+
+def test_rows_of_another_task_are_never_rendered(clinic: Clinic) -> None:
+    run = clinic.run(lambda: batch(messages=made([row(1), row(0, message=STOLEN)])))
+    assert (run.state, clinic.server.requests) == ("failed", [])
+    [failure] = report(clinic.dag_id)["failures"]
+    assert (failure["index"], failure["outcome"]) == (1, "invalid")
+    assert "render it where the value is made" in failure["reason"]
+
+
+def test_rows_that_are_mapped_over_another_task_are_never_rendered(clinic: Clinic) -> None:
+    def build() -> None:
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults={"type": "sms"})
+        partial.expand_kwargs(made([{"messages": [row(0, message=STOLEN)]}]))
+
+    assert clinic.run(build).state == "failed"
+    assert "render it where the value is made" in clinic.error
+    assert clinic.server.requests == []
+
+
+def test_lists_that_batches_are_mapped_over_are_never_rendered(clinic: Clinic) -> None:
+    def build() -> None:
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults=DEFAULTS)
+        partial.expand(messages=made([[row(0)], [row(1, message=STOLEN)]]))
+
+    run = clinic.run_all(build)
+    assert [each.state for each in run.tasks if each.task_id == "batch"] == ["success", "failed"]
+    assert "render it where the value is made" in clinic.error
+    assert clinic.texts == ["Hi Name0"]
+
+
+def test_each_mapped_batch_sends_its_own_file(clinic: Clinic) -> None:
+    paths = [clinic.file([row(person)], f"rows_{person}") for person in range(2)]
+
+    def build() -> None:
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults=DEFAULTS)
+        partial.expand(messages_path=paths)
+
+    run = clinic.run_all(build)
+    assert (run.state, clinic.copies) == ("success", Counter([0, 1]))
+
+
+def test_a_task_that_gives_no_rows_at_all_fails(clinic: Clinic) -> None:
+    run = clinic.run(lambda: batch(messages=made(None)))
+    assert (run.state, clinic.server.requests) == ("failed", [])
+    assert clinic.error.startswith("messages: is None")
+
+
+def test_an_empty_list_is_nobody_and_succeeds(clinic: Clinic) -> None:
+    run = clinic.send([])
+    assert (run.state, only(run.xcom)) == ("success", {})
+
+
+def test_rows_of_appointments_keep_apptoto_s_own_fields(clinic: Clinic) -> None:
+    text = "Hi {{ name }}, Dr {{ row.doctor }}: {{ event.start_time | date_and_time_phrase }}"
+    defaults = {"type": "sms", "message": text}
+    run = clinic.run(lambda: batch(messages=[{"event_id": 7, "doctor": "Lee"}], defaults=defaults))
+    assert run.state == "success"
+    assert clinic.texts == ["Hi {{ name }}, Dr Lee: {{ event.start_time | date_and_time_phrase }}"]
+
+
+def test_exactly_one_source_is_needed(clinic: Clinic, provider_log: list[str]) -> None:
+    def build() -> None:
+        batch(task_id="neither")
+        batch(task_id="both", messages=rows(1), messages_path="/rows.csv")
+
+    run = clinic.run_all(build)
+    assert [each.state for each in run.tasks] == ["failed", "failed"]
+    problem = "messages: exactly one of messages and messages_path is needed"
+    assert clinic.errors == {"neither": problem, "both": problem}
+    assert clinic.server.requests == []
+    assert not any("rows:" in line for line in provider_log)
+
+
+# --- all is checked before the first message leaves
+
+
+def test_one_bad_row_and_nothing_is_sent_and_the_task_is_not_retried(clinic: Clinic) -> None:
+    bad: list[dict[str, Any]] = [
+        {"to": "call me"},
+        {"to": None, "first_name": "Ann"},
+        row(3, first_name="{{ x }}"),
+        row(0),
+    ]
+    run = clinic.send([*rows(3), *bad], retries=2, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.server.requests) == ("failed", 1, [])
+    found = report(clinic.dag_id)
+    assert only(found) == {"total": 7, "invalid": 3, "duplicate": 1}
+    assert [(failure["index"], failure["reason"].partition(":")[0]) for failure in found["failures"]] == [
+        (3, "message"),
+        (4, "to"),
+        (5, "message"),
+    ]
+
+
+def test_bad_rows_can_be_skipped(clinic: Clinic) -> None:
+    run = clinic.send([row(0, id=4711), {"to": "call me", "id": 4712}], on_invalid="skip", reference_field="id")
+    assert (run.state, clinic.copies) == ("success", Counter([0]))
+    assert only(run.xcom) == {"total": 2, "sent": 1, "invalid": 1}
+    assert [(failure["index"], failure["reference"]) for failure in run.xcom["failures"]] == [(1, "4712")]
+
+
+def test_a_list_of_bad_rows_alone_fails_also_where_bad_rows_are_skipped(clinic: Clinic) -> None:
+    run = clinic.send([{"phone": number(0)}, {"phone": number(1)}], on_invalid="skip")
+    assert (run.state, only(report(clinic.dag_id))) == ("failed", {"total": 2, "invalid": 2})
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("on_invalid", "ignore", "'ignore' is not one of fail, skip"),
+    ("max_messages", 0, "0 is not an integer of at least 1"),
+    ("max_messages", "5", "'5' is not an integer of at least 1"),
+    ("max_rejected", -1, "-1 is not an integer of at least 0, or a fraction from 0.0 to 1.0"),
+    ("max_rejected", 1.5, "1.5 is no fraction from 0.0 to 1.0, nor a count, which is an integer"),
+    ("max_rejected", True, "True is not an integer of at least 0, or a fraction from 0.0 to 1.0"),
+    ("stop_after_unknown", 0, "0 is not an integer of at least 1"),
+    ("concurrency", 0, "0 is not an integer from 1 to 32"),
+    ("concurrency", 33, "33 is not an integer from 1 to 32"),
+    ("on_unknown", "guess", "'guess' is not one of fail, resend, assume_sent"),
+    ("idempotency_key", " ", "is blank; name the occasion, or leave it out"),
+    ("defaults", {"mesage": "Hi"}, "did you mean message?"),
+    ("defaults", ["sms"], "has to be a mapping of fields, and is of type list"),
+    (
+        "defaults",
+        {"type": "sms", "message": "Hi {{ row.first_name"},
+        "a variable that begins in line 1 is never closed",
+    ),
+    ("suppression", number(0), "has to be a list of phone numbers and addresses, and is of type str"),
+]
+
+
+def test_a_wrong_setting_sends_nothing(clinic: Clinic) -> None:
+    path = clinic.file(rows(3))
+
+    def build() -> None:
+        for index, (name, value, _) in enumerate(WRONG):
+            batch(**{"task_id": f"{name}_{index}", "messages_path": path, name: value})
+
+    run = clinic.run_all(build)
+    assert len(run.tasks) == len(WRONG)
+    assert {each.state for each in run.tasks} == {"failed"}
+    for index, (name, _, problem) in enumerate(WRONG):
+        error = clinic.errors[f"{name}_{index}"]
+        assert error.startswith(name)
+        assert problem in error
+    assert clinic.server.requests == []
+
+
+def test_a_macro_that_is_called_as_the_row_is_refused(clinic: Clinic) -> None:
+    assert clinic.run(lambda: batch(messages=rows(1)), user_defined_macros={"row": 1}).state == "failed"
+    assert clinic.error.startswith("row: is a user_defined_macro")
+    assert clinic.server.requests == []
+
+
+# --- guards
+
+
+def test_a_list_that_is_too_long_sends_nothing(clinic: Clinic) -> None:
+    assert clinic.send(rows(4), max_messages=3).state == "failed"
+    assert clinic.error.startswith("max_messages: is 3, and there are more messages than that")
+    assert clinic.server.requests == []
+    assert clinic.send(rows(3), max_messages=3).state == "success"
+
+
+def test_a_thousand_is_the_limit_unless_somebody_says_otherwise(clinic: Clinic) -> None:
+    path = clinic.file(rows(1001))
+
+    def build() -> None:
+        batch(task_id="limited", messages_path=path, delivery_mode="dry_run")
+        batch(task_id="unlimited", messages_path=path, delivery_mode="dry_run", max_messages=None)
+
+    run = clinic.run_all(build)
+    assert run["limited"].state == "failed"
+    assert clinic.errors["limited"].startswith("max_messages: is 1000, and there are more messages than that")
+    unlimited = run["unlimited"]
+    assert (unlimited.state, only(unlimited.xcom)) == ("success", {"total": 1001, "dry_run": 1001})
+
+
+def test_those_who_opted_out_get_nothing_and_are_counted(clinic: Clinic) -> None:
+    opted_out = ["+1 650-555-1001", None, (number(2),)]
+    run = clinic.run(lambda: batch(messages=rows(4), suppression=made(opted_out)))
+    assert (run.state, clinic.copies) == ("success", Counter([0, 3]))
+    assert only(run.xcom) == {"total": 4, "sent": 2, "suppressed": 2}
+
+
+def test_everybody_opted_out_is_no_failure(clinic: Clinic) -> None:
+    run = clinic.send(rows(1), suppression=[number(0)])
+    assert (run.state, only(run.xcom)) == ("success", {"total": 1, "suppressed": 1})
+
+
+def test_a_dry_run_checks_all_and_sends_none(clinic: Clinic) -> None:
+    run = clinic.send(rows(3), delivery_mode="dry_run")
+    assert (run.state, only(run.xcom), clinic.server.requests) == ("success", {"total": 3, "dry_run": 3}, [])
+
+
+def test_what_is_redirected_goes_to_the_stand_in(clinic: Clinic, connection: Callable[..., None]) -> None:
+    connection(clinic.server.url, redirect_phone_to="+16505559999", delivery_mode="redirect")
+    run = clinic.send(rows(2))
+    assert only(run.xcom) == {"total": 2, "redirected": 2}
+    assert {request.json["to"] for request in clinic.server.accepted} == {"+16505559999"}
+
+
+def test_a_run_that_is_too_old_is_skipped(clinic: Clinic) -> None:
+    old = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+    run = clinic.send(rows(2), at=old)
+    assert (run.state, clinic.server.requests) == ("skipped", [])
+    assert clinic.send(rows(2), max_age=None, at=old).state == "success"
+    # what was sent is not skipped
+    assert clinic.send(rows(2), at=old).state == "success"
+    assert clinic.send([row(2), *rows(2)], at=old).state == "skipped"
+    assert only(report(clinic.dag_id)) == {"total": 3, "deduplicated": 2, "not_sent": 1}
+    assert clinic.copies == Counter([0, 1])
+
+
+# --- delivery
+
+
+def test_a_cleared_batch_sends_nothing_again(clinic: Clinic) -> None:
+    clinic.send(rows(10))
+    again = clinic.send(rows(10))
+    assert (again.state, clinic.copies) == ("success", Counter(range(10)))
+    assert only(again.xcom) == {"total": 10, "deduplicated": 10}
+
+
+def test_a_clear_sends_who_was_added_and_nobody_else_whatever_the_order(clinic: Clinic) -> None:
+    clinic.send(rows(5))
+    again = clinic.send([row(5), *reversed(rows(5))])
+    assert only(again.xcom) == {"total": 6, "sent": 1, "deduplicated": 5}
+    assert clinic.copies == Counter(range(6))
+
+
+def test_a_row_that_is_refused_stops_no_other_and_fails_the_task_for_good(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person({3: answering(422, {"error": "no such number"})})]
+    run = clinic.send(
+        [row(person, id=f"A{person}") for person in range(10)], retries=2, retry_delay=NOW, reference_field="id"
+    )
+    assert (run.state, run.tries, len(clinic.copies)) == ("failed", 1, 9)
+    found = report(clinic.dag_id)
+    assert only(found) == {"total": 10, "sent": 9, "rejected": 1}
+    [failure] = found["failures"]
+    assert failure == {
+        "index": 3,
+        "reference": "A3",
+        "key": failure["key"],
+        "outcome": "rejected",
+        "http_status": 422,
+        "reason": "no such number",
+    }
+    assert re.fullmatch("[0-9a-f]{32}", failure["key"])
+
+
+def test_so_many_may_be_refused_as_the_user_says(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person({3: answering(422), 4: answering(422)})]
+    path, expected = clinic.file(rows(5)), {2: "success", 1: "failed", 0.4: "success", 0.2: "failed"}
+
+    def build() -> None:
+        for most in expected:
+            batch(task_id=f"most_{most}", messages_path=path, max_rejected=most)
+
+    run = clinic.run_all(build)
+    for most, state in expected.items():
+        assert run[f"most_{most}"].state == state
+        assert only(report(clinic.dag_id, f"most_{most}")) == {"total": 5, "sent": 3, "rejected": 2}
+    assert clinic.copies == Counter([0, 1, 2] * len(expected))
+
+
+def test_a_refused_account_stops_at_once_and_is_no_row_s_fault(clinic: Clinic, connection: Callable[..., None]) -> None:
+    path = clinic.file(rows(20))
+    with contextlib.ExitStack() as stack:
+        servers = {
+            status: stack.enter_context(FaultServer([*[accepting] * 5, answering(status)]))
+            for status in (401, 402, 403)
+        }
+        for status, server in servers.items():
+            connection(server.url, conn_id=f"http_{status}", state_conn_id="state")
+
+        def build() -> None:
+            for status in servers:
+                fields = {"task_id": f"http_{status}", "apptoto_conn_id": f"http_{status}"}
+                batch(**fields, messages_path=path, concurrency=4, max_rejected=20)
+
+        run = clinic.run_all(build)
+    for status, server in servers.items():
+        assert run[f"http_{status}"].state == "failed"
+        assert f"Apptoto refused the account: HTTP {status}" in clinic.errors[f"http_{status}"]
+        assert only(report(clinic.dag_id, f"http_{status}")) == {"total": 20, "sent": 5, "not_sent": 15}
+        assert len(server.requests) <= 5 + 4  # what was under way still ends
+
+
+def test_a_try_after_a_refused_account_sends_the_rest(clinic: Clinic) -> None:
+    clinic.server.scripts = [*[accepting] * 5, answering(402), accepting]
+    run = clinic.send(rows(20), concurrency=1, retries=1, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.copies) == ("success", 2, Counter(range(20)))
+    assert only(run.xcom) == {"total": 20, "sent": 15, "deduplicated": 5}
+
+
+def test_a_batch_that_stops_again_still_says_what_an_earlier_try_had_sent(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person({0: answering(402)})]
+    clinic.send(list(reversed(rows(10))), concurrency=1)
+    assert only(report(clinic.dag_id)) == {"total": 10, "sent": 9, "not_sent": 1}
+    clinic.send([row(10), *rows(10), row(11)], concurrency=1)
+    assert only(report(clinic.dag_id)) == {"total": 12, "sent": 1, "deduplicated": 9, "not_sent": 2}
+    reasons = [failure["reason"] for failure in report(clinic.dag_id)["failures"]]
+    assert reasons == ["", "not tried: Apptoto refused the account: HTTP 402"]
+
+
+def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) -> None:
+    clinic.server.scripts = [*[accepting] * 6, resetting(accepted=True)]
+    run = clinic.send(rows(50), concurrency=4, stop_after_unknown=3)
+    found = report(clinic.dag_id)
+    assert run.state == "failed"
+    assert 3 <= found["unknown"] <= 3 + 3  # what was under way still ends
+    assert found["sent"] == 6
+    assert found["not_sent"] == 50 - 6 - found["unknown"]
+
+
+def test_what_others_in_between_settle_is_no_outage(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person(dict.fromkeys(range(1, 20, 2), resetting(accepted=False)))]
+    clinic.send(rows(20), concurrency=1, stop_after_unknown=2)
+    assert only(report(clinic.dag_id)) == {"total": 20, "sent": 10, "unknown": 10}
+
+
+def test_an_outage_is_over_in_the_next_try_and_what_may_have_been_sent_is_left_alone(clinic: Clinic) -> None:
+    clinic.server.scripts = [*[accepting] * 6, *[answering(500, accepted=True)] * 3, accepting]
+    run = clinic.send(rows(30), concurrency=1, stop_after_unknown=3, retries=1, retry_delay=NOW)
+    assert (run.state, run.tries) == ("failed", 2)
+    found = report(clinic.dag_id)
+    assert only(found) == {"total": 30, "sent": 21, "deduplicated": 6, "unknown": 3}
+    assert clinic.copies == Counter(range(30))
+    assert [failure["index"] for failure in found["failures"]] == [6, 7, 8]
+
+
+def test_a_server_that_can_t_be_reached_is_not_tried_for_every_row(
+    clinic: Clinic, connection: Callable[..., None], provider_log: list[str]
+) -> None:
+    with not_listening() as port:
+        connection(f"http://127.0.0.1:{port}", state_conn_id="state")
+        run = clinic.send(rows(100), concurrency=2)
+    assert (run.state, only(report(clinic.dag_id))) == ("failed", {"total": 100, "not_sent": 100})
+    assert sum("Connection refused" in line and "not_sent" in line for line in provider_log) < 20
+
+
+def test_what_may_have_been_sent_is_resolved_as_for_a_single_message(
+    clinic: Clinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clinic.server.scripts = [by_person({1: answering(500, accepted=True), 2: answering(500)})]
+    assert clinic.send(rows(4), retries=2, retry_delay=NOW).tries == 1
+    keys = {failure["index"]: failure["key"] for failure in report(clinic.dag_id)["failures"]}
+    clinic.server.scripts = []
+    assert clinic.send(rows(4)).state == "failed"
+    for index, state in ((1, "sent"), (2, "not_sent")):
+        main(["ledger", "resolve", keys[index], "--to", state, "--note", "looked it up"])
+    capsys.readouterr()
+    run = clinic.send(rows(4))
+    assert (run.state, clinic.copies) == ("success", Counter(range(4)))
+
+
+def test_with_resend_the_next_try_sends_what_may_have_been_sent(clinic: Clinic) -> None:
+    clinic.server.scripts = [answering(500, accepted=True), accepting]
+    run = clinic.send(rows(5), concurrency=1, on_unknown="resend", retries=1, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.copies) == ("success", 2, Counter([0, *range(5)]))
+
+
+def test_with_assume_sent_the_batch_succeeds_but_an_outage_still_stops_it(clinic: Clinic) -> None:
+    clinic.server.scripts = [answering(500, accepted=True), accepting]
+    run = clinic.send(rows(5), concurrency=1, on_unknown="assume_sent")
+    assert (run.state, only(run.xcom)) == ("success", {"total": 5, "sent": 4, "assumed_sent": 1})
+    clinic.server.scripts = [answering(500)]
+    later = clinic.day + dt.timedelta(seconds=1)
+    clinic.send(rows(30), concurrency=1, on_unknown="assume_sent", at=later)
+    assert only(report(clinic.dag_id)) == {"total": 30, "assumed_sent": 5, "not_sent": 25}
+
+
+def test_a_key_field_tells_two_messages_to_one_person_apart(clinic: Clinic) -> None:
+    given = [{**row(0), "id": 1, "first_name": "Ann"}, {**row(0), "id": 2, "first_name": "Bob"}]
+    assert clinic.send(given).state == "failed"
+    assert "name a column that tells them apart in key_field" in clinic.error
+    assert clinic.server.requests == []
+    run = clinic.send(given, key_field="id")
+    assert (run.state, clinic.texts) == ("success", ["Hi Ann", "Hi Bob"])
+    # the appointment is the same, its patient has another number by now
+    assert only(clinic.send([{**row(9), "id": 1}], key_field="id").xcom) == {"total": 1, "deduplicated": 1}
+
+
+def test_without_its_ledger_a_batch_sends_nothing_and_is_tried_again(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"conn_type": "sqlite", "host": str(tmp_path / "no_such_folder" / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(nowhere))
+    # nobody else makes the tables, so do not wait for that
+    monkeypatch.setattr(database, "state_database", lambda url: database.StateDatabase(url, start_attempts=1))
+    run = clinic.send(rows(2), retries=1, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.server.requests) == ("failed", 2, [])
+    assert "the state database can't be used" in clinic.error
+
+
+def test_an_occasion_and_a_key_field_send_once_over_runs(clinic: Clinic) -> None:
+    given = [row(person, id=person) for person in range(3)]
+    fields: dict[str, Any] = {"key_field": "id", "idempotency_key": "reminder"}
+    clinic.send(given, **fields)
+    run = clinic.send([*given, row(3, id=3)], at=clinic.day + dt.timedelta(seconds=1), **fields)
+    assert only(run.xcom) == {"total": 4, "sent": 1, "deduplicated": 3}
+    assert clinic.copies == Counter(range(4))
+
+
+def test_without_a_ledger_a_batch_that_was_cut_short_is_not_retried(
+    clinic: Clinic, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ApptotoHook, "ledger_store", lambda *_: None)
+    connection(clinic.server.url)
+    clinic.server.scripts = [*[accepting] * 5, answering(401)]
+    run = clinic.send(rows(20), concurrency=1, retries=2, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.copies) == ("failed", 1, Counter(range(5)))
+    clinic.server.scripts = [answering(401), accepting]
+    run = clinic.send(rows(20), concurrency=1, retries=2, retry_delay=NOW, at=clinic.day + dt.timedelta(seconds=1))
+    assert (run.state, run.tries) == ("success", 2)
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE, reason="before 3.3 Airflow has no task state")
+def test_task_state_is_enough_for_a_batch_to_go_on(clinic: Clinic, connection: Callable[..., None]) -> None:
+    connection(clinic.server.url)
+    clinic.server.scripts = [*[accepting] * 3, answering(402), accepting]
+    run = clinic.send(rows(8), concurrency=1, retries=1, retry_delay=NOW)
+    assert (run.state, run.tries, clinic.copies) == ("success", 2, Counter(range(8)))
+
+
+# --- what it says while it runs
+
+
+def test_it_says_how_far_it_is_and_what_became_of_the_rows(
+    clinic: Clinic, provider_log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "PROGRESS_SECONDS", 0.05)
+    said = threading.Event()
+
+    def waiting(exchange: Exchange) -> None:
+        """Let the last message wait until the log reports all others."""
+        if exchange.request.json["to"] == number(9):
+            while not any(line.startswith("9 of 10 messages done, none failed; ") for line in provider_log):
+                said.wait(0.01)
+        accepting(exchange)
+
+    clinic.server.scripts = [waiting]
+    clinic.send(rows(10))
+    assert any(
+        re.search(r"^9 of 10 messages done, none failed; [\d.]+ a minute, about .* left$", line)
+        for line in provider_log
+    )
+    assert any(re.search(r"^10 of 10 messages done, none failed; [\d.]+ a minute$", line) for line in provider_log)
+    assert any(re.search(r"\n  total +10\n  sent +10$", line) for line in provider_log)
+    assert not any(number(0)[-4:] in line for line in provider_log)
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE, reason="before 3.3 Airflow has no task state")
+def test_the_counts_stand_in_the_task_s_state_while_it_runs(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "PROGRESS_SECONDS", 0.05)
+    seen: list[dict[str, int]] = []
+
+    def shown() -> dict[str, int]:
+        query = "select value from task_state_store where dag_id = ? and key = 'apptoto-batch'"
+        with contextlib.closing(sqlite3.connect(HOME / "airflow.db", timeout=30)) as airflow_db:
+            found = airflow_db.execute(query, (clinic.dag_id,)).fetchone()
+        return only(json.loads(found[0])) if found else {}
+
+    def looking(exchange: Exchange) -> None:
+        if exchange.request.json["to"] == number(4):
+            while shown() != {"total": 5, "sent": 4}:
+                exchange.server.released.wait(0.05)
+            seen.append(shown())
+        accepting(exchange)
+
+    clinic.server.scripts = [looking]
+    clinic.send(rows(5))
+    assert seen == [{"total": 5, "sent": 4}]
+    assert shown() == {"total": 5, "sent": 5}
+
+
+# --- interruption
+
+
+@contextlib.contextmanager
+def ended_early() -> Iterator[None]:
+    """Catch the exception that ends a task early on Airflow 2: its ``dag.test`` passes it on."""
+    try:
+        yield
+    except BaseException as error:
+        if HAS_SDK or type(error).__name__ not in {"AirflowTaskTimeout", "AirflowTaskTerminated"}:
+            raise
+
+
+def test_after_sigterm_nothing_new_leaves_what_was_under_way_is_recorded_and_the_rest_is_sent_later(
+    clinic: Clinic, connection: Callable[..., None]
+) -> None:
+    def terminating(exchange: Exchange) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        accepting(exchange)
+
+    connection(clinic.server.url, state_conn_id="state", requests_per_minute=300)  # one in 0.2 s
+    clinic.server.scripts = [*[accepting] * 2, terminating, accepting]
+    with own_sigterm(), ended_early():
+        assert clinic.send(rows(40), concurrency=2).state == "failed"
+    found = report(clinic.dag_id)
+    assert found["unknown"] == 0
+    assert 3 <= found["sent"] == len(clinic.copies) < 40
+    connection(clinic.server.url, state_conn_id="state")
+    assert (clinic.send(rows(40)).state, clinic.copies) == ("success", Counter(range(40)))
+
+
+def test_a_task_that_is_out_of_time_goes_on_in_the_next_try(clinic: Clinic, connection: Callable[..., None]) -> None:
+    def running_out(exchange: Exchange) -> None:
+        """Let the timer that Airflow sets for ``execution_timeout`` expire now."""
+        if signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        accepting(exchange)
+
+    connection(clinic.server.url, state_conn_id="state", requests_per_minute=300)  # one in 0.2 s
+    clinic.server.scripts = [*[accepting] * 2, running_out, accepting]
+    with ended_early():
+        assert clinic.send(rows(40), concurrency=2, execution_timeout=dt.timedelta(minutes=5)).state == "failed"
+    assert 3 <= report(clinic.dag_id)["sent"] == len(clinic.copies) < 40
+    connection(clinic.server.url, state_conn_id="state")
+    assert (clinic.send(rows(40)).state, clinic.copies) == ("success", Counter(range(40)))

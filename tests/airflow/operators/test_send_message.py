@@ -1,0 +1,217 @@
+"""Apptoto gets what a task says, once or not at all: DAGs that the installed Airflow runs against a real socket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import task
+
+from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+from tests.support.dag_runs import run_dag
+from tests.support.faults import Exchange, FaultServer, answering, hanging
+
+Connect = Callable[..., None]
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+NOW = timedelta(0)
+
+
+def send(**arguments: Any) -> Callable[[], object]:
+    """Return what makes a task that sends one text, and that may try three times."""
+    fields = {"task_id": "send", "type": "sms", "to": "+16505550199", "message": "Hi", **arguments}
+    return lambda: ApptotoSendMessageOperator(retries=2, retry_delay=NOW, **fields)
+
+
+MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "text": (
+        {"type": "sms", "to": "+1 (650) 555-0199", "message": "Hi {{ params.name }}"},
+        {"type": "sms", "to": "+16505550199", "message": "Hi Mary"},
+        "+1•••0199",
+    ),
+    "call": (
+        {"type": "call", "to": "+16505550199", "message": "Hello {{ params.name }}"},
+        {"type": "call", "to": "+16505550199", "message": "Hello Mary"},
+        "+1•••0199",
+    ),
+    "email": (
+        {
+            "type": "email",
+            "to": "{{ params.name | lower }}@clinic.example",
+            "subject": "For {{ params.name }}",
+            "message": "M",
+        },
+        {"type": "email", "to": "mary@clinic.example", "subject": "For Mary", "message": "M"},
+        "m•••@•••.example",
+    ),
+    "event": (
+        {"type": "sms", "event_id": "{{ params.event }}", "message": "See you"},
+        {"type": "sms", "event_id": 12, "message": "See you"},
+        "event 12",
+    ),
+    "participant": (
+        {"type": "call", "participant_id": 34, "template_id": "{{ params.template }}"},
+        {"type": "call", "participant_id": 34, "template_id": "56"},
+        "participant 34",
+    ),
+}
+"""By task: what it says, what reaches Apptoto, and the target that may be shown."""
+
+
+def test_what_the_task_says_reaches_apptoto_and_xcom_says_what_became_of_it(connection: Connect) -> None:
+    def build() -> None:
+        for task_id, (arguments, _, _) in MESSAGES.items():
+            ApptotoSendMessageOperator(task_id=task_id, reference="appointment {{ params.event }}", **arguments)
+
+    answer = {"success": True, "message_id": 99, "id": "a-1", "to": "+16505550199", "text": "Hi Mary"}
+    with FaultServer([answering(200, answer, accepted=True)]) as server:
+        connection(server.url)
+        run = run_dag(build, params={"name": "Mary", "event": 12, "template": 56})
+    assert run.state == "success"
+    assert len(server.accepted) == len(MESSAGES)
+    for task_id, (_, payload, target) in MESSAGES.items():
+        [request] = [request for request in server.accepted if request.json == payload]
+        assert (request.method, request.path) == ("POST", "/v1/send_message")
+        assert request.headers["user-agent"].startswith("airflow-provider-apptoto/")
+        xcom = run[task_id].xcom
+        assert xcom.pop("sent_at").endswith("Z")
+        assert bool(xcom.pop("key")) == HAS_TASK_STATE
+        assert xcom == {
+            "outcome": "sent",
+            "type": payload["type"],
+            "target": target,
+            "reference": "appointment 12",
+            "http_status": 200,
+            "try_number": 1,
+            "response": {"success": True, "message_id": 99, "id": "a-1"},
+        }
+
+
+def test_mapped_tasks_send_one_message_each(connection: Connect) -> None:
+    def build() -> None:
+        texts = ApptotoSendMessageOperator.partial(task_id="texts", type="sms", message="Hi")
+        texts.expand(to=["+16505550101", "+16505550102"])
+
+        @task
+        def rows() -> list[dict[str, str]]:
+            return [{"to": f"{name}@clinic.example", "message": f"Hi {name}"} for name in ("ann", "bob")]
+
+        ApptotoSendMessageOperator.partial(task_id="mails", type="email", subject="News").expand_kwargs(rows())
+
+    with FaultServer() as server:
+        connection(server.url)
+        run = run_dag(build)
+    assert run.state == "success"
+    sent = sorted((request.json["to"], request.json["message"]) for request in server.accepted)
+    assert sent == [
+        ("+16505550101", "Hi"),
+        ("+16505550102", "Hi"),
+        ("ann@clinic.example", "Hi ann"),
+        ("bob@clinic.example", "Hi bob"),
+    ]
+    assert [task.xcom["target"] for task in run.tasks if task.task_id == "texts"] == [
+        "+1•••0101",
+        "+1•••0102",
+    ]
+
+
+def test_what_was_not_sent_is_retried_by_airflow_until_it_is_sent_once(connection: Connect) -> None:
+    too_soon = answering(503, Retry_After="3600")
+    accepted = answering(200, {"success": True}, accepted=True)
+    with FaultServer([too_soon, too_soon, accepted]) as server:
+        connection(server.url)
+        run = run_dag(send(retry_policy=None))
+    assert (run["send"].state, run["send"].tries, run["send"].xcom["try_number"]) == ("success", 3, 3)
+    assert (len(server.requests), len(server.accepted)) == (3, 1)
+
+
+ANSWERS: dict[str, tuple[int, dict[str, Any], bool, type[Exception]]] = {
+    "refused": (422, {"error": "no"}, False, ApptotoRejectedError),
+    "refused_key": (401, {}, False, ApptotoAuthError),
+    "server_error": (500, {}, True, ApptotoUnknownOutcomeError),
+    "no_success": (200, {"success": False}, False, ApptotoRejectedError),
+    "no_answer": (200, {}, True, ApptotoUnknownOutcomeError),
+}
+"""By task: HTTP status, body, whether the message was accepted, and the cause of the failure."""
+
+
+def test_what_was_refused_or_may_have_been_sent_fails_at_once_whatever_the_retries(
+    connection: Connect, errors: dict[str, BaseException]
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        status, body, accepted, _ = ANSWERS[exchange.request.json["message"]]
+        answering(status, body, accepted=accepted)(exchange)
+
+    def build() -> None:
+        for task_id in ANSWERS:
+            send(task_id=task_id, message=task_id)()
+
+    with FaultServer([answer]) as server:
+        connection(server.url)
+        run = run_dag(build)
+    assert run.state == "failed"
+    assert [(task.state, task.tries) for task in run.tasks] == [("failed", 1)] * len(ANSWERS)
+    assert sorted(request.json["message"] for request in server.requests) == sorted(ANSWERS)
+    assert {task_id: type(error.__cause__) for task_id, error in errors.items()} == {
+        task_id: cause for task_id, (_, _, _, cause) in ANSWERS.items()
+    }
+
+
+def test_a_task_timeout_after_the_message_went_out_does_not_send_it_again(connection: Connect) -> None:
+    with FaultServer([hanging]) as server:
+        connection(server.url)
+        run = run_dag(send(execution_timeout=timedelta(seconds=1)))
+    assert (run["send"].state, run["send"].tries) == ("failed", 1)
+    assert len(server.accepted) == 1
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "blank_recipient": ({"to": "{{ params.blank }}", "message": "Hi"}, "to: is blank"),
+    "blank_text": ({"to": "+16505550199", "message": "{{ params.blank }}"}, "message: is blank"),
+    "text_of_spaces": ({"to": "+16505550199", "message": " \n"}, "message: is blank"),
+    "two_targets": (
+        {"to": "+16505550199", "event_id": 3, "message": "Hi"},
+        "to: exactly one of to, event_id, participant_id is needed; given: to, event_id",
+    ),
+    "no_text": ({"to": "+16505550199"}, "message: a text is needed, or a template_id"),
+    "subject_of_a_text": (
+        {"to": "+16505550199", "message": "Hi", "subject": "News"},
+        "subject: only an email has a subject",
+    ),
+    "blank_event": ({"event_id": "{{ params.blank }}", "message": "Hi"}, "event_id: .* is blank"),
+    "short_number": ({"to": "+1650555", "message": "Hi"}, "to: •••0555 is not a number in use"),
+    "no_parameter": ({"to": "{{ params.no_such_thing }}", "message": "Hi"}, "to: .*no_such_thing is undefined"),
+}
+"""By task: what it says, and what its error says of that."""
+
+
+def test_what_makes_no_message_fails_before_a_byte_leaves(
+    connection: Connect, errors: dict[str, BaseException]
+) -> None:
+    def build() -> None:
+        for task_id, (arguments, _) in WRONG.items():
+            ApptotoSendMessageOperator(task_id=task_id, type="sms", **arguments)
+
+    with FaultServer() as server:
+        connection(server.url)
+        run = run_dag(build, params={"blank": ""})
+    assert [task.state for task in run.tasks] == ["failed"] * len(WRONG)
+    assert server.connections == 0
+    assert errors.keys() == WRONG.keys()
+    for task_id, (_, says) in WRONG.items():
+        assert re.match(says, str(errors[task_id])), task_id
+
+
+def test_every_send_leaves_one_log_line_without_number_or_text(connection: Connect, provider_log: list[str]) -> None:
+    with FaultServer([answering(422, {"error": "no"})]) as server:
+        connection(server.url)
+        run_dag(send(message="Hi Mary"))
+    [told, line] = provider_log
+    assert told.startswith("Sends are ")
+    assert re.fullmatch(r"sms to \+1•••0199: rejected, HTTP 422, \d+ ms, 1 segment \(GSM-7\)", line)

@@ -1,0 +1,43 @@
+"""One Airflow for all tests of this folder: to start one takes as long as to run twenty tasks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.scheduler import KEY
+from tests.support.faults import FaultServer
+from tests.support.standalone import Airflow, standalone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECTIONS: dict[str, dict[str, Any]] = {
+    "apptoto_default": {},
+    "task_state": {"timeout": 5, "requests_per_minute": 600},
+    "state_database": {"timeout": 5, "requests_per_minute": 600, "state_conn_id": "ledger"},
+}
+"""Ids of connections, and their extras; each is of an account of its own, so that each has a pace of its own."""
+
+
+@pytest.fixture(scope="session")
+def running_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    home = tmp_path_factory.mktemp("airflow")
+    with FaultServer() as server:
+        environment = {"AIRFLOW_CONN_LEDGER": json.dumps({"conn_type": "sqlite", "host": str(home / "state.db")})}
+        for conn_id, extra in CONNECTIONS.items():
+            account = {"login": f"{conn_id}@clinic.example", "password": KEY, "host": server.url}
+            fields = {"conn_type": "apptoto", **account, "extra": extra}
+            environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
+        with standalone(home, **environment, AIRFLOW__CORE__PARALLELISM="4") as own:
+            yield Airflow(home=home, environment=own, server=server)
+
+
+@pytest.fixture
+def airflow(running_airflow: Airflow) -> Airflow:
+    """Give the Airflow, and a server that has seen nothing yet."""
+    running_airflow.server.requests.clear()
+    running_airflow.server.accepted.clear()
+    return running_airflow

@@ -1,0 +1,194 @@
+"""Tasks whose processes are killed while they send, under a real scheduler: nobody gets a message twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy.engine import URL
+
+from airflow_provider_apptoto.delivery import OnUnknown
+from airflow_provider_apptoto.state.database import StateDatabase
+from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
+from airflow_provider_apptoto.state.store import Entry, State
+from tests.chaos.attempts import End
+from tests.chaos.checker import Observed, broken, not_put_right
+from tests.chaos.driver import Played
+from tests.chaos.people import number_of, person_of
+from tests.support.faults import Exchange, Script, accepting, answering
+from tests.support.standalone import OVER, sender
+
+if TYPE_CHECKING:
+    from tests.support.standalone import Airflow
+
+pytestmark = pytest.mark.scheduler
+
+DAG = """
+import pendulum
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+from airflow_provider_apptoto.state.ledger import LedgerTiming
+
+# what was killed while it sent is waited for as long as its answer might have taken, and this
+ApptotoHook.ledger_timing = LedgerTiming(margin=1.0)
+
+with DAG(dag_id="{dag_id}", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):
+    ApptotoSendMessageOperator.partial(
+        task_id="send", apptoto_conn_id="{dag_id}", type="sms", message="See you at nine.", retries=2,
+        retry_delay=timedelta(seconds=1), max_age=None,
+    ).expand(to={people})
+"""
+
+
+def killing_before_acceptance(exchange: Exchange) -> None:
+    sender(exchange).kill()
+
+
+def killing_after_acceptance(exchange: Exchange) -> None:
+    exchange.accept()
+    sender(exchange).kill()
+
+
+def killing_before_the_answer_is_read(exchange: Exchange) -> None:
+    process = sender(exchange)
+    process.send_signal(signal.SIGSTOP)
+    accepting(exchange)
+    process.kill()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """How the first requests for a person go; all further ones are accepted.
+
+    :param ends: state and number of tries of the task.
+    :param ledger: what the ledger says then.
+    :param copies: that have reached the person.
+    """
+
+    scripts: tuple[Script, ...]
+    ends: tuple[str, int]
+    ledger: State
+    copies: int
+
+
+GOOD = Fate(scripts=(), ends=("success", 1), ledger=State.SENT, copies=1)
+KILLED_TOO_EARLY = Fate(scripts=(killing_before_acceptance,), ends=("failed", 2), ledger=State.SENDING, copies=0)
+KILLED = Fate(scripts=(killing_after_acceptance,), ends=("failed", 2), ledger=State.SENDING, copies=1)
+LATER = answering(503, Retry_After="0")
+FATES = [
+    GOOD,
+    KILLED_TOO_EARLY,
+    KILLED,
+    replace(KILLED, scripts=(killing_before_the_answer_is_read,)),
+    replace(KILLED, scripts=(LATER, killing_after_acceptance)),
+    Fate(scripts=(answering(500, accepted=True),), ends=("failed", 1), ledger=State.UNKNOWN, copies=1),
+    replace(GOOD, scripts=(LATER,)),
+    replace(GOOD, scripts=(LATER,) * 3, ends=("success", 2)),  # the client itself makes three attempts a try
+]
+OF_DAG = {"task_state": 0, "state_database": 100}
+"""The DAGs, called as their connections, and the first person to whom each sends."""
+
+
+class Plays:
+    """Gives every person their fate; it knows nothing of tasks and tries."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[int] = Counter()
+
+    def __call__(self, exchange: Exchange) -> None:
+        person = person_of(exchange.request.json["to"])
+        scripts = FATES[person % 100].scripts
+        number = self._seen[person]
+        self._seen[person] += 1
+        (scripts[number] if number < len(scripts) else accepting)(exchange)
+
+
+def copies(airflow: Airflow, dag_id: str) -> Counter[int]:
+    """Return how many copies the person of each map index got."""
+    first = OF_DAG[dag_id]
+    people = (person_of(request.json["to"]) for request in airflow.server.accepted)
+    return Counter(person - first for person in people if 0 <= person - first < len(FATES))
+
+
+def ended(airflow: Airflow, dag_id: str) -> dict[int, tuple[str, int]]:
+    """Return state and tries of a DAG's mapped tasks that have ended."""
+    text = "select map_index, state, try_number from task_instance where dag_id = ? and map_index >= 0"
+    return {index: (state, tries) for index, state, tries in airflow.query(text, dag_id) if state in OVER}
+
+
+def over(airflow: Airflow, dag_id: str) -> bool:
+    """Whether all tasks of a DAG have ended."""
+    return len(ended(airflow, dag_id)) == len(FATES)
+
+
+def ledger(airflow: Airflow) -> SqlLedgerStore:
+    return SqlLedgerStore(StateDatabase(URL.create("sqlite", database=str(airflow.home / "state.db"))), "")
+
+
+def entries(airflow: Airflow, dag_id: str) -> list[Entry]:
+    """Return a DAG's ledger."""
+    if dag_id == "state_database":
+        return [entry for entry, _ in ledger(airflow).entries(Selection())]
+    text = "select value from task_state_store where dag_id = ? and key like 'apptoto-message-%'"
+    return [Entry.from_dict(json.loads(value)) for (value,) in airflow.query(text, dag_id)]
+
+
+def observed(airflow: Airflow, dag_id: str) -> Observed:
+    tasks = [
+        Played(
+            person=index,
+            succeeded=state == "success",
+            ends=(End.SUCCESS if state == "success" else End.FAILED,),
+            killed_at=(),
+            said=state,
+        )
+        for index, (state, _) in ended(airflow, dag_id).items()
+    ]
+    return Observed(tasks=tasks, copies=copies(airflow, dag_id), entries=entries(airflow, dag_id))
+
+
+def resolve(airflow: Airflow, dag_id: str, found: Observed) -> None:
+    """Do as people who have looked up in Apptoto each message whose outcome is unknown."""
+    for entry in found.entries:
+        if not entry.is_unresolved:
+            continue
+        state = State.SENT if found.copies[entry.origin.map_index] else State.NOT_SENT
+        if dag_id == "state_database":
+            ledger(airflow).resolve(Selection(keys=[entry.key]), state, by="ann", note="looked into the inbox")
+        else:
+            edit = "update task_state_store set value = json_set(value, '$.state', ?) where dag_id = ? and key = ?"
+            airflow.query(edit, state, dag_id, f"apptoto-message-{entry.key}")
+
+
+def test_tasks_killed_while_they_send_send_nothing_twice_and_end_right_once_people_have_looked(
+    airflow: Airflow,
+) -> None:
+    airflow.server.scripts = [Plays()]
+    for dag_id, first in OF_DAG.items():
+        people = [number_of(first + index) for index in range(len(FATES))]
+        airflow.add_dag(dag_id, DAG.format(dag_id=dag_id, people=people))
+    for dag_id in OF_DAG:
+        airflow.wait_for(partial(over, airflow, dag_id))
+    for dag_id in OF_DAG:
+        found = observed(airflow, dag_id)
+        assert broken(found, OnUnknown.FAIL) == []
+        assert ended(airflow, dag_id) == dict(enumerate(fate.ends for fate in FATES))
+        assert [found.copies[index] for index in range(len(FATES))] == [fate.copies for fate in FATES]
+        states = {entry.origin.map_index: entry.state for entry in found.entries}
+        assert states == dict(enumerate(fate.ledger for fate in FATES))
+        resolve(airflow, dag_id, found)
+        airflow.clear(dag_id, only_failed=True)
+    for dag_id in OF_DAG:
+        airflow.wait_for(partial(over, airflow, dag_id))
+        assert not_put_right(observed(airflow, dag_id)) == []
+        airflow.clear(dag_id, only_failed=False)  # a run that had succeeded
+    for dag_id in OF_DAG:
+        airflow.wait_for(partial(over, airflow, dag_id))
+        assert not_put_right(observed(airflow, dag_id)) == []

@@ -1,0 +1,22 @@
+"""Runs commands of ``airflow`` in one interpreter: ``python -m tests.support.airflow_commands COMMAND...``.
+
+It prints one line of JSON: what each command printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+
+from airflow.__main__ import main
+
+if __name__ == "__main__":
+    printed = {}
+    for command in sys.argv[1:]:
+        sys.argv = ["airflow", *command.split()]
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            main()
+        printed[command] = output.getvalue()
+    sys.stdout.write(f"{json.dumps(printed)}\n")

@@ -1,0 +1,23 @@
+"""Imports modules one after the other: ``python -m tests.support.imports_in_turn MODULE...``.
+
+What every DAG file imports of Airflow is there before. It prints one line of JSON: the packages that each module
+loaded and those before it did not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+from airflow.providers.common.compat import sdk
+
+if __name__ == "__main__":
+    for name in ("DAG", "BaseHook", "BaseOperator", "conf"):
+        getattr(sdk, name)  # loads it
+    loaded = {}
+    for module in sys.argv[1:]:
+        before = set(sys.modules)
+        importlib.import_module(module)
+        loaded[module] = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
+    sys.stdout.write(f"{json.dumps(loaded)}\n")

@@ -1,0 +1,102 @@
+"""Plans made as the operator makes them, of a DAG's own environment and real messages, without Airflow running."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.batch.plan import Plan, Planner
+from airflow_provider_apptoto.batch.rendering import RowRenderer
+from airflow_provider_apptoto.batch.suppression import Suppression
+from airflow_provider_apptoto.client import Message
+from airflow_provider_apptoto.state.ledger import message_key
+from airflow_provider_apptoto.state.store import Origin
+from airflow_provider_apptoto.templating import ROW, Given, Renderer, resolved
+from tests.support.dags import make_dag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PHONE = "+16505550199"
+OTHER_PHONE = "+16505550198"
+ADDRESS = "mary@clinic.com"
+SECRET = "Qzx7Value"
+"""Part of every value of a row that the tests expect an error of; no error may show it."""
+
+
+def key_of(message: Message, item: str | None) -> str:
+    return message_key(
+        b"salt",
+        message,
+        account=("https://api.apptoto.com", "clinic@example.com"),
+        mode="live",
+        origin=Origin(dag_id="dag", task_id="send", run_id="run", map_index=-1, try_number=1),
+        idempotency_key=None,
+        item=item,
+    )
+
+
+def plan_of(
+    rows: Iterable[Any],
+    defaults: Any = None,
+    *,
+    kind: str = "value",
+    defaults_kind: str = "template",
+    context: dict[str, Any] | None = None,
+    dynamic_fields: tuple[str, ...] = (),
+    suppression: object = (),
+    region: str | None = None,
+    key_field: str | None = None,
+    reference_field: str | None = None,
+    max_messages: int | None = None,
+    **dag_arguments: Any,
+) -> Plan:
+    """Return the plan of these rows.
+
+    :param kind: of the rows: ``template`` where the DAG file has them, ``value`` where a task or a file gives them.
+    :param defaults_kind: the same of ``defaults``.
+    """
+    dag = make_dag(**dag_arguments)
+    env = dag.get_template_env()
+    variables = {"dag": dag, **(context or {})}
+    renderer = RowRenderer(
+        Renderer({**variables, ROW: None}, env, dynamic_fields),
+        lambda name, source: resolved(name, source, variables, env),
+        Given(defaults, defaults_kind),
+    )
+    planner = Planner(
+        renderer=renderer,
+        build=functools.partial(Message, default_region=region),
+        key_of=key_of,
+        suppression=Suppression(suppression, region),
+        key_field=key_field,
+        reference_field=reference_field,
+        max_messages=max_messages,
+    )
+    return planner.plan(rows, kind)
+
+
+def payloads(plan: Plan) -> list[dict[str, Any]]:
+    """Return what would be sent, in order, of a plan without bad rows."""
+    assert plan.problems == []
+    assert plan.invalid == 0
+    return [planned.message.payload() for planned in plan.messages]
+
+
+def texts(plan: Plan) -> list[Any]:
+    return [payload.get("message") for payload in payloads(plan)]
+
+
+def problems(plan: Plan) -> list[tuple[int, str | None, str, str]]:
+    """Return what is wrong with each bad row. None of it, nor anything else that can be printed, may show a value."""
+    assert SECRET not in repr(plan.problems)
+    assert SECRET not in repr(plan.messages)
+    return [(problem.index, problem.reference, problem.field, problem.reason) for problem in plan.problems]
+
+
+def refused(plan: Plan) -> tuple[str, str]:
+    """Return field and reason of the one row, which is bad."""
+    assert plan.messages == []
+    [(index, _, field, reason)] = problems(plan)
+    assert index == 0
+    return field, reason

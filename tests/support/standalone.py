@@ -1,0 +1,152 @@
+"""A real Airflow: scheduler, executor, DAG processor and API server, in a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import requests
+
+from tests.support.airflow_home import copy_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.faults import Exchange, FaultServer
+
+DEADLINE = 240
+"""Seconds after which a state is taken never to come; not a measure of speed."""
+OVER = {"success", "failed", "skipped", "upstream_failed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Airflow:
+    """A running Airflow.
+
+    :param environment: of its processes, as far as it is its own.
+    :param server: answers the requests of all its connections; each test sets its scripts.
+    """
+
+    home: Path
+    environment: dict[str, str]
+    server: FaultServer
+
+    @property
+    def database(self) -> Path:
+        return self.home / "airflow.db"
+
+    def add_dag(self, name: str, source: str) -> None:
+        """Put a file into the DAGs folder."""
+        (self.home / "dags" / f"{name}.py").write_text(source)
+
+    def query(self, text: str, *arguments: str) -> list[Any]:
+        """Read or change the metadata database."""
+        return query(self.database, text, *arguments)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds."""
+        wait_for(condition, self.home)
+
+    def clear(self, dag_id: str, *, only_failed: bool) -> None:
+        """Clear the tasks of a DAG's run, as the button of the UI does."""
+        url = f"http://127.0.0.1:{self.environment['AIRFLOW__API__PORT']}"
+        token = requests.get(f"{url}/auth/token", timeout=DEADLINE).json()["access_token"]
+        [[run_id]] = self.query("select run_id from dag_run where dag_id = ?", dag_id)
+        requests.post(
+            f"{url}/api/v2/dags/{dag_id}/clearTaskInstances",
+            headers={"Authorization": f"Bearer {token}"},
+            json={"dag_run_id": run_id, "only_failed": only_failed, "dry_run": False},
+            timeout=DEADLINE,
+        ).raise_for_status()
+
+
+@contextlib.contextmanager
+def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
+    """Run ``airflow standalone``, and give its environment once its API answers.
+
+    A task that starts before would use up a try of Airflow's.
+    """
+    (home / "dags").mkdir(parents=True, exist_ok=True)
+    copy_database(home)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__WORKERS": "1",
+        # On a loaded machine the start of a task may take its worker longer than Airflow's five seconds, and a try.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        **environment,
+    }
+    with (home / "standalone.log").open("wb") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("airflow"), "standalone"],
+            env=_environment(environment),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: _listening(port), home)
+            yield environment
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _environment(own: dict[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    # standalone starts its parts by name
+    inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**inherited, **own}
+
+
+def _listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def wait_for(condition: Callable[[], bool], home: Path) -> None:
+    """Wait until a condition holds; where it never does, what Airflow logged is shown."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail((home / "standalone.log").read_text())
+        time.sleep(0.2)
+
+
+def query(database: Path, text: str, *arguments: str) -> list[Any]:
+    """Run one statement of SQL on a database file."""
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        return connection.execute(text, arguments).fetchall()
+
+
+def sender(exchange: Exchange) -> psutil.Process:
+    """Return the process that has sent a request: it owns the other end of the socket.
+
+    Both addresses count: another process may use the same local port for a connection to another server.
+    """
+    ends = exchange.socket.getpeername(), exchange.socket.getsockname()
+    [pid] = {each.pid for each in psutil.net_connections(kind="tcp") if (each.laddr, each.raddr) == ends}
+    return psutil.Process(pid)

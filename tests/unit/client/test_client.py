@@ -1,0 +1,1111 @@
+"""The client over real sockets: what goes out, to whom, with which credentials, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import logging
+import pickle
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import trustme
+
+from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto.client import (
+    ApptotoAuthError,
+    ApptotoClient,
+    ApptotoConfigurationError,
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+    ApptotoValidationError,
+    DeliveryMode,
+    InProcessPacer,
+    Message,
+    RetryPolicy,
+    Routing,
+)
+from airflow_provider_apptoto.client.transport import check_base_url
+from tests.support.clock import Clock
+from tests.support.faults import (
+    Exchange,
+    FaultServer,
+    Request,
+    accepting,
+    answering,
+    not_listening,
+    resetting,
+    sending_raw,
+)
+
+LOGIN, KEY = "clinic@clinic.example", "sekret-key"
+MESSAGE = Message("sms", to="+16505550199", message="Your results are in")
+EMAIL = Message("email", to="mary@clinic.example", message="Your results are in", subject="Visit")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no proxy, CA bundle or netrc of the machine's get in."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def client_of(url: str, **settings: Any) -> ApptotoClient:
+    """Return a client whose waits take no time."""
+    clock = settings.setdefault("clock", Clock())
+    defaults: dict[str, Any] = {"login": LOGIN, "api_key": KEY, "pacer": InProcessPacer(60_000, clock), "timeout": 30}
+    return ApptotoClient(base_url=url, **(defaults | settings))
+
+
+def credentials(request: Request) -> bytes:
+    scheme, _, encoded = request.headers["authorization"].partition(" ")
+    assert scheme == "Basic"
+    return base64.b64decode(encoded)
+
+
+def failure_of(client: ApptotoClient, message: Message = MESSAGE) -> ApptotoError:
+    with pytest.raises(ApptotoError) as raised:
+        client.send(message)
+    return raised.value
+
+
+def test_what_is_missing_here_is_noticed_before_a_message_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pendulum", None)
+    with FaultServer() as server, client_of(server.url) as client, pytest.raises(ImportError):
+        client.send(MESSAGE)
+    assert server.requests == []
+
+
+# --- what goes out
+
+
+def test_a_message_goes_out_as_the_endpoints_page_says() -> None:
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(EMAIL)
+    [request] = server.accepted
+    assert (request.method, request.path) == ("POST", "/v1/send_message")
+    assert request.json == {
+        "type": "email",
+        "to": "mary@clinic.example",
+        "message": "Your results are in",
+        "subject": "Visit",
+    }
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["accept"] == "application/json"
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+    assert "transfer-encoding" not in request.headers
+
+
+def test_texts_in_any_script_arrive_to_the_letter() -> None:
+    text = 'Gr\u00fc\u00dfe \u4f60\u597d \U0001f469\u200d\u2695\ufe0f {{ name }} "quoted" \\ \u2028\n\tend '
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(Message("sms", event_id=12, message=text))
+    assert server.accepted[0].json == {"type": "sms", "event_id": 12, "message": text}
+
+
+@pytest.mark.parametrize(
+    ("login", "key"),
+    [
+        (LOGIN, KEY),
+        ("cl\u00ednica@clinic.example", "\u043a\u043b\u044e\u0447-\u5bc6-\U0001f511"),
+        (LOGIN, "a:b: \u00fc%40\n"),
+    ],
+    ids=ascii,
+)
+def test_login_and_key_of_any_script_arrive_as_utf8_with_every_request(login: str, key: str) -> None:
+    with FaultServer() as server, client_of(server.url, login=login, api_key=key) as client:
+        client.send(MESSAGE)
+        client.send(MESSAGE)
+        with contextlib.suppress(ApptotoError):
+            client.list_events()
+    assert [credentials(request) for request in server.requests] == [f"{login}:{key}".encode()] * 3
+
+
+def test_the_user_agent_names_the_provider_unless_another_is_given() -> None:
+    with FaultServer() as server:
+        for settings in ({}, {"user_agent": "clinic/1.0"}):
+            with client_of(server.url, **settings) as client:
+                client.send(MESSAGE)
+    agents = [request.headers["user-agent"] for request in server.requests]
+    assert agents == [f"airflow-provider-apptoto/{__version__}", "clinic/1.0"]
+
+
+def test_one_connection_serves_sends_reads_and_refusals() -> None:
+    scripts = [accepting, answering(422, {"error": "no"}), answering(200, {"events": []}), answering(404), accepting]
+    with FaultServer(scripts) as server, client_of(server.url) as client:
+        client.send(MESSAGE)
+        failure_of(client)
+        client.list_events()
+        failure_of(client)
+        client.send(MESSAGE)
+    assert (server.connections, len(server.requests)) == (1, 5)
+
+
+def test_a_base_url_with_a_path_keeps_it() -> None:
+    with FaultServer() as server, client_of(f"{server.url}/proxy/v2/") as client:
+        client.send(MESSAGE)
+    assert server.requests[0].path == "/proxy/v2/send_message"
+
+
+# --- whose credentials
+
+
+def test_a_netrc_file_does_not_replace_the_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with FaultServer([answering(200, {"success": True})]) as server, client_of(server.url) as client:
+        assert requests.get(server.url, timeout=30).ok
+        client.send(MESSAGE)
+    plain, ours = server.requests
+    assert credentials(plain) == b"somebody:else"
+    assert credentials(ours) == f"{LOGIN}:{KEY}".encode()
+
+
+def test_a_cookie_does_not_replace_the_credentials() -> None:
+    answer = answering(200, {"success": True}, Set_Cookie="session=somebody; Path=/")
+    with FaultServer([answer]) as server, client_of(server.url) as client:
+        client.send(MESSAGE)
+        client.send(MESSAGE)
+    assert [credentials(request) for request in server.requests] == [f"{LOGIN}:{KEY}".encode()] * 2
+
+
+def test_clients_of_two_accounts_never_mix_their_credentials() -> None:
+    with (
+        FaultServer() as server,
+        client_of(server.url, login="a", api_key="1") as first,
+        client_of(server.url, login="b", api_key="2") as second,
+    ):
+        for client in (first, second, first, second):
+            client.send(MESSAGE)
+    assert [credentials(request) for request in server.requests] == [b"a:1", b"b:2"] * 2
+
+
+def test_credentials_and_message_do_not_follow_a_redirect() -> None:
+    with FaultServer() as elsewhere:
+        for status in (301, 302, 307, 308):
+            to = f"{elsewhere.url}/v1/send_message"
+            with FaultServer([answering(status, Location=to)]) as server, client_of(server.url) as client:
+                error = failure_of(client)
+            assert type(error) is ApptotoRejectedError
+            assert "127.0.0.1" in str(error)
+            assert "send_message" not in str(error)
+    assert (elsewhere.connections, elsewhere.requests) == (0, [])
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_what_is_meant_for_loopback_in_clear_is_shown_to_no_proxy(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer() as proxy, FaultServer() as server, client_of(server.url) as client:
+        monkeypatch.setenv(variable.lower(), proxy.url)
+        monkeypatch.setenv(variable, proxy.url)
+        client.send(MESSAGE)
+    assert (proxy.bytes_seen, len(server.accepted)) == (0, 1)
+
+
+def test_a_cookie_of_one_answer_is_not_sent_with_the_next_message() -> None:
+    answer = answering(200, {"success": True}, Set_Cookie="session=somebody; Path=/")
+    with FaultServer([answer]) as server, client_of(server.url) as client:
+        client.send(MESSAGE)
+        client.send(MESSAGE)
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
+# --- what comes back
+
+
+def test_the_result_says_what_became_of_the_message() -> None:
+    before = dt.datetime.now(dt.UTC)
+    with FaultServer() as server, client_of(server.url) as client:
+        result = client.send(MESSAGE)
+    assert (result.outcome, result.type, result.target) == ("sent", "sms", "+1•••0199")
+    assert (result.http_status, result.response) == (200, {"success": True})
+    assert result.sent_at is not None
+    assert before <= result.sent_at <= dt.datetime.now(dt.UTC)
+    assert result.sent_at.utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_every_success_status_that_says_success_true_is_sent(status: int) -> None:
+    with FaultServer([answering(status, {"success": True})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).http_status == status
+
+
+def test_of_the_answer_only_success_and_ids_are_kept() -> None:
+    kept = {
+        "success": True,
+        "id": 99,
+        "message_id": "a1B2-c3",
+        "event_id": 0,
+        "batch_id": "123e4567-e89b-12d3-a456-426614174000",
+        "long_id": "a" * 64,
+    }
+    dropped = {
+        "to": "+16505550199",
+        "message": "Your results are in",
+        "name": "Mary",
+        "ids": [1, 2],
+        "identity": "Mary",
+        "paid": 5,
+        "contact_id": "Mary Jones",
+        "email_id": "mary@clinic.example",
+        "phone_id": "+16505550199",
+        "none_id": None,
+        "flag_id": True,
+        "share_id": 1.5,
+        "empty_id": "",
+        "letters_id": "m\u00fcnchen",
+        "longer_id": "a" * 65,
+        "list_id": [1],
+        "object_id": {"id": 1},
+    }
+    with FaultServer([answering(200, {**dropped, **kept})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).response == kept
+
+
+def test_every_error_survives_pickling_with_all_that_it_knows() -> None:
+    scripts = [answering(429, {"error": "slow"}, Retry_After="3600"), answering(401), answering(422), answering(500)]
+    for script in scripts:
+        with FaultServer([script]) as server, client_of(server.url) as client:
+            error = failure_of(client)
+        twin = pickle.loads(pickle.dumps(error))  # noqa: S301
+        assert type(twin) is type(error)
+        assert (str(twin), vars(twin)) == (str(error), vars(error))
+
+
+def test_an_answer_that_can_not_be_read_for_its_depth_leaves_the_outcome_unknown() -> None:
+    with FaultServer([answering(200, b"[" * 100_000, accepted=True)]) as server, client_of(server.url) as client:
+        assert type(failure_of(client)) is ApptotoUnknownOutcomeError
+
+
+def test_a_redirect_without_end_is_not_read_to_its_end() -> None:
+    sent: list[int] = []
+
+    def pour(exchange: Exchange) -> None:
+        exchange.raw(b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n")
+        while len(sent) < 64:
+            exchange.raw(b" " * (1 << 20))
+            sent.append(1)
+
+    with FaultServer([pour]) as server, client_of(server.url) as client:
+        assert isinstance(failure_of(client), ApptotoError)
+    assert len(sent) < 32
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://[x]/", "//[", "http://a]b"])
+def test_a_location_that_can_not_be_read_changes_no_outcome(location: str) -> None:
+    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
+        assert type(failure_of(client)) is ApptotoRejectedError
+    with FaultServer([answering(200, {"success": True}, Location=location)]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).outcome == "sent"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://evil\x1bc.example/",
+        "http://evil\u202e.example/",
+        f"http://{'a' * 5000}.example/",
+        "http://+16505550199/",
+        "http://your results are in/",
+    ],
+    ids=lambda location: ascii(location)[:30],
+)
+def test_a_location_is_shown_only_where_it_is_a_hosts_name(location: str) -> None:
+    with FaultServer([answering(302, Location=location)]) as server, client_of(server.url) as client:
+        text = str(failure_of(client))
+    assert text.isprintable()
+    assert len(text) < 300
+    assert "5550199" not in text
+    assert "results" not in text
+
+
+# --- reading
+
+
+EVENTS = [{"id": 1, "title": "Visit", "participants": []}, {"id": 2}]
+
+
+def test_events_are_read_page_by_page() -> None:
+    with FaultServer([answering(200, {"events": EVENTS})]) as server, client_of(server.url) as client:
+        assert client.list_events() == EVENTS
+        assert client.list_events(page=3, page_size=1) == EVENTS
+    first, third = server.requests
+    assert (first.method, first.path) == ("GET", "/v1/events?page=1&page_size=30")
+    assert third.path == "/v1/events?page=3&page_size=1"
+    assert (first.body, "content-type" in first.headers) == (b"", False)
+
+
+def test_no_events_are_no_error() -> None:
+    with FaultServer([answering(200, {"events": []})]) as server, client_of(server.url) as client:
+        assert client.list_events() == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_read_with_wrong_credentials_says_so_at_once(status: int) -> None:
+    with (
+        FaultServer([answering(status, {"error": "bad key"})]) as server,
+        client_of(server.url) as client,
+        pytest.raises(ApptotoAuthError, match=f"login or API key.*{status}.*bad key") as raised,
+    ):
+        client.list_events()
+    assert (raised.value.status, len(server.requests)) == (status, 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "says"),
+    [
+        (answering(200, b"<html><title>Welcome</title></html>"), 200, "Welcome"),
+        (answering(200, b"[]"), 200, ""),
+        (answering(200, {"success": True}), 200, ""),
+        (answering(200, {"events": {"1": "Visit"}}), 200, ""),
+        (answering(204), 204, ""),
+        (answering(404, b"<h1>Not Found</h1>"), 404, "Not Found"),
+        (answering(302, Location="https://login.clinic.example/a?b=c"), 302, "login.clinic.example"),
+    ],
+    ids=["HTML", "a list", "no events", "events of another shape", "nothing", "404", "a redirect"],
+)
+def test_an_answer_that_is_not_apptotos_is_told_from_refusal_and_outage(script: Any, status: int, says: str) -> None:
+    with (
+        FaultServer([script]) as server,
+        client_of(server.url) as client,
+        pytest.raises(ApptotoError, match=f"not Apptoto's API: HTTP {status}.*{says}") as raised,
+    ):
+        client.list_events()
+    assert type(raised.value) is ApptotoError
+    assert raised.value.status == status
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        answering(408),
+        answering(425),
+        answering(429),
+        answering(500),
+        answering(502),
+        answering(503),
+        answering(504),
+        resetting(accepted=False),
+        sending_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+    ],
+    ids=["408", "425", "429", "500", "502", "503", "504", "a reset", "a cut"],
+)
+def test_a_read_is_repeated_where_that_may_help_three_times_at_the_most(script: Any) -> None:
+    with FaultServer([script, script, answering(200, {"events": EVENTS})]) as server, client_of(server.url) as client:
+        assert client.list_events() == EVENTS
+    assert len(server.requests) == 3
+    with (
+        FaultServer([script]) as server,
+        client_of(server.url) as client,
+        pytest.raises(ApptotoNotSentError, match="could not be read"),
+    ):
+        client.list_events()
+    assert len(server.requests) == 3
+
+
+def test_a_read_carries_the_wait_that_the_server_asks_for() -> None:
+    with (
+        FaultServer([answering(429, Retry_After="3600")]) as server,
+        client_of(server.url) as client,
+        pytest.raises(ApptotoNotSentError) as raised,
+    ):
+        client.list_events()
+    assert (len(server.requests), raised.value.status, raised.value.retry_after) == (1, 429, 3600)
+
+
+def test_a_key_that_the_server_repeats_is_hidden() -> None:
+    for status in (401, 422, 404):
+        with (
+            FaultServer([answering(status, {"error": f"no <{KEY.upper()}>"})]) as server,
+            client_of(server.url) as client,
+        ):
+            error = failure_of(client)
+            with pytest.raises(ApptotoError) as raised:
+                client.list_events()
+        for text in (str(error), str(raised.value)):
+            assert "no <•••>" in text
+
+
+def test_a_read_that_reaches_nobody_says_so() -> None:
+    with (
+        not_listening() as port,
+        client_of(f"http://127.0.0.1:{port}") as client,
+        pytest.raises(ApptotoNotSentError, match="refused") as raised,
+    ):
+        client.list_events()
+    assert raised.value.status is None
+
+
+# --- when it goes out
+
+
+def test_an_attempt_waits_as_long_as_the_server_asks(clock: Clock) -> None:
+    arrived: list[float] = []
+
+    def noting(script: Any) -> Any:
+        def noted(exchange: Exchange) -> None:
+            arrived.append(clock.now)
+            script(exchange)
+
+        return noted
+
+    scripts = [answering(429, Retry_After="7"), answering(503, Retry_After="20"), accepting]
+    with FaultServer([noting(script) for script in scripts]) as server, client_of(server.url, clock=clock) as client:
+        client.send(MESSAGE)
+    assert arrived == [pytest.approx(1000), pytest.approx(1007), pytest.approx(1027, abs=0.01)]
+
+
+def test_an_attempt_waits_of_its_own_accord_where_the_server_names_no_time(clock: Clock) -> None:
+    with FaultServer([answering(429)]) as server, client_of(server.url, clock=clock) as client:
+        error = failure_of(client)
+    assert isinstance(error, ApptotoNotSentError)
+    assert error.retry_after is None
+    # about 2 s, then about 6 s
+    assert 1006 <= clock.now <= 1010
+
+
+def test_a_wait_that_ends_after_a_minute_is_left_to_the_caller(clock: Clock) -> None:
+    with FaultServer([answering(429, Retry_After="40")]) as server, client_of(server.url, clock=clock) as client:
+        error = failure_of(client)
+    assert isinstance(error, ApptotoNotSentError)
+    assert (len(server.requests), error.status, error.retry_after) == (2, 429, 40)
+    assert clock.now == pytest.approx(1040)
+
+
+@pytest.mark.parametrize(
+    ("policy", "requests", "seconds"),
+    [
+        (RetryPolicy(max_attempts=1), 1, 0),
+        (RetryPolicy(max_attempts=5), 5, 40),
+        (RetryPolicy(max_attempts=5, window=25), 3, 20),
+        (RetryPolicy(window=0), 1, 0),
+    ],
+)
+def test_attempts_are_as_many_and_as_late_as_the_policy_allows(
+    policy: RetryPolicy, requests: int, seconds: float, clock: Clock
+) -> None:
+    with (
+        FaultServer([answering(503, Retry_After="10")]) as server,
+        client_of(server.url, clock=clock, retry_policy=policy) as client,
+    ):
+        failure_of(client)
+    assert len(server.requests) == requests
+    assert clock.now == pytest.approx(1000 + seconds, abs=0.1)
+
+
+class _NotingPacer:
+    def __init__(self, *pauses: float) -> None:
+        self.pauses = list(pauses)
+        self.reserved = 0
+        self.rests: list[float] = []
+
+    def reserve(self, patience: float) -> float:
+        assert patience >= 0
+        self.reserved += 1
+        return self.pauses.pop(0) if self.pauses else 0.0
+
+    def push_back(self, seconds: float) -> None:
+        self.rests.append(seconds)
+
+
+def test_every_request_of_every_kind_asks_the_pacer_and_waits_for_its_departure(clock: Clock) -> None:
+    pacer = _NotingPacer(1, 2, 4, 8)
+    scripts = [accepting, answering(500), answering(200, {"events": []}), accepting]
+    with FaultServer(scripts) as server, client_of(server.url, pacer=pacer, clock=clock) as client:
+        client.send(MESSAGE)
+        assert clock.now == 1001
+        client.list_events()
+        before = clock.now
+        client.send(MESSAGE)
+    assert (pacer.reserved, len(server.requests)) == (4, 4)
+    assert clock.now == before + 8
+    assert pacer.rests == []
+
+
+def test_a_429_lets_everybody_rest_for_as_long_as_the_server_asks() -> None:
+    pacer = _NotingPacer()
+    scripts = [answering(429, Retry_After="9"), answering(503, Retry_After="1"), accepting]
+    with FaultServer(scripts) as server, client_of(server.url, pacer=pacer) as client:
+        client.send(MESSAGE)
+    assert pacer.rests == [9]
+
+
+def test_after_a_long_429_the_account_leaves_the_server_alone_and_others_go_on() -> None:
+    calls: list[None] = []
+    with FaultServer([answering(429, Retry_After="3600"), accepting]) as server:
+        with client_of(server.url, pacer=None) as client, client_of(server.url, pacer=None) as same_account:
+            assert failure_of(client).status == 429
+            for refused in (client, same_account):
+                with pytest.raises(ApptotoNotSentError) as raised:
+                    refused.send(MESSAGE, before_write=lambda: calls.append(None))
+                assert raised.value.retry_after == pytest.approx(3600, abs=2)
+                assert raised.value.status is None  # nothing was asked
+            with pytest.raises(ApptotoNotSentError):
+                same_account.list_events()
+        assert (len(server.requests), server.connections, calls) == (1, 1, [])
+        with client_of(server.url, pacer=None, login="other@clinic.example") as other_account:
+            assert other_account.send(MESSAGE).outcome == "sent"
+
+
+def test_an_hours_wait_that_another_thread_was_told_ends_the_attempts_here_too() -> None:
+    pacer = _NotingPacer(0, 3600)
+    with FaultServer([answering(503, Retry_After="1")]) as server, client_of(server.url, pacer=pacer) as client:
+        error = failure_of(client)
+    assert isinstance(error, ApptotoNotSentError)
+    assert (len(server.requests), error.retry_after) == (1, 3600)
+
+
+def test_sends_that_are_refused_for_the_wait_do_not_make_it_longer() -> None:
+    pacer = InProcessPacer(90, Clock())
+    pacer.push_back(3600)
+    with client_of("https://clinic.example", pacer=pacer) as client:
+        errors = [failure_of(client) for _ in range(100)]
+    assert {error.retry_after for error in errors if isinstance(error, ApptotoNotSentError)} == {3600}
+
+
+# --- where it goes
+
+
+REDIRECT = Routing(DeliveryMode.REDIRECT, redirect_phone_to="+61491570156", redirect_email_to="tester@clinic.example")
+DRY_RUN = Routing(DeliveryMode.DRY_RUN, redirect_phone_to="+61491570156", redirect_email_to="tester@clinic.example")
+
+
+def test_dry_run_contacts_nobody_and_says_so() -> None:
+    calls: list[None] = []
+    with FaultServer() as server, client_of(server.url, routing=DRY_RUN) as client:
+        results = [
+            client.send(message, before_write=lambda: calls.append(None))
+            for message in (MESSAGE, EMAIL, Message("sms", event_id=12, message="Hi"))
+        ]
+    assert (server.connections, server.bytes_seen, calls) == (0, 0, [])
+    assert [(result.outcome, result.type, result.target) for result in results] == [
+        ("dry_run", "sms", "+1•••0199"),
+        ("dry_run", "email", "m•••@•••.example"),
+        ("dry_run", "sms", "event 12"),
+    ]
+    for result in results:
+        assert (result.http_status, result.sent_at, result.response) == (None, None, {})
+
+
+def test_redirect_sends_to_the_stand_in_alone_and_says_who_it_was_for() -> None:
+    calls: list[None] = []
+    with FaultServer() as server, client_of(server.url, routing=REDIRECT) as client:
+        results = [client.send(message, before_write=lambda: calls.append(None)) for message in (MESSAGE, EMAIL)]
+    assert [request.json for request in server.accepted] == [
+        {
+            "type": "sms",
+            "to": "+61491570156",
+            "message": "[Redirected, was for +1•••0199]\nYour results are in",
+        },
+        {
+            "type": "email",
+            "to": "tester@clinic.example",
+            "message": "[Redirected, was for m•••@•••.example]\nYour results are in",
+            "subject": "Visit",
+        },
+    ]
+    assert not any(b"5550199" in request.body or b"mary" in request.body for request in server.requests)
+    assert [(result.outcome, result.target) for result in results] == [
+        ("redirected", "+1•••0199"),
+        ("redirected", "m•••@•••.example"),
+    ]
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "routing"),
+    [
+        (Message("sms", event_id=12, message="Hi"), REDIRECT),
+        (Message("call", participant_id=34, message="Hi"), REDIRECT),
+        (MESSAGE, Routing(DeliveryMode.REDIRECT, redirect_email_to="tester@clinic.example")),
+        (EMAIL, Routing(DeliveryMode.REDIRECT, redirect_phone_to="+61491570156")),
+    ],
+)
+def test_what_can_not_be_redirected_contacts_nobody(message: Message, routing: Routing) -> None:
+    with FaultServer() as server, client_of(server.url, routing=routing) as client:
+        assert isinstance(failure_of(client, message), ApptotoValidationError)
+    assert server.connections == 0
+
+
+def test_a_redirected_message_that_fails_is_classified_and_hides_both_recipients() -> None:
+    echo = {"error": "refused: SURGERY.example, +61491570156, tester@: Your results are in"}
+    original = Message("email", to="mary@surgery.example", message="Your results are in")
+    with FaultServer([answering(500, echo)]) as server, client_of(server.url, routing=REDIRECT) as client:
+        error = failure_of(client, original)
+    assert type(error) is ApptotoUnknownOutcomeError
+    assert error.reason.startswith("refused:")
+    for private in ("surgery", "91570156", "results"):
+        assert private not in f"{error} {error.reason}".lower()
+
+
+# --- threads
+
+
+def test_threads_that_share_a_client_never_mix_up_their_messages_or_callbacks() -> None:
+    journal: list[tuple[str, str]] = []
+    threads_of_callbacks: dict[str, int] = {}
+
+    def noting(exchange: Exchange) -> None:
+        journal.append(("arrived", exchange.request.json["message"]))
+        # every third one is refused once before it is taken, so that attempts interleave as well
+        text = exchange.request.json["message"]
+        if text.endswith("0") and journal.count(("arrived", text)) == 1:
+            exchange.answer(503, b"", Retry_After="0")
+        else:
+            accepting(exchange)
+
+    together = threading.Barrier(8)
+    with FaultServer([noting]) as server, client_of(server.url) as client:
+
+        def send_many(thread: int) -> int:
+            together.wait()
+            for number in range(20):
+                text = f"{thread}-{number}"
+
+                def written(text: str = text) -> None:
+                    journal.append(("written", text))
+                    threads_of_callbacks[text] = threading.get_ident()
+
+                result = client.send(Message("sms", to="+16505550199", message=text), before_write=written)
+                assert result.outcome == "sent"
+                assert threads_of_callbacks[text] == threading.get_ident()
+            return threading.get_ident()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(send_many, range(8)))) == 8
+    assert len(server.accepted) == 160
+    for thread in range(8):
+        for number in range(20):
+            text = f"{thread}-{number}"
+            steps = [step for step, of in journal if of == text]
+            assert steps == ["written", "arrived"] * (2 if text.endswith("0") else 1)
+
+
+def test_a_callback_may_use_the_client_itself() -> None:
+    order: list[str] = []
+
+    def look_first() -> None:
+        order.append("outer")
+        client.send(EMAIL, before_write=lambda: order.append("inner"))
+
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(MESSAGE, before_write=look_first)
+    assert order == ["outer", "inner"]
+    assert [request.json["type"] for request in server.accepted] == ["email", "sms"]
+
+
+def test_a_callback_may_use_another_client_that_fails() -> None:
+    calls: list[str] = []
+
+    def look_first() -> None:
+        calls.append("outer")
+        with (
+            not_listening() as port,
+            client_of(f"http://127.0.0.1:{port}") as dead,
+            pytest.raises(ApptotoNotSentError),
+        ):
+            dead.send(EMAIL, before_write=lambda: calls.append("inner"))
+
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(MESSAGE, before_write=look_first)
+    assert (calls, len(server.accepted)) == (["outer"], 1)
+
+
+# --- what is logged
+
+
+def test_nothing_private_is_logged_at_any_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    echo = {"error": "not to +16505550199, mary@clinic.example: Your results are in"}
+    for routing in (None, REDIRECT, DRY_RUN):
+        for script in (accepting, answering(422, echo), answering(500, echo), answering(302, Location="/x")):
+            for message in (MESSAGE, EMAIL):
+                with (
+                    FaultServer([script]) as server,
+                    client_of(server.url, routing=routing) as client,
+                    contextlib.suppress(ApptotoError),
+                ):
+                    client.send(message)
+    assert "+1•••0199" in caplog.text
+    assert "m•••@•••.example" in caplog.text
+    encoded = base64.b64encode(f"{LOGIN}:{KEY}".encode()).decode()
+    for private in ("5550199", "91570156", "mary", "tester", "results", "Visit", KEY, LOGIN, encoded):
+        assert private not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("script", "routing", "level", "says"),
+    [
+        (accepting, None, "INFO", "sms to +1•••0199: sent, HTTP 200"),
+        (accepting, REDIRECT, "INFO", "sms to +1•••0199: redirected, HTTP 200"),
+        (accepting, DRY_RUN, "INFO", "sms to +1•••0199: dry_run, nothing was sent"),
+        (answering(422), None, "WARNING", "sms to +1•••0199: rejected, HTTP 422"),
+        (answering(500), None, "WARNING", "sms to +1•••0199: unknown, HTTP 500"),
+        (resetting(accepted=True), None, "WARNING", "sms to +1•••0199: unknown, no complete answer"),
+        (answering(429, Retry_After="3600"), None, "WARNING", "sms to +1•••0199: not_sent, HTTP 429"),
+    ],
+    ids=["sent", "redirected", "dry_run", "rejected", "unknown", "no answer", "not sent"],
+)
+def test_one_line_is_logged_for_a_message(
+    caplog: pytest.LogCaptureFixture, script: Any, routing: Routing | None, level: str, says: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
+    with (
+        FaultServer([script]) as server,
+        client_of(server.url, routing=routing) as client,
+        contextlib.suppress(ApptotoError),
+    ):
+        client.send(MESSAGE)
+    [record] = caplog.records
+    assert record.levelname == level
+    assert record.getMessage().startswith(says)
+
+
+def test_the_line_says_how_many_sms_a_text_takes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
+    long = Message("sms", to="+16505550199", message="x" * 161)
+    for message in (long, EMAIL, Message("call", to="+16505550199", message="Hi")):
+        for routing in (None, DRY_RUN):
+            with FaultServer() as server, client_of(server.url, routing=routing) as client:
+                client.send(message)
+    assert ["2 segments (GSM-7)" in record.getMessage() for record in caplog.records] == [True, True] + [False] * 4
+
+
+def test_dry_run_shows_the_text_only_where_nothing_is_to_be_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
+    shown = Message("sms", to="+16505550199", message="Hi\nMary\x1b[2J", redact=False)
+    with FaultServer() as server, client_of(server.url, routing=DRY_RUN) as client:
+        client.send(dataclasses.replace(shown, redact=True))
+        client.send(shown)
+    hidden, line = (record.getMessage() for record in caplog.records)
+    assert "Mary" not in hidden
+    assert "5550199" not in hidden
+    assert "+16505550199" in line
+    assert "Hi\\nMary" in line
+    assert line.isprintable()
+
+
+# --- TLS
+
+
+@contextlib.contextmanager
+def _tls_server(authority: trustme.CA, name: str = "127.0.0.1") -> Iterator[FaultServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    with FaultServer(tls=context) as server:
+        yield server
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> Iterator[tuple[FaultServer, str, str]]:
+    """Give a server, the file that its certificate is verified with, and a file that it isn't."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    ours, other = tmp_path / "ours.pem", tmp_path / "other.pem"
+    authority.cert_pem.write_to_path(str(ours))
+    stranger.cert_pem.write_to_path(str(other))
+    with _tls_server(authority) as server:
+        yield server, str(ours), str(other)
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_ca_bundle_of_the_environment_is_honoured(
+    trusted: tuple[FaultServer, str, str], variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, ours, other = trusted
+    monkeypatch.setenv(variable, ours)
+    with client_of(server.url) as client:
+        assert client.send(MESSAGE).outcome == "sent"
+    monkeypatch.setenv(variable, other)
+    with client_of(server.url) as client:
+        assert isinstance(failure_of(client), ApptotoNotSentError)
+    assert len(server.requests) == 1
+
+
+def test_the_clients_own_ca_bundle_wins_over_the_environments(
+    trusted: tuple[FaultServer, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, ours, other = trusted
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(variable, other)
+    with client_of(server.url, ca_bundle=ours) as client:
+        assert client.send(MESSAGE).outcome == "sent"
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(variable, ours)
+    with client_of(server.url, ca_bundle=other) as client:
+        assert isinstance(failure_of(client), ApptotoNotSentError)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REQUESTS_CA_BUNDLE", ""),
+        ("CURL_CA_BUNDLE", ""),
+        ("PYTHONHTTPSVERIFY", "0"),
+        ("GIT_SSL_NO_VERIFY", "1"),
+        ("NODE_TLS_REJECT_UNAUTHORIZED", "0"),
+    ],
+)
+def test_no_variable_of_the_environment_switches_verification_off(
+    trusted: tuple[FaultServer, str, str], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _, _ = trusted
+    monkeypatch.setenv(variable, value)
+    with client_of(server.url) as client:
+        assert isinstance(failure_of(client), ApptotoNotSentError)
+    assert server.requests == []
+
+
+def test_a_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with (
+        _tls_server(authority, "api.clinic.example") as server,
+        client_of(server.url, ca_bundle=str(tmp_path / "ca.pem")) as client,
+    ):
+        assert isinstance(failure_of(client), ApptotoNotSentError)
+    assert server.requests == []
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize("nothing", ["", False], ids=repr)
+def test_no_ca_bundle_switches_verification_off(trusted: tuple[FaultServer, str, str], nothing: Any) -> None:
+    server, _, _ = trusted
+    with contextlib.suppress(ApptotoError), client_of(server.url, ca_bundle=nothing) as client:
+        client.send(MESSAGE)
+    assert server.requests == []
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("login", ""),
+        ("login", None),
+        ("api_key", ""),
+        ("api_key", None),
+        ("timeout", 0),
+        ("timeout", -1),
+        ("timeout", float("nan")),
+        ("connect_timeout", 0),
+        ("connect_timeout", -0.5),
+        ("connect_timeout", float("nan")),
+    ],
+)
+def test_a_setting_that_is_missing_or_senseless_is_named(setting: str, value: object) -> None:
+    with pytest.raises(ApptotoConfigurationError) as raised:
+        client_of("https://clinic.example", **{setting: value})
+    assert raised.value.field == setting
+    assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", ["timeout", "connect_timeout"])
+@pytest.mark.parametrize("seconds", [float("inf"), 1e10])
+def test_a_timeout_that_no_socket_takes_is_refused_at_once(setting: str, seconds: float) -> None:
+    with pytest.raises(ApptotoConfigurationError) as raised:
+        client_of("https://clinic.example", **{setting: seconds})
+    assert raised.value.field == setting
+
+
+def test_a_configuration_error_can_be_caught_as_what_it_is() -> None:
+    with pytest.raises(ApptotoError):
+        check_base_url("")
+    with pytest.raises(ValueError, match="base URL"):
+        check_base_url("")
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://api.apptoto.com", "https://api.apptoto.com/v1"),
+        ("https://api.apptoto.com/", "https://api.apptoto.com/v1"),
+        ("https://api.apptoto.com//", "https://api.apptoto.com/v1"),
+        ("api.apptoto.com", "https://api.apptoto.com/v1"),
+        ("api.apptoto.com:8443", "https://api.apptoto.com:8443/v1"),
+        ("https://api.apptoto.com/v1", "https://api.apptoto.com/v1"),
+        ("https://api.apptoto.com/v2/", "https://api.apptoto.com/v2"),
+        ("https://gateway.clinic.example/apptoto/v1", "https://gateway.clinic.example/apptoto/v1"),
+        ("gateway.clinic.example/a-b_c~d.e/", "https://gateway.clinic.example/a-b_c~d.e"),
+        ("https://10.0.0.1:8443/x", "https://10.0.0.1:8443/x"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443/v1"),
+        ("localhost:8025", "https://localhost:8025/v1"),
+        ("http://localhost", "http://localhost/v1"),
+        ("http://localhost:8025", "http://localhost:8025/v1"),
+        ("http://127.0.0.1:8025/v2", "http://127.0.0.1:8025/v2"),
+        ("http://127.1.2.3", "http://127.1.2.3/v1"),
+        ("http://[::1]:8025", "http://[::1]:8025/v1"),
+    ],
+)
+def test_a_base_url_is_completed_and_keeps_its_port_and_path(url: str, normal: str) -> None:
+    assert check_base_url(url) == normal
+    assert check_base_url(normal) == normal
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.apptoto.com",
+        "http://api.apptoto.com:443",
+        "http://10.0.0.1",
+        "http://192.168.0.1:8025",
+        "http://0.0.0.0",
+        "http://[::]",
+        "http://[2001:db8::1]",
+        "http://[fe80::1]",
+        "http://169.254.169.254",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://evil-localhost",
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://0177.0.0.1",
+    ],
+)
+def test_plain_http_is_for_loopback_only(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match="plain http") as raised:
+        check_base_url(url)
+    assert raised.value.field == "host"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://somebody@api.apptoto.com",
+        "https://somebody:secret@api.apptoto.com",
+        "https://api.apptoto.com@evil.example",
+        "https://api.apptoto.com:443@evil.example/v1",
+        "https://api.apptoto.com\\@evil.example",
+        "https://api.apptoto.com/@evil.example",
+        "http://localhost@evil.example",
+        "api.apptoto.com@evil.example",
+        "https://@api.apptoto.com",
+    ],
+)
+def test_a_user_name_in_a_base_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match="user name") as raised:
+        check_base_url(url)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        " ",
+        "https://",
+        "https:///v1",
+        "https:api.apptoto.com",
+        "https:/api.apptoto.com",
+        "//api.apptoto.com",
+        "ftp://api.apptoto.com",
+        "file:///etc/passwd",
+        "javascript://api.apptoto.com",
+        "https://https://api.apptoto.com",
+        "https://api.apptoto.com?key=value",
+        "https://api.apptoto.com/v1?key=value",
+        "https://api.apptoto.com/v1?",
+        "https://api.apptoto.com#there",
+        "https://api.apptoto.com/v1#",
+        "https://api.apptoto.com\\evil.example",
+        "https:\\\\api.apptoto.com",
+        "https://api.apptoto.com/v1\\..",
+        "https://api.apptoto.com/%2e%2e",
+        "https://api.apptoto.com/v1;a=b",
+        "https://api.apptoto.com/{{ path }}",
+        " https://api.apptoto.com",
+        "https://api.apptoto.com ",
+        "https://api. apptoto.com",
+        "https://api.apptoto.com\n",
+        "https://api.apptoto.com/\r\nHost: evil.example",
+        "https://api.apptoto.com\t",
+        "https://api.apptoto.com/v1\0",
+        "https://api.appto\u0442o.com",
+        "https://api\u3002apptoto\u3002com",
+        "https://api.apptoto.com/\u00fc",
+        "https://api_1.apptoto.com",
+        "https://api.apptoto.com:",
+        "https://api.apptoto.com:port",
+        "https://api.apptoto.com:-1",
+        "https://api.apptoto.com:443443",
+        "https://api.apptoto.com:\uff14\uff14\uff13",
+        "https://[::1",
+        "https://::1",
+        "https://[::1]evil.example",
+        "https://[fe80::1%25eth0]",
+        "https://[evil.example]",
+    ],
+    ids=ascii,
+)
+def test_whatever_readers_of_urls_might_disagree_on_is_refused(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match="not a base URL") as raised:
+        check_base_url(url)
+    assert raised.value.field == "host"
+    with pytest.raises(ApptotoConfigurationError):
+        client_of(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.apptoto.com:65536",
+        "https://api.apptoto.com:0",
+        "https://[:::]",
+        "https://[1.2.3.4]",
+        "https://api..apptoto.com",
+        "https://.",
+        "https://-",
+    ],
+)
+def test_a_base_url_that_can_never_work_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError):
+        check_base_url(url)
+
+
+def test_one_server_has_one_base_url_whatever_the_case_it_is_written_in() -> None:
+    assert check_base_url("HTTPS://API.Apptoto.COM/V1") == "https://api.apptoto.com/V1"
+    assert check_base_url("http://LOCALHOST:8025") == "http://localhost:8025/v1"
+
+
+# --- what it costs to import
+
+
+def test_importing_the_client_loads_nothing_heavy_and_using_it_nothing_of_airflow() -> None:
+    program = """
+import json, sys
+from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Message, Routing
+imported = sorted(sys.modules)
+client = ApptotoClient(login="a", api_key="b", routing=Routing(DeliveryMode.DRY_RUN))
+client.send(Message("sms", to="+16505550199", message="Hi"))
+client.send(Message("email", to="mary@clinic.example", message="Hi"))
+print(json.dumps([imported, sorted(sys.modules)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    imported, used = (
+        {module.partition(".")[0] for module in modules} for modules in json.loads(done.stdout.splitlines()[-1])
+    )
+    heavy = {"requests", "urllib3", "phonenumbers", "email_validator", "sqlalchemy", "pendulum", "airflow"}
+    assert not imported & heavy
+    # that the check can see them at all
+    assert {"requests", "phonenumbers", "email_validator"} <= used
+    assert not used & {"airflow", "sqlalchemy"}

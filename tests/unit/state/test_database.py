@@ -1,0 +1,175 @@
+"""The state database: how it comes to be, from what connections, and who may use it at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from sqlalchemy.engine import URL
+
+from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.state.database import SCHEMA_VERSION, StateDatabase, database_url, meta, state_database
+from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
+from airflow_provider_apptoto.state.store import LedgerStoreError, State
+from tests.support.entries import entry, filled
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.connection import AirflowConnection
+
+
+def test_the_statements_that_are_printed_make_the_database(database: StateDatabase) -> None:
+    """A role that may not create tables finds them made."""
+    statements = database.ddl()
+    with database._engine.begin() as connection:
+        for statement in statements.split(";\n")[:-1]:
+            connection.exec_driver_sql(statement)
+    store = SqlLedgerStore(database, "")
+    assert store.swap(None, entry())
+    assert store.find("k1") is not None
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: StateDatabase) -> None:
+    database.init()
+    with database.transaction() as connection:
+        newer = meta.update().where(meta.c.name == "schema_version").values(value=str(SCHEMA_VERSION + 1))
+        connection.execute(newer)
+    with pytest.raises(LedgerStoreError, match=r"version 2, and this package knows 1; upgrade"):
+        StateDatabase(database._url).init()
+
+
+def test_a_server_that_is_gone_is_named_without_its_password() -> None:
+    url = URL.create(
+        "postgresql+psycopg2", username="clinic", password="sekret", host="127.0.0.1", port=1, database="x"
+    )
+    with pytest.raises(LedgerStoreError, match="the state database can't be used: OperationalError") as raised:
+        StateDatabase(url).init()
+    assert "sekret" not in str(raised.value)
+
+
+def test_a_forked_child_has_a_database_object_of_its_own(tmp_path: Path) -> None:
+    url = URL.create("sqlite", database=str(tmp_path / "state.db"))
+    parent = state_database(url)
+    assert state_database(url) is parent
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if state_database(url) is not parent else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def connection(**fields: Any) -> AirflowConnection:
+    extra = fields.pop("extra_dejson", {})
+    defaults = dict.fromkeys(("host", "login", "password", "port", "schema"))
+    return cast("AirflowConnection", SimpleNamespace(conn_id="state", extra_dejson=extra, **{**defaults, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"conn_type": "sqlite", "host": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        ({"conn_type": "sqlite", "schema": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        (
+            {
+                "conn_type": "postgres",
+                "host": "db",
+                "port": 5432,
+                "login": "me",
+                "password": "p@ss",
+                "schema": "clinic",
+                "extra_dejson": {"sslmode": "verify-full", "options": "-c synchronous_commit=off"},
+            },
+            "postgresql+psycopg2://me:p%40ss@db:5432/clinic?sslmode=verify-full",
+        ),
+        ({"conn_type": "postgresql", "host": "db"}, "postgresql+psycopg2://db"),
+    ],
+)
+def test_airflow_connections_of_three_kinds_can_be_state_databases(fields: dict[str, Any], url: str) -> None:
+    assert database_url(connection(**fields)).render_as_string(hide_password=False) == url
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"conn_type": "http", "host": "db"}, "'http'; one of sqlite, postgres and mysql is needed"),
+        ({"conn_type": None}, "one of sqlite"),
+        ({"conn_type": "sqlite", "host": "state.db"}, "needs the absolute path of a file as its host"),
+        ({"conn_type": "sqlite"}, "needs the absolute path"),
+        ({"conn_type": "mysql", "host": "db"}, "needs one of MySQLdb, pymysql, mysql.connector to be installed"),
+    ],
+)
+def test_others_are_refused_with_what_is_needed(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match=problem) as raised:
+        database_url(connection(**fields))
+    assert "state_conn_id 'state'" in str(raised.value)
+
+
+def test_the_statements_for_mysql_name_no_type_that_loses_digits() -> None:
+    from sqlalchemy.dialects import mysql
+    from sqlalchemy.schema import CreateTable
+
+    from airflow_provider_apptoto.state.database import ledger
+
+    statement = str(CreateTable(ledger).compile(dialect=mysql.dialect()))
+    assert "updated_at FLOAT(53) NOT NULL" in statement
+
+
+# --- what people do with it
+
+
+def test_unknown_means_also_what_a_killed_task_left_behind(database: StateDatabase) -> None:
+    store = filled(database)
+    found = {str(entry.state) for entry, _ in store.entries(Selection(states=["unknown"]))}
+    assert found == {"unknown", "sending"}
+    assert store.unresolved() == 2
+
+
+def test_only_what_nobody_can_tell_is_resolved_and_who_and_why_is_kept(database: StateDatabase) -> None:
+    store = filled(database)
+    resolved = store.resolve(Selection(dag_id="clinic"), State.SENT, by="ann", note="it is in the conversation")
+    assert sorted(entry.key for entry in resolved) == ["1sending", "5unknown"]
+    history = {entry.key: changes for entry, changes in store.entries(Selection())}
+    [change] = history["5unknown"]
+    assert {**change, "id": 0, "at": 0} == {
+        "id": 0,
+        "at": 0,
+        "from_state": "unknown",
+        "to_state": "sent",
+        "changed_by": "ann",
+        "note": "it is in the conversation",
+    }
+    assert history["2sent"] == []
+    assert store.unresolved() == 0
+
+
+def test_what_is_under_way_is_not_forgotten(database: StateDatabase) -> None:
+    store = filled(database)
+    forgotten = store.forget(Selection(), by="ann", note="again, please")
+    assert {str(entry.state) for entry in forgotten} == set(State) - {"claimed"}
+    assert [entry.key for entry, _ in store.entries(Selection())] == ["0claimed"]
+
+
+def test_purging_leaves_what_is_young_or_unresolved(database: StateDatabase) -> None:
+    store = filled(database)
+    assert store.purge(60) == 0
+    assert store.purge(-1) == 3
+    assert {str(entry.state) for entry, _ in store.entries(Selection())} == {"claimed", "sending", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("selection", "count"),
+    [
+        ({"keys": ["5unk", "2sent"]}, 2),
+        ({"keys": ["%"]}, 0),
+        ({"dag_id": "clinic", "task_id": "remind", "run_id": "monday"}, 6),
+        ({"dag_id": "lab"}, 0),
+        ({"reference": "4711"}, 6),
+        ({"reference": "4712"}, 0),
+        ({"states": ["sent", "rejected"]}, 2),
+    ],
+)
+def test_entries_are_found_by_what_an_operator_knows_of_them(
+    database: StateDatabase, selection: dict[str, Any], count: int
+) -> None:
+    assert len(filled(database).entries(Selection(**selection))) == count

@@ -1,0 +1,91 @@
+"""A message keeps its key over retries, and no other message has it; a fingerprint tells contents apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from airflow_provider_apptoto.client import Message
+from airflow_provider_apptoto.state.ledger import fingerprint, message_key
+from airflow_provider_apptoto.state.store import Origin
+from tests.support.entries import FIRST, SECOND
+
+TEXT = "Wilhelmina, your biopsy was benign"
+
+
+def key_of(text: str = TEXT, *, salt: bytes = b"salt", origin: Origin = FIRST, **changes: Any) -> str:
+    """Return a message's key.
+
+    :param changes: what differs from a text to one number in live mode.
+    """
+    fields: dict[str, Any] = {"account": ("https://api", "clinic@clinic.example"), "mode": "live"}
+    fields |= {"idempotency_key": None, **changes}
+    targets = {name: fields.pop(name) for name in ("to", "event_id", "participant_id") if name in fields}
+    message = Message(type=fields.pop("type", "sms"), message=text, **(targets or {"to": "+16505550199"}))
+    return message_key(salt, message, origin=origin, **fields)
+
+
+def test_a_message_stays_the_same_over_tries_places_in_a_list_and_texts() -> None:
+    same = {key_of(), key_of("Other"), key_of(origin=SECOND), key_of(origin=dataclasses.replace(FIRST, map_index=7))}
+    assert len(same) == 1
+
+
+def test_an_idempotency_key_makes_it_the_same_over_tasks_dags_and_runs() -> None:
+    other = Origin(dag_id="lab", task_id="text", run_id="tuesday", map_index=2, try_number=1)
+    assert key_of(idempotency_key="a") == key_of(idempotency_key="a", origin=other)
+
+
+def test_another_account_mode_occasion_channel_recipient_or_store_makes_it_another() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"account": ("https://other", "clinic@clinic.example")},
+        {"account": ("https://api", "lab@clinic.example")},
+        {"mode": "redirect"},
+        {"idempotency_key": "a"},
+        {"idempotency_key": "b"},
+        {"type": "call"},
+        {"to": "+16505550198"},
+        {"type": "email", "to": "mary@clinic.example"},
+        {"type": "email", "to": "jo@clinic.example"},
+        {"type": "email", "to": "mary@lab.example"},
+        {"event_id": 4711},
+        {"event_id": 4712},
+        {"participant_id": 4711},
+        {"participant_id": 4712},
+        {"item": "4711"},
+        {"item": "4712"},
+        {"salt": b"other"},
+        {"origin": dataclasses.replace(FIRST, dag_id="x")},
+        {"origin": dataclasses.replace(FIRST, task_id="x")},
+        {"origin": dataclasses.replace(FIRST, run_id="x")},
+    ]
+    assert len({key_of(**change) for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("written", "otherwise"),
+    [
+        ({"to": "+16505550199"}, {"to": "+1 (650) 555-0199"}),
+        ({"to": "6505550199"}, {"to": "(650) 555-0199"}),
+        ({"type": "email", "to": "mary@clinic.example"}, {"type": "email", "to": "Mary@Clinic.EXAMPLE"}),
+        ({"event_id": 4711}, {"event_id": " 4711 "}),
+        ({"participant_id": 4711}, {"participant_id": "4711"}),
+        ({"item": "4711"}, {"item": "4711", "type": "call", "to": "+16505550198"}),
+    ],
+    ids=["number", "number without country code", "address", "event", "participant", "item"],
+)
+def test_one_target_in_two_spellings_is_one_message(written: dict[str, Any], otherwise: dict[str, Any]) -> None:
+    assert key_of(**written) == key_of(**otherwise)
+
+
+def test_a_fingerprint_tells_texts_subjects_and_templates_apart() -> None:
+    messages = [
+        Message(type="email", to="a@clinic.example", message=TEXT),
+        Message(type="email", to="a@clinic.example", message=TEXT + "."),
+        Message(type="email", to="a@clinic.example", message=TEXT, subject="S"),
+        Message(type="email", to="a@clinic.example", message=TEXT, template_id=7),
+    ]
+    assert len({fingerprint(b"salt", message) for message in messages}) == len(messages)
+    assert fingerprint(b"salt", messages[0]) != fingerprint(b"other", messages[0])
