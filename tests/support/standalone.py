@@ -88,8 +88,7 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
@@ -115,7 +114,8 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
 
 
 def _environment(own: dict[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    # coverage would slow each of its processes down, and see nothing that the tests in tests/airflow don't reach
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "COV"))}
     # standalone starts its parts by name
     inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**inherited, **own}
