@@ -33,7 +33,7 @@ dag = dag_of("{dag_id}")
 
 @dataclass
 class TaskRun:
-    """What became of one task instance."""
+    """The end of one task instance."""
 
     task_id: str
     map_index: int
@@ -44,7 +44,7 @@ class TaskRun:
 
 @dataclass
 class Run:
-    """What became of one DAG run."""
+    """The end of one DAG run."""
 
     state: str
     tasks: list[TaskRun]
