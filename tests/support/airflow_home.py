@@ -14,9 +14,9 @@ from pathlib import Path
 _SHARED = "APPTOTO_TESTS_FOLDER"
 _MEMORY = Path("/dev/shm")  # noqa: S108  what is made there is of names that nobody can guess
 _ROOM = 2 * 2**30
-"""Bytes that all workers, their databases and a PostgreSQL fit into by far."""
+"""Free bytes that are required: far more than all workers, their databases and a PostgreSQL use."""
 
-# Thousands of durable commits wait for no disk where there is a file system in memory.
+# On a file system in memory, thousands of durable commits wait for no disk.
 if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 

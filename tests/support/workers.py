@@ -1,4 +1,4 @@
-"""Which tests share a process where several run at once: those that share something that takes long to start.
+"""Which tests run in the same xdist worker: those that share something that takes long to start.
 
 (``xdist_group`` would say so in each file, but pytest-xdist 3.8 ignores it under pytest 9.2.)
 """

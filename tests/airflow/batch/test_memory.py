@@ -43,7 +43,7 @@ def written(path: Path, rows: int) -> Path:
 def bytes_taken(few: Path, all_of_them: Path) -> int:
     """Return the most memory that a batch takes besides what the process had before.
 
-    :param few: rows of a batch that is sent first, so that nothing is loaded for the first time in the other one.
+    :param few: rows of a first batch, which loads every module before the memory is measured.
     """
     assert send(few) == 100
     before = memory("VmRSS")

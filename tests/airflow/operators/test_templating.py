@@ -57,7 +57,7 @@ def _no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect what is refused, so that no task is taken for refused that failed by accident."""
+    """Collect what is refused: a task that fails for another reason must not pass as refused."""
     collected: list[str] = []
     original = ApptotoValidationError.__init__
 

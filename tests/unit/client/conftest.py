@@ -9,5 +9,5 @@ from tests.support.clock import Clock
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock of the test's own, so that nothing really waits."""
+    """Give a clock that only the test moves, so no wait takes real time."""
     return Clock()
