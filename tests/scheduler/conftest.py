@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.scheduler import KEY
+from tests.support import postgres
 from tests.support.faults import FaultServer
 from tests.support.standalone import Airflow, standalone
 
@@ -23,16 +24,28 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def running_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
+    database = {
+        "host": "127.0.0.1",
+        "port": postgres_port,
+        "user": postgres.USER,
+        "dbname": postgres.new_database(postgres_port),
+    }
+    location = f"{postgres.USER}@127.0.0.1:{postgres_port}/{database['dbname']}"
     with FaultServer() as server:
-        environment = {"AIRFLOW_CONN_LEDGER": json.dumps({"conn_type": "sqlite", "host": str(home / "state.db")})}
+        environment = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{location}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{location}",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW_CONN_LEDGER": json.dumps({"conn_type": "sqlite", "host": str(home / "state.db")}),
+        }
         for conn_id, extra in CONNECTIONS.items():
             account = {"login": f"{conn_id}@clinic.example", "password": KEY, "host": server.url}
             fields = {"conn_type": "apptoto", **account, "extra": extra}
             environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
-        with standalone(home, **environment, AIRFLOW__CORE__PARALLELISM="4") as own:
-            yield Airflow(home=home, environment=own, server=server)
+        with standalone(home, **environment) as own:
+            yield Airflow(home=home, environment=own, database=database, server=server)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_a_batch_that_is_killed_or_told_to_end_goes_on_and_nobody_gets_it_twice(
     airflow.add_dag("batches", DAG.format(dags=DAGS, folder=tmp_path))
     airflow.wait_for(lambda: len(ended()) == len(DAGS))
     ends = ended()
-    states = "select value from task_state_store where dag_id = ? and key = 'apptoto-batch'"
+    states = "select value from task_state_store where dag_id = %s and key = 'apptoto-batch'"
     counts = {dag_id: json.loads(airflow.query(states, dag_id)[0][0]) for dag_id in DAGS}
     got = {dag_id: copies(airflow, dag_id) for dag_id in DAGS}
 

@@ -119,7 +119,7 @@ def copies(airflow: Airflow, dag_id: str) -> Counter[int]:
 
 def ended(airflow: Airflow, dag_id: str) -> dict[int, tuple[str, int]]:
     """Return state and tries of a DAG's mapped tasks that have ended."""
-    text = "select map_index, state, try_number from task_instance where dag_id = ? and map_index >= 0"
+    text = "select map_index, state, try_number from task_instance where dag_id = %s and map_index >= 0"
     return {index: (state, tries) for index, state, tries in airflow.query(text, dag_id) if state in OVER}
 
 
@@ -136,7 +136,7 @@ def entries(airflow: Airflow, dag_id: str) -> list[Entry]:
     """Return a DAG's ledger."""
     if dag_id == "state_database":
         return [entry for entry, _ in ledger(airflow).entries(Selection())]
-    text = "select value from task_state_store where dag_id = ? and key like 'apptoto-message-%'"
+    text = "select value from task_state_store where dag_id = %s and key like 'apptoto-message-%%'"
     return [Entry.from_dict(json.loads(value)) for (value,) in airflow.query(text, dag_id)]
 
 
@@ -163,8 +163,11 @@ def resolve(airflow: Airflow, dag_id: str, found: Observed) -> None:
         if dag_id == "state_database":
             ledger(airflow).resolve(Selection(keys=[entry.key]), state, by="ann", note="looked into the inbox")
         else:
-            edit = "update task_state_store set value = json_set(value, '$.state', ?) where dag_id = ? and key = ?"
-            airflow.query(edit, state, dag_id, f"apptoto-message-{entry.key}")
+            edit = (
+                "update task_state_store set value = jsonb_set(value::jsonb, '{state}', to_jsonb(%s::text))::text "
+                "where dag_id = %s and key = %s"
+            )
+            airflow.execute(edit, state, dag_id, f"apptoto-message-{entry.key}")
 
 
 def test_tasks_killed_while_they_send_send_nothing_twice_and_end_right_once_people_have_looked(

@@ -51,14 +51,15 @@ def copy_database(home: Path) -> None:
     with (SHARED / "template.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not template.exists():
-            _migrate(template.parent)
+            migrate(template.parent, {})
     shutil.copy(template, home / "airflow.db")
 
 
-def _migrate(home: Path) -> None:
+def migrate(home: Path, environment: dict[str, str]) -> None:
+    """Make, or bring up to date, the metadata database that an environment names; by default a file in ``home``."""
     done = subprocess.run(
         [Path(sys.executable).with_name("airflow"), "db", "migrate"],
-        env={**os.environ, "AIRFLOW_HOME": str(home)},
+        env={**os.environ, "AIRFLOW_HOME": str(home), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

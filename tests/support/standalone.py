@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import psycopg2
 import pytest
 import requests
 
-from tests.support.airflow_home import copy_database
+from tests.support import postgres
+from tests.support.airflow_home import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,52 +34,62 @@ OVER = {"success", "failed", "skipped", "upstream_failed"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Airflow:
-    """A running Airflow.
+    """A running Airflow, on PostgreSQL as in production: on SQLite, its parts can lock each other out.
 
     :param environment: of its processes, as far as it is its own.
+    :param database: the arguments with which ``psycopg2`` connects to its metadata database.
     :param server: answers the requests of all its connections; each test sets its scripts.
     """
 
     home: Path
     environment: dict[str, str]
+    database: dict[str, Any]
     server: FaultServer
-
-    @property
-    def database(self) -> Path:
-        return self.home / "airflow.db"
 
     def add_dag(self, name: str, source: str) -> None:
         """Put a file into the DAGs folder."""
         (self.home / "dags" / f"{name}.py").write_text(source)
 
     def query(self, text: str, *arguments: str) -> list[Any]:
-        """Read or change the metadata database."""
-        return query(self.database, text, *arguments)
+        """Read the metadata database."""
+        with contextlib.closing(psycopg2.connect(**self.database)) as connection, connection.cursor() as cursor:
+            cursor.execute(text, arguments)
+            return cursor.fetchall()
+
+    def execute(self, text: str, *arguments: str) -> None:
+        """Change the metadata database."""
+        with contextlib.closing(psycopg2.connect(**self.database)) as connection:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(text, arguments)
+
+    def dump(self) -> bytes:
+        """Return all that the metadata database holds."""
+        folder = postgres.programs()
+        assert folder is not None
+        location = ["--host", self.database["host"], "--port", str(self.database["port"])]
+        dump = [folder / "pg_dump", *location, "--username", self.database["user"], self.database["dbname"]]
+        return subprocess.run(dump, check=True, capture_output=True).stdout
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds."""
-        wait_for(condition, self.home)
+        """Wait until a condition holds; where it never does, the tasks and what Airflow warned of are shown."""
+        try:
+            wait_for(condition, self.home)
+        except TimeoutError as error:
+            tasks = self.query("select dag_id, task_id, map_index, state, try_number, pid from task_instance")
+            pytest.fail(f"{error}\n" + "\n".join(map(str, tasks)))
 
     def clear(self, dag_id: str, *, only_failed: bool) -> None:
-        """Clear the tasks of a DAG's run, as the button of the UI does; again where it fails.
-
-        On SQLite, Airflow's API server can lock itself out: it writes its audit log while another of its requests, in
-        the same event loop, has an open transaction. The clear then fails after five seconds.
-        """
+        """Clear the tasks of a DAG's run, as the button of the UI does."""
         url = f"http://127.0.0.1:{self.environment['AIRFLOW__API__PORT']}"
         token = requests.get(f"{url}/auth/token", timeout=DEADLINE).json()["access_token"]
-        [[run_id]] = self.query("select run_id from dag_run where dag_id = ?", dag_id)
-
-        def is_cleared() -> bool:
-            answer = requests.post(
-                f"{url}/api/v2/dags/{dag_id}/clearTaskInstances",
-                headers={"Authorization": f"Bearer {token}"},
-                json={"dag_run_id": run_id, "only_failed": only_failed, "dry_run": False},
-                timeout=DEADLINE,
-            )
-            return answer.ok
-
-        self.wait_for(is_cleared)
+        [[run_id]] = self.query("select run_id from dag_run where dag_id = %s", dag_id)
+        answer = requests.post(
+            f"{url}/api/v2/dags/{dag_id}/clearTaskInstances",
+            headers={"Authorization": f"Bearer {token}"},
+            json={"dag_run_id": run_id, "only_failed": only_failed, "dry_run": False},
+            timeout=DEADLINE,
+        )
+        answer.raise_for_status()
 
 
 @contextlib.contextmanager
@@ -85,9 +97,10 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
     """Run ``airflow standalone``, and give its environment once its API answers.
 
     A task that starts before would use up a try of Airflow's.
+
+    :param environment: of its processes; by default its metadata database is a SQLite file in ``home``.
     """
     (home / "dags").mkdir(parents=True, exist_ok=True)
-    copy_database(home)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -105,6 +118,7 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         **environment,
     }
+    migrate(home, environment)
     with (home / "standalone.log").open("wb") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("airflow"), "standalone"],
@@ -137,18 +151,17 @@ def _listening(port: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], home: Path) -> None:
-    """Wait until a condition holds; where it never does, what Airflow logged is shown."""
+    """Wait until a condition holds.
+
+    :raises TimeoutError: it never does; says what Airflow warned of.
+    """
     deadline = time.monotonic() + DEADLINE
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail((home / "standalone.log").read_text())
+            lines = (home / "standalone.log").read_text().splitlines()
+            warnings = [line for line in lines if re.search(r"warning|error|critical|Traceback", line, re.IGNORECASE)]
+            raise TimeoutError("\n".join(warnings[-100:]))
         time.sleep(0.2)
-
-
-def query(database: Path, text: str, *arguments: str) -> list[Any]:
-    """Run one statement of SQL on a database file."""
-    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
-        return connection.execute(text, arguments).fetchall()
 
 
 def sender(exchange: Exchange) -> psutil.Process:
