@@ -239,7 +239,7 @@ def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim 
     def before_write() -> None:
         scope.check_stop()
         if claimed is not None:
-            claimed.sending(client.timeout)
+            claimed.sending(client.total_timeout)
         written_at.append(time.monotonic())
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import time
@@ -39,7 +40,10 @@ _REFUSED_CREDENTIALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 DEFAULT_BASE_URL = "https://api.apptoto.com"
 DEFAULT_TIMEOUT = 120.0
 DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_MAX_RETRY_AFTER = 3600.0
 MOST_TIMEOUT = 86_400.0
+_BESIDE_TIMEOUT = 30.0
+"""Seconds that an exchange may last beside the longest silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class ApptotoClient:
     :param timeout: seconds without a byte of the answer, more than 0, a day at the most. A short one manufactures
         unknown outcomes.
     :param connect_timeout: seconds, more than 0.
+    :param total_timeout: seconds from the first byte of a request to the last one of its answer, more than 0; then the
+        outcome is unknown. By default 30 more than ``timeout``.
+    :param max_retry_after: seconds, more than 0: a ``Retry-After`` that asks for more counts as this.
     :param pacer: gives the departure times; by default the one that all clients of the account share in this process,
         at 90 requests a minute.
     :param routing: whether messages go to their recipients, to a stand-in, or nowhere.
@@ -91,6 +98,8 @@ class ApptotoClient:
         base_url: str = DEFAULT_BASE_URL,
         timeout: float = DEFAULT_TIMEOUT,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        total_timeout: float | None = None,
+        max_retry_after: float = DEFAULT_MAX_RETRY_AFTER,
         pacer: Pacer | None = None,
         routing: Routing | None = None,
         ca_bundle: str | None = None,
@@ -103,14 +112,21 @@ class ApptotoClient:
         for name, value in {"login": login, "api_key": api_key}.items():
             if not value:
                 raise ApptotoConfigurationError(name, "is missing")
-        for name, seconds in {"timeout": timeout, "connect_timeout": connect_timeout}.items():
+        durations = {
+            "timeout": timeout,
+            "connect_timeout": connect_timeout,
+            "total_timeout": timeout if total_timeout is None else total_timeout,
+            "max_retry_after": max_retry_after,
+        }
+        for name, seconds in durations.items():
             if not 0 < seconds <= MOST_TIMEOUT:
                 raise ApptotoConfigurationError(
                     name, f"{seconds!r} is not a number of seconds up to {MOST_TIMEOUT:.0f}"
                 )
         base_url = check_base_url(base_url)
         self.account = base_url, login
-        self.timeout = timeout
+        self.total_timeout = timeout + _BESIDE_TIMEOUT if total_timeout is None else total_timeout
+        self._max_retry_after = max_retry_after
         self._pacer = pacer or account_pacer(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
         self._routing = routing or Routing()
         self._retry_policy = retry_policy or RetryPolicy()
@@ -122,6 +138,7 @@ class ApptotoClient:
             api_key=api_key,
             connect_timeout=connect_timeout,
             read_timeout=timeout,
+            total_timeout=self.total_timeout,
             ca_bundle=ca_bundle,
             user_agent=user_agent,
         )
@@ -246,7 +263,7 @@ class ApptotoClient:
                 msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
                 raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
             sleep(pause)
-            answer = exchange()
+            answer = self._with_bounded_wait(exchange())
             outcome = judge(answer)
             if outcome is not Outcome.NOT_SENT:
                 return outcome, answer
@@ -258,6 +275,17 @@ class ApptotoClient:
             if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
             sleep(wait)
+
+    def _with_bounded_wait(self, answer: Answer) -> Answer:
+        """Wait no longer than the user wants to, whatever the server asks for: one refusal would stop all for a day."""
+        if answer.retry_after is None or answer.retry_after <= self._max_retry_after:
+            return answer
+        log.warning(
+            "Apptoto asks to wait %.0f s (Retry-After); max_retry_after makes it %.0f s",
+            answer.retry_after,
+            self._max_retry_after,
+        )
+        return dataclasses.replace(answer, retry_after=self._max_retry_after)
 
 
 def _size(message: Message) -> str:

@@ -20,6 +20,7 @@ _SUCCESS = range(200, 300)
 _REDIRECT = range(300, 400)
 _CLIENT_ERROR = range(400, 500)
 _DAY = 86_400.0
+_ERRORS = ("error", "errors")
 _MOST_SHOWN = 2_000
 """Bytes of a page that are looked through for what it says."""
 _WORTH_ANOTHER_READ = {408, 425, 429, 500, 502, 503, 504}
@@ -54,9 +55,9 @@ class Answer:
     failure: str = ""
 
     def json(self) -> Any:
-        """Return the body as JSON, or ``None`` where it is none."""
+        """Return the body as JSON, or ``None`` where it is none, or gives a name twice."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body, object_pairs_hook=_unambiguous)
         except (ValueError, RecursionError):
             return None
 
@@ -76,6 +77,14 @@ class Answer:
         return safe_text(text, private=private)
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        msg = "a name is given twice"
+        raise ValueError(msg)
+    return found
+
+
 def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
     """Return what is known of the message whose sending got this answer.
 
@@ -88,7 +97,8 @@ def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the ta
         body = answer.json()
         success = body.get("success") if isinstance(body, Mapping) else None
         if success is True:
-            return Outcome.SENT
+            # one that tells of an error beside it contradicts itself
+            return Outcome.UNKNOWN if any(body.get(name) for name in _ERRORS) else Outcome.SENT
         return Outcome.REJECTED if success is False else Outcome.UNKNOWN
     if answer.status in {HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}:
         return Outcome.NOT_SENT
@@ -98,6 +108,12 @@ def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the ta
     if answer.status in {HTTPStatus.SEE_OTHER, HTTPStatus.REQUEST_TIMEOUT}:
         return Outcome.UNKNOWN
     return Outcome.REJECTED if answer.status in _REDIRECT or answer.status in _CLIENT_ERROR else Outcome.UNKNOWN
+
+
+def is_final(status: int) -> bool:
+    """Tell whether an answer can only be the server's last word on a request: a success, or a plain refusal."""
+    gave_up = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+    return status in _SUCCESS or (status in _CLIENT_ERROR and status not in gave_up)
 
 
 def judge_read(answer: Answer) -> Outcome:

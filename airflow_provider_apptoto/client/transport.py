@@ -8,13 +8,20 @@ server read anything and a reset after it accepted the message look the same.
 from __future__ import annotations
 
 import contextvars
+import gzip
 import http.client
+import io
 import ipaddress
 import json
+import math
 import re
+import sys
+import time
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 import requests
 import urllib3
@@ -24,12 +31,12 @@ from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.client.outcomes import Answer, parse_retry_after
+from airflow_provider_apptoto.client.outcomes import Answer, is_final, parse_retry_after
 from airflow_provider_apptoto.privacy import safe_text
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
-    from io import BufferedReader
 
 MOST_CONNECTIONS = 32
 """Kept open to the server, for threads that share the session."""
@@ -90,6 +97,7 @@ class Transport:
     :param api_key: secret for HTTP Basic authentication.
     :param connect_timeout: seconds.
     :param read_timeout: seconds without a byte of the answer.
+    :param total_timeout: seconds from the first byte of a request to the last one of its answer.
     :param ca_bundle: path of a PEM file to verify the server with, instead of the environment's.
     :param user_agent: the ``User-Agent``.
     """
@@ -102,14 +110,17 @@ class Transport:
         api_key: str,
         connect_timeout: float,
         read_timeout: float,
+        total_timeout: float,
         ca_bundle: str | None,
         user_agent: str,
     ) -> None:
         self._base_url = base_url
         self._timeout = (connect_timeout, read_timeout)
+        self._total_timeout = total_timeout
         self._ca_bundle = ca_bundle or None  # never False, which would switch verification off
         self._session = requests.Session()
-        self._session.headers.update({"User-Agent": user_agent, "Accept": "application/json"})
+        headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
+        self._session.headers.update(headers)
         # bytes: requests would encode strings as latin-1
         self._session.auth = HTTPBasicAuth(login.encode(), api_key.encode())
         for scheme in ("http://", "https://"):
@@ -129,7 +140,7 @@ class Transport:
         :param before_write: called after connecting and before the first byte; what it raises is passed on, and then
             nothing was written.
         """
-        watch = _Watch(before_write)
+        watch = _Watch(before_write, self._total_timeout)
         token = _current.set(watch)
         try:
             return self._exchange(watch, method, path, json_body, params)
@@ -173,8 +184,16 @@ class Transport:
         # Not Session.send: it keeps cookies, and reads a redirect's body to its end and its target, to follow it.
         adapter = self._session.get_adapter(url)
         response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **self._settings)
+        body = b""
         with response:
-            body = response.raw.read(MOST_ANSWER_BYTES + 1, decode_content=True)
+            while len(body) <= MOST_ANSWER_BYTES and (
+                part := response.raw.read(MOST_ANSWER_BYTES + 1 - len(body), decode_content=False)
+            ):
+                body += part
+        try:
+            body = _decoded(body, response.headers.get("Content-Encoding", ""))
+        except (EOFError, OSError, ValueError, zlib.error) as error:
+            return Answer(written=watch.written, failure=f"the answer can't be decoded: {_describe(error)}")
         if len(body) > MOST_ANSWER_BYTES:
             return Answer(written=watch.written, failure=f"the answer is larger than {MOST_ANSWER_BYTES} bytes")
         return Answer(
@@ -197,6 +216,22 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    """Return what was encoded, though no encoding is asked for: some proxies compress all the same.
+
+    Not urllib3's decoders: they take a stream that was cut for a whole one.
+
+    :raises ValueError: an encoding that is not known.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return body
+    if encoding not in {"gzip", "x-gzip"}:
+        msg = f"its encoding is {safe_text(encoding)}"
+        raise ValueError(msg)
+    return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MOST_ANSWER_BYTES + 1)
 
 
 def _host(location: str) -> str:
@@ -230,7 +265,10 @@ class _Watch:
     """Looks on at one exchange."""
 
     before_write: Callable[[], None] | None
+    total_timeout: float
     written: bool = False
+    ends: float = math.inf
+    """When the answer has to be complete (seconds of ``time.monotonic``)."""
 
     def about_to_write(self) -> None:
         if self.written:
@@ -241,43 +279,86 @@ class _Watch:
             except BaseException as error:  # noqa: BLE001
                 raise _WriteRefusedError(error) from None
         self.written = True
+        self.ends = time.monotonic() + self.total_timeout
 
 
 _current: contextvars.ContextVar[_Watch] = contextvars.ContextVar("apptoto_exchange")
 
 
-class _LastLine:
+class _TimedStream(io.RawIOBase):
+    """Reads from a socket until the exchange has to end: a socket's own timeout starts again with each byte."""
+
+    def __init__(self, sock: socket.socket, watch: _Watch) -> None:
+        self._sock = sock
+        self._stream = sock.makefile("rb", buffering=0)
+        silence = sock.gettimeout()
+        self._silence = math.inf if silence is None else silence
+        self._watch = watch
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._watch.ends - time.monotonic()
+        try:
+            self._sock.settimeout(max(min(left, self._silence), sys.float_info.min))  # 0 would mean: do not wait
+            return self._stream.readinto(buffer)
+        except TimeoutError:
+            if self._silence < left:
+                raise
+        msg = f"the answer was not complete after {self._watch.total_timeout:g} s"
+        raise TimeoutError(msg)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
     """Remembers the last line read, to tell a header block that ended from one that was cut."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.line = b""
+    line = b""
 
-    def readline(self, limit: int = -1) -> bytes:
-        self.line = self._file.readline(limit)
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self.line = super().readline(size)
         return self.line
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
+class _OwnAnswer(http.client.HTTPResponse):
+    """The whole answer to one request, and to no other.
 
-class _WholeHeaders(http.client.HTTPResponse):
-    """``http.client`` takes the end of the stream for the end of the headers: an answer cut there would count."""
+    ``http.client`` skips the interim answer 100 alone, and takes any other for the final one: that one would then be
+    read as the answer to the next request (RFC 9110, 15.2: any number of them may precede the final answer). And it
+    takes the end of the stream for the end of the headers: an answer that was cut there would count.
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = _Lines(_TimedStream(sock, _current.get()))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            if status >= HTTPStatus.OK:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
     def begin(self) -> None:
-        watched = _LastLine(self.fp)
-        self.fp = cast("BufferedReader", watched)
         super().begin()
-        if watched.line not in {b"\r\n", b"\n"}:
+        if cast("_Lines", self.fp).line not in {b"\r\n", b"\n"}:
             self.close()
             msg = "the answer was cut in its headers"
             raise http.client.HTTPException(msg)
+        # Where somebody between gave up on a request, its answer may still come.
+        if not is_final(self.status):
+            self.will_close = True
 
 
 class _WatchedConnection(urllib3.connection.HTTPConnection):
     """Reports the first byte of a request before it is written."""
 
-    response_class = _WholeHeaders
+    response_class = _OwnAnswer
     _connecting = False
 
     def connect(self) -> None:

@@ -62,8 +62,8 @@ def tasks(airflow: Airflow) -> dict[str, Any]:
 
 def settled(airflow: Airflow) -> bool:
     """Whether every task has come to rest."""
-    states = {task[0] for task in tasks(airflow).values()}
-    return len(tasks(airflow)) == 5 and states <= {"success", "failed", "up_for_retry"}
+    states = [task[0] for task in tasks(airflow).values()]
+    return len(states) == 5 and set(states) <= {"success", "failed", "up_for_retry"}
 
 
 def holding(airflow: Airflow, mark: str) -> list[str]:

@@ -54,13 +54,16 @@ class Airflow:
         """Read the metadata database."""
         with contextlib.closing(psycopg2.connect(**self.database)) as connection, connection.cursor() as cursor:
             cursor.execute(text, arguments)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
     def execute(self, text: str, *arguments: str) -> None:
         """Change the metadata database."""
-        with contextlib.closing(psycopg2.connect(**self.database)) as connection:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(text, arguments)
+        with (
+            contextlib.closing(psycopg2.connect(**self.database)) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(text, arguments)
 
     def dump(self) -> bytes:
         """Return all that the metadata database holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import email.utils
+import gzip
 import ssl
 import time
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from airflow_provider_apptoto.client import (
     RetryPolicy,
 )
 from tests.support.faults import (
+    Exchange,
     FaultServer,
     Script,
     accepting,
@@ -44,13 +46,16 @@ MESSAGE = Message("sms", to="+16505550199", message="Your results are in")
 
 
 @contextlib.contextmanager
-def client_of(url: str, *, timeout: float = 30, connect_timeout: float = 30) -> Iterator[ApptotoClient]:
+def client_of(
+    url: str, *, timeout: float = 30, connect_timeout: float = 30, total_timeout: float | None = None
+) -> Iterator[ApptotoClient]:
     with ApptotoClient(
         base_url=url,
         login="clinic@clinic.example",
         api_key="sekret",
         timeout=timeout,
         connect_timeout=connect_timeout,
+        total_timeout=total_timeout,
         pacer=InProcessPacer(60_000),
         retry_policy=RetryPolicy(backoff=0.01),
     ) as client:
@@ -62,6 +67,11 @@ def http_date(seconds: float) -> str:
 
 
 WHOLE = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"success":true}'
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+ZIPPED = gzip.compress(b'{"success": true}')
+TWICE = b'{"success": false, "success": true}'
+BUT = {"success": True, "error": "opted out", "sent": 0}
+BUTS: dict[str, object] = {"success": True, "errors": ["opted out"]}
 NOT_SENT, REJECTED, UNKNOWN = ApptotoNotSentError, ApptotoRejectedError, ApptotoUnknownOutcomeError
 
 
@@ -92,6 +102,11 @@ CASES = [
     ),
     Case("not HTTP", sending_raw(b"SSH-2.0-OpenSSH_9.6\r\n"), UNKNOWN, accepted=1),
     Case("not the encoding it says", answering(200, b"{}", accepted=True, Content_Encoding="gzip"), UNKNOWN, 1),
+    Case("an encoding that is not known", answering(200, b"{}", accepted=True, Content_Encoding="br"), UNKNOWN, 1),
+    Case("cut where it is compressed", answering(200, ZIPPED[:-8], accepted=True, Content_Encoding="gzip"), UNKNOWN, 1),
+    Case("200 with success twice", answering(200, TWICE, accepted=True), UNKNOWN, 1, status=200),
+    Case("200 with success and an error", answering(200, BUT, accepted=True), UNKNOWN, 1, status=200),
+    Case("200 with success and errors", answering(200, BUTS, accepted=True), UNKNOWN, 1, status=200),
     Case("200 with HTML", answering(200, b"<html>Welcome</html>", accepted=True), UNKNOWN, 1, status=200),
     Case("200 with success: false", answering(200, {"success": False, "error": "no"}), REJECTED, status=200),
     Case("200 without success", answering(200, {"ok": True}, accepted=True), UNKNOWN, 1, status=200),
@@ -121,7 +136,9 @@ CASES = [
     Case("503 with a Retry-After that says nothing", answering(503, Retry_After="soon"), UNKNOWN, status=503),
     Case("503 without Retry-After", answering(503, accepted=True), UNKNOWN, 1, status=503),
     Case("504", answering(504, accepted=True), UNKNOWN, 1, status=504),
-    Case("103", sending_raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"), UNKNOWN, accepted=1, status=103),
+    Case("103 and no more", sending_raw(HINTS), UNKNOWN, accepted=1),
+    Case("103 and a refusal", sending_raw(HINTS + b"HTTP/1.1 422 No\r\n\r\n", accepted=False), REJECTED, status=422),
+    Case("cut in an interim answer", sending_raw(HINTS[:-2]), UNKNOWN, accepted=1),
 ]
 
 
@@ -144,6 +161,92 @@ def test_a_read_timeout_leaves_the_outcome_unknown() -> None:
         with pytest.raises(ApptotoUnknownOutcomeError, match="timed out"):
             client.send(MESSAGE)
         assert (len(server.requests), len(server.accepted)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [[HINTS], [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n", HINTS * 20]],
+    ids=["one", "many"],
+)
+@pytest.mark.parametrize("body", [b'{"success": true, "errors": []}', ZIPPED], ids=["plain", "compressed"])
+def test_interim_answers_are_no_answers_and_the_next_message_gets_its_own(interim: list[bytes], body: bytes) -> None:
+    def answering_later(exchange: Exchange) -> None:
+        exchange.accept()
+        for answer in interim:
+            exchange.raw(answer)
+        time.sleep(0.1)  # whoever takes the interim answer for the final one goes on to the next message
+        exchange.answer(200, body, **({"Content_Encoding": "gzip"} if body == ZIPPED else {}))
+
+    refusing = answering(422)
+    with (
+        FaultServer([answering_later, refusing, answering_later, accepting]) as server,
+        client_of(server.url) as client,
+    ):
+        assert client.send(MESSAGE).outcome == "sent"
+        with pytest.raises(ApptotoRejectedError):
+            client.send(MESSAGE)
+        assert client.send(MESSAGE).outcome == "sent"
+        assert client.send(MESSAGE).outcome == "sent"
+    assert (len(server.requests), len(server.accepted)) == (4, 3)
+
+
+@pytest.mark.parametrize("status", [302, 408, 429, 500, 504])
+def test_an_answer_that_comes_after_the_server_gave_up_is_not_the_next_messages(status: int) -> None:
+    def giving_up_too_early(exchange: Exchange) -> None:
+        exchange.answer(status, Retry_After="0")
+        time.sleep(0.1)
+        exchange.accept()
+        exchange.raw(WHOLE)
+
+    with FaultServer([giving_up_too_early, answering(409)]) as server, client_of(server.url) as client:
+        with pytest.raises(ApptotoError) as raised:
+            client.send(MESSAGE)
+        if raised.value.status == status:  # 429 is tried again by the client itself
+            with pytest.raises(ApptotoError) as raised:
+                client.send(MESSAGE)
+    assert raised.value.status == 409
+    assert len(server.requests) == 2
+
+
+def drip(exchange: Exchange, before: bytes) -> None:
+    """Send a byte now and then, for ever."""
+    exchange.accept()
+    exchange.raw(before)
+    while not exchange.server.released.wait(0.02):
+        exchange.raw(b"x")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{",
+        HINTS + b"HTTP/1.1 200 OK\r\nX:",
+    ],
+    ids=["status line", "headers", "body", "after an interim answer"],
+)
+def test_an_exchange_ends_however_slowly_its_answer_drips(before: bytes) -> None:
+    with (
+        FaultServer([lambda exchange: drip(exchange, before)]) as server,
+        client_of(server.url, total_timeout=0.3) as client,
+        pytest.raises(ApptotoUnknownOutcomeError, match=r"not complete after 0\.3 s"),
+    ):
+        client.send(MESSAGE)
+    assert (len(server.requests), len(server.accepted)) == (1, 1)
+
+
+def test_interim_answers_without_end_end_the_exchange_all_the_same() -> None:
+    def hinting(exchange: Exchange) -> None:
+        while not exchange.server.released.wait(0.02):
+            exchange.raw(HINTS)
+
+    with (
+        FaultServer([hinting]) as server,
+        client_of(server.url, total_timeout=0.3) as client,
+        pytest.raises(ApptotoUnknownOutcomeError, match=r"not complete after 0\.3 s"),
+    ):
+        client.send(MESSAGE)
 
 
 @contextlib.contextmanager
