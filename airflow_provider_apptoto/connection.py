@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_apptoto.client.client import DEFAULT_BASE_URL, DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
+from airflow_provider_apptoto.client.client import (
+    DEFAULT_BASE_URL,
+    DEFAULT_CONNECT_TIMEOUT,
+    DEFAULT_MAX_RETRY_AFTER,
+    DEFAULT_TIMEOUT,
+)
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE
 from airflow_provider_apptoto.client.recipients import (
@@ -56,6 +61,7 @@ class ConnectionSettings:
     timeout: float
     connect_timeout: float
     requests_per_minute: float
+    max_retry_after: float
     default_region: str | None
     delivery_mode: DeliveryMode
     redirect_phone_to: str | None
@@ -91,6 +97,7 @@ class ConnectionSettings:
             timeout=_number(extra, "timeout", DEFAULT_TIMEOUT),
             connect_timeout=_number(extra, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
             requests_per_minute=_number(extra, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
+            max_retry_after=_number(extra, "max_retry_after", DEFAULT_MAX_RETRY_AFTER),
             default_region=region,
             delivery_mode=DeliveryMode.strictest(extra.get("delivery_mode")),
             redirect_phone_to=_checked(

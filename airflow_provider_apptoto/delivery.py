@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.client.errors import (
@@ -73,7 +73,8 @@ class Scope:
     :param item: which of the occasion's messages it is, by the user's own name for it.
     :param reference: the user's own id of the thing.
     :param on_unknown: what to do where nobody can tell.
-    :param check_age: called before anything is sent; raises where the run is too old.
+    :param why_too_old: why the run is too old for anything to be sent, if it is.
+    :param is_retry: whether an earlier try of the task failed.
     :param why_stop: why nothing more may be sent, if that is so.
     :param ended: called with what became of each attempt to send.
     :param timing: how long the ledger waits.
@@ -86,7 +87,8 @@ class Scope:
     item: str | None = None
     reference: str | None = None
     on_unknown: str = OnUnknown.FAIL
-    check_age: Callable[[], None] = _nothing
+    why_too_old: Callable[[], str] = str
+    is_retry: bool = False
     why_stop: Callable[[], str] = str
     ended: Callable[[State], None] = _nothing
     timing: LedgerTiming = field(default_factory=LedgerTiming)
@@ -115,6 +117,16 @@ class Scope:
         if reason := self.why_stop():
             raise ApptotoNotSentError(f"the message was not sent: {reason}", reason=reason)
 
+    def check_age(self, found: Entry | None) -> None:
+        """Let nothing leave where the run is too old.
+
+        :param found: what the ledger says of the message.
+        :raises TooOldError: it is too old.
+        """
+        if reason := self.why_too_old():
+            was_tried = found is not None and found.origin.task == self.origin.task
+            raise TooOldError(reason, was_tried=was_tried or self.is_retry)
+
     def sleep(self, seconds: float) -> None:
         """Wait, until sending is stopped at the longest.
 
@@ -126,6 +138,29 @@ class Scope:
             time.sleep(min(remaining, STOP_POLL))
 
 
+class TooOldError(Exception):
+    """The run is too old for what is left to send.
+
+    :param reason: says so.
+    :param was_tried: whether an earlier try was to send it, and did not.
+    """
+
+    def __init__(self, reason: str, *, was_tried: bool) -> None:
+        super().__init__(reason)
+        self.was_tried = was_tried
+
+    def ending(self, what: str, *, was_tried: bool = False) -> AirflowException:
+        """Return how the task ends: skipped, but not where that would hide that a try could not send.
+
+        :param what: is not sent.
+        :param was_tried: whether it is known from elsewhere.
+        """
+        advice = "To send it all the same, give the task max_age=None, or a longer one, and clear it"
+        if self.was_tried or was_tried:
+            return AirflowFailException(f"Not sent, and not skipped: an earlier try began. {what}: {self}. {advice}")
+        return AirflowSkipException(f"{what}: {self}. {advice}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """What became of a message.
@@ -134,13 +169,13 @@ class Delivery:
         ``dry_run``.
     :param key: its key in the ledger, or ``None``.
     :param sent_at: when it was sent (ISO 8601, UTC), or when a person said that it had been.
-    :param try_number: the try that sent it.
+    :param origin: the try that sent it.
     """
 
     outcome: str
     type: str
     target: str
-    try_number: int
+    origin: Origin
     key: str | None = None
     http_status: int | None = None
     sent_at: str | None = None
@@ -159,7 +194,9 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
     :param hook: sends it.
     :raises ApptotoNotSentError: certainly not sent.
     :raises ApptotoUnknownOutcomeError: it may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: refused, or it may have been sent; its cause is the error of the client.
+    :raises AirflowFailException: refused, or it may have been sent; its cause is the error of the client. Or the run is
+        too old by now, and an earlier try began to send.
+    :raises AirflowSkipException: the run is too old, and no try began.
     """
     try:
         message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
@@ -170,6 +207,8 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
         raise AirflowFailException(str(error)) from error.with_traceback(None)
     except ApptotoNotSentError as error:
         raise error.with_traceback(None) from None
+    except TooOldError as error:
+        raise error.ending("The message is not sent") from None
 
 
 def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
@@ -178,6 +217,7 @@ def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery
     :raises ApptotoNotSentError: certainly not sent.
     :raises ApptotoRejectedError: refused.
     :raises ApptotoUnknownOutcomeError: it may have been sent, now or by an earlier try.
+    :raises TooOldError: the run is too old.
     """
     try:
         return _send_once(message, client, scope)
@@ -188,13 +228,18 @@ def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery
 
 def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
     if scope.store is None or client.mode is DeliveryMode.DRY_RUN:
-        scope.check_age()
+        scope.check_age(None)
         return _send(message, client, scope, None)
+
+    def before_claim(found: Entry | None) -> None:
+        scope.check_age(found)
+        scope.check_stop()
+
     while True:
         entry = _new_entry(message, client, scope, scope.store.salt())
         resend = scope.on_unknown == OnUnknown.RESEND
         claimed = claim(
-            scope.store, entry, resend=resend, before_claim=scope.check_age, sleep=scope.sleep, timing=scope.timing
+            scope.store, entry, resend=resend, before_claim=before_claim, sleep=scope.sleep, timing=scope.timing
         )
         if isinstance(claimed, Entry):
             return _settled(message, scope, claimed, other_text=claimed.fingerprint != entry.fingerprint)
@@ -264,7 +309,7 @@ def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim 
         key=None if claimed is None else claimed.entry.key,
         http_status=result.http_status,
         sent_at=None if result.sent_at is None else result.sent_at.to_iso8601_string(),
-        try_number=scope.origin.try_number,
+        origin=scope.origin,
         response=dict(result.response),
     )
 
@@ -328,5 +373,5 @@ def _known_before(message: Message, entry: Entry | None, scope: Scope, outcome: 
         key=entry.key if entry else None,
         http_status=entry.http_status if entry else None,
         sent_at=entry.at if entry else None,
-        try_number=entry.origin.try_number if entry else scope.origin.try_number,
+        origin=entry.origin if entry else scope.origin,
     )

@@ -68,6 +68,12 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "The account's pace, 1 to 6000; 90 if blank.",
                         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 6000},
                     },
+                    "max_retry_after": {
+                        "label": "Longest Retry-After (seconds)",
+                        "description": "How long one answer of Apptoto's may put the account off, 1 to 86400; 3600 if "
+                        "blank.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 86400},
+                    },
                     "default_region": {
                         "label": "Default region",
                         "description": "Two letters, like US: phone numbers without + are completed by it. "

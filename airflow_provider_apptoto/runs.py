@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.state.store import Origin
 
@@ -26,23 +24,27 @@ def origin(context: Mapping[str, Any]) -> Origin:
     )
 
 
-def check_age(context: Mapping[str, Any], max_age: timedelta | None) -> None:
-    """Let a run that is too old send nothing: the occasion is over.
-
-    :raises AirflowSkipException: it is older than ``max_age``.
-    """
+def too_old(context: Mapping[str, Any], max_age: timedelta | None) -> str:
+    """Say that a run is older than ``max_age``, if it is: the occasion is over."""
     if max_age is None:
-        return
+        return ""
     if not isinstance(max_age, timedelta):
         raise ApptotoConfigurationError("max_age", f"{max_age!r} is neither a timedelta nor None")
     time = _time_of(context)
     age = datetime.now(UTC) - time
-    if age > max_age:
-        hours = age.total_seconds() / 3600
-        raise AirflowSkipException(
-            f"Nothing more is sent: this run is of {time:%Y-%m-%dT%H:%M%z}, {hours:.0f} h ago, and max_age is "
-            f"{max_age}. To send all the same, give the task max_age=None, or a longer one, and clear it"
-        )
+    if age <= max_age:
+        return ""
+    return (
+        f"the run's time, {time:%Y-%m-%dT%H:%M%z}, is {age.total_seconds() / 3600:.0f} h ago, and max_age is {max_age}"
+    )
+
+
+def is_retry(context: Mapping[str, Any]) -> bool:
+    """Tell whether an earlier try of this task failed, and was not cleared since."""
+    ti = context["ti"]
+    # a clear raises max_tries, so that the task has all its retries again
+    cleared_at = ti.max_tries - context["task"].retries
+    return bool(ti.try_number > cleared_at + 1)
 
 
 def _time_of(context: Mapping[str, Any]) -> datetime:

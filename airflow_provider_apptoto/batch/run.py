@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_apptoto.batch.plan import Plan, Planner
 from airflow_provider_apptoto.batch.rendering import RowRenderer
@@ -127,7 +127,8 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
 
     :raises ApptotoNotSentError: something is left; another try goes on.
     :raises ApptotoUnknownOutcomeError: some may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: rows are invalid, or too many were refused, or some may have been sent.
+    :raises AirflowFailException: rows are invalid, or too many were refused, or some may have been sent; or the run is
+        too old for what an earlier try left.
     :raises AirflowSkipException: the run is too old for what is left.
     """
     try:
@@ -151,7 +152,8 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     sender = Sender(
         plan.messages,
         hook.get_conn(),
-        dataclasses.replace(scope, check_age=_decided(scope.check_age)),
+        # a batch that began in time is sent to its end
+        dataclasses.replace(scope, why_too_old=functools.partial(str, scope.why_too_old())),
         tally,
         concurrency=settings.concurrency,
         stop_after_unknown=settings.stop_after_unknown,
@@ -169,20 +171,6 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
         _push(context, tally)
     _end(tally, sender, settings, scope)
     return tally.report()
-
-
-def _decided(check_age: Callable[[], None]) -> Callable[[], None]:
-    """Look once whether the run is too old: a batch that began in time is sent to its end."""
-    try:
-        check_age()
-    except AirflowSkipException as error:
-        skip = error
-
-        def refuse() -> None:
-            raise skip
-
-        return refuse
-    return lambda: None
 
 
 def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
@@ -225,7 +213,7 @@ def _end(tally: Tally, sender: Sender, settings: Settings, scope: Scope) -> None
         listed = f":\n{listed}"
     final = rejected > settings.most_rejected(total) or (unknown and scope.on_unknown != OnUnknown.RESEND)
     if sender.too_old is not None and not final:
-        raise AirflowSkipException(f"{unsent} of {total} messages are not sent any more. {sender.too_old}")
+        raise sender.too_old.ending(f"{unsent} of {total} messages are not sent", was_tried=sender.was_begun)
     if (unsent or (unknown and not final)) and sender.too_old is None:
         if scope.store is None and any(tally[outcome] for outcome in (*DONE, State.UNKNOWN)):
             raise AirflowFailException(

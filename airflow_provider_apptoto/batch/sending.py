@@ -9,15 +9,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_apptoto.client.errors import (
     ApptotoError,
     ApptotoNotSentError,
     ApptotoRejectedError,
     ApptotoUnknownOutcomeError,
 )
-from airflow_provider_apptoto.delivery import send_once
+from airflow_provider_apptoto.delivery import DEDUPLICATED, TooOldError, send_once
 from airflow_provider_apptoto.state.store import State
 
 if TYPE_CHECKING:
@@ -58,10 +56,7 @@ class Sender:
         self.messages = messages
         self._client = client
         self._told_to_end = scope.why_stop
-        self._check_age = scope.check_age
-        self._scope = dataclasses.replace(
-            scope, why_stop=self._why_stop, ended=self._ended, check_age=self._check_before_claim
-        )
+        self._scope = dataclasses.replace(scope, why_stop=self._why_stop, ended=self._ended)
         # a store of this task alone holds nothing of what is left when its first try stops
         self._may_be_sent_before = scope.store is not None and (scope.store.spans_tasks or scope.origin.try_number > 1)
         self._tally = tally
@@ -76,8 +71,10 @@ class Sender:
         """Why nothing more is sent, if that is so."""
         self.retry_after: float | None = None
         """Seconds after which the server asked to be tried again."""
-        self.too_old: AirflowSkipException | None = None
+        self.too_old: TooOldError | None = None
         """Why nothing of what is left is to be sent, where the run is too old."""
+        self.was_begun = scope.is_retry
+        """Whether an earlier try of this task began to send."""
 
     def send(self, progress: Callable[[], None]) -> None:
         """Send them. Whatever happens, those under way are waited for, and all that is left is counted.
@@ -124,8 +121,9 @@ class Sender:
         scope = dataclasses.replace(self._scope, item=message.item, reference=message.reference)
         try:
             delivery = self._send_in_turn(message, scope)
-        except AirflowSkipException as skip:
-            self.too_old = skip
+        except TooOldError as error:
+            self.too_old = error
+            self.was_begun |= error.was_tried
             self._tally.add_untried([message], "the run is older than max_age")
         except ApptotoNotSentError as error:
             if self.stopped and error.reason == self.stopped:
@@ -142,6 +140,7 @@ class Sender:
         except ApptotoUnknownOutcomeError as error:
             self._fail(message, State.UNKNOWN, error)
         else:
+            self.was_begun |= delivery.outcome == DEDUPLICATED and delivery.origin.task == scope.origin.task
             self._tally.add(message, delivery.outcome)
 
     def _send_in_turn(self, message: PlannedMessage, scope: Scope) -> Delivery:
@@ -171,10 +170,6 @@ class Sender:
             self._in_a_row += 1
             if self._in_a_row >= self._stop_after_unknown:
                 self._stop(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
-
-    def _check_before_claim(self) -> None:
-        self._check_age()
-        self._scope.check_stop()
 
     def _stop(self, reason: str, *, at_once: bool = False) -> None:
         self.stopped = self.stopped or reason

@@ -247,6 +247,7 @@ class ApptotoHook(BaseHook):
             base_url=settings.base_url,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
+            max_retry_after=settings.max_retry_after,
             pacer=self._pacer(settings),
             routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
             ca_bundle=settings.ca_bundle,

@@ -56,7 +56,7 @@ class _SendingOperator(BaseOperator):
     def _scope(self, hook: ApptotoHook, context: Context, **own: Any) -> Scope:
         """Return on whose behalf it sends; a subclass adds what is its own."""
         from airflow_provider_apptoto.delivery import Scope
-        from airflow_provider_apptoto.runs import check_age, origin
+        from airflow_provider_apptoto.runs import is_retry, origin, too_old
         from airflow_provider_apptoto.state.ledger import LedgerTiming
 
         return Scope(
@@ -64,7 +64,8 @@ class _SendingOperator(BaseOperator):
             store=hook.ledger_store(context),
             idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
             on_unknown=self.on_unknown,
-            check_age=lambda: check_age(context, self.max_age),
+            why_too_old=lambda: too_old(context, self.max_age),
+            is_retry=is_retry(context),
             why_stop=lambda: "the task was told to end" if self._is_stopping else "",
             timing=hook.ledger_timing or LedgerTiming(),
             **own,
@@ -120,6 +121,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
         get nothing).
     :param max_age: skip the task where its run is older than this (catch-up, a late backfill); ``None``: never. The
         age counts from the end of the data interval or the logical date, whichever is later, else from ``run_after``.
+        Where an earlier try began, the task fails: it had something to send.
     :param dynamic_fields: names, besides ``name``, ``event``, ``participant`` and ``contact``, that Apptoto's dynamic
         fields begin with.
     :param redact: hide recipient and text in rendered fields, logs and XCom; ``False`` shows them, never the key.
@@ -128,7 +130,8 @@ class ApptotoSendMessageOperator(_SendingOperator):
     :param retry_policy: on Airflow 3.3+, by default the next try waits as long as Apptoto asked for; ignored before.
     :raises ApptotoNotSentError: certainly not sent: unreachable, too many requests, the ledger can't be written.
     :raises ApptotoUnknownOutcomeError: it may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: refused, not a message that Apptoto takes, or it may have been sent.
+    :raises AirflowFailException: refused, not a message that Apptoto takes, or it may have been sent; or the run is
+        older than ``max_age`` by now, and an earlier try began.
     :raises AirflowSkipException: the run is older than ``max_age``.
     """
 
@@ -211,7 +214,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
             "key": delivery.key,
             "http_status": delivery.http_status,
             "sent_at": delivery.sent_at,
-            "try_number": delivery.try_number,
+            "try_number": delivery.origin.try_number,
             "response": dict(delivery.response),
         }
 
@@ -262,7 +265,8 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
         :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`. (templated)
     :param on_unknown: what to do where nobody can tell whether a message was sent: ``fail``, ``resend`` or
         ``assume_sent``.
-    :param max_age: skip the task where its run is older than this; ``None``: never.
+    :param max_age: skip the task where its run is older than this, and no try began; ``None``: never. A batch that
+        began in time is sent to its end.
     :param dynamic_fields: further names that Apptoto's dynamic fields begin with.
     :param redact: hide rows in rendered fields, logs and XCom; ``False`` shows them, never the key.
     :param delivery_mode: ``redirect`` or ``dry_run`` for this task.
@@ -271,7 +275,8 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     :raises ApptotoNotSentError: some are left (no answer, refused credentials or credit, the task was told to end); the
         next try goes on.
     :raises ApptotoUnknownOutcomeError: some may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: rows are invalid, too many messages were refused, or some may have been sent.
+    :raises AirflowFailException: rows are invalid, too many messages were refused, or some may have been sent; or the
+        run is older than ``max_age`` by now, and an earlier try began.
     :raises AirflowSkipException: the run is older than ``max_age``.
     """
 

@@ -148,7 +148,7 @@ def claim(
     entry: Entry,
     *,
     resend: bool,
-    before_claim: Callable[[], None],
+    before_claim: Callable[[Entry | None], None],
     sleep: Callable[[float], None] | None = None,
     timing: LedgerTiming,
 ) -> Claim | Entry:
@@ -159,7 +159,7 @@ def claim(
 
     :param entry: what is to be written, ``claimed``.
     :param resend: claim also what may have been sent.
-    :param before_claim: called when nothing stands in the way; if it raises, nothing is claimed.
+    :param before_claim: called with what was found, when nothing stands in the way; if it raises, nothing is claimed.
     :param sleep: waits this many seconds, by default ``time.sleep``; if it raises, nothing is claimed.
     :param timing: how long to wait.
     :raises ApptotoValidationError: another mapped task has another text for the same recipient.
@@ -182,7 +182,7 @@ def claim(
                 return found
             if found.may_be_sent and not resend:
                 return found
-        before_claim()
+        before_claim(found)
         new = dataclasses.replace(entry, in_doubt=found is not None and found.may_be_sent)
         if store.swap(found, new):
             return Claim(store, new, timing)

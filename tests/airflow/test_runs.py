@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
-from airflow_provider_apptoto.runs import check_age, origin
+from airflow_provider_apptoto.runs import is_retry, origin, too_old
 
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -36,20 +36,38 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_is_skipped_when_its_occasion_is_over(kind: str) -> None:
+def test_a_run_is_too_old_when_its_occasion_is_over(kind: str) -> None:
     of_kind, is_old = KINDS[kind]
-    if is_old:
-        with pytest.raises(AirflowSkipException, match=r"max_age is 1 day, 0:00:00\. To send all the same, .*None"):
-            check_age(of_kind, DAY)
-    else:
-        check_age(of_kind, DAY)
-    check_age(of_kind, None)
+    assert (
+        bool(re.fullmatch(r"the run's time, .*, is \d+ h ago, and max_age is 1 day.*", too_old(of_kind, DAY))) == is_old
+    )
+    assert too_old(of_kind, None) == ""
 
 
 def test_what_is_no_timedelta_is_refused() -> None:
     wrong: Any = 24
     with pytest.raises(ApptotoConfigurationError, match="max_age: 24 is neither a timedelta nor None"):
-        check_age(KINDS["caught up"][0], wrong)
+        too_old(KINDS["caught up"][0], wrong)
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "retries", "retried"),
+    [
+        (1, 0, 0, False),
+        (1, 3, 3, False),
+        (2, 3, 3, True),
+        (4, 3, 3, True),
+        (2, 1, 0, False),  # cleared after its one try
+        (3, 5, 3, False),  # cleared after its second try: two, and three retries
+        (4, 5, 3, True),
+    ],
+)
+def test_a_retry_is_told_from_a_clear(try_number: int, max_tries: int, retries: int, retried: bool) -> None:
+    context = {
+        "ti": SimpleNamespace(try_number=try_number, max_tries=max_tries),
+        "task": SimpleNamespace(retries=retries),
+    }
+    assert is_retry(context) is retried
 
 
 def test_a_task_that_is_not_mapped_has_the_map_index_that_airflow_gives_it() -> None:

@@ -210,11 +210,16 @@ def _send_by_ledger(attempt: Attempt, killer: _Killer) -> None:
     store = attempt.arm.memory(attempt.folder).store(origin)
     if attempt.arm.wrap is not None:
         store = attempt.arm.wrap(store)
+
+    def before_claim() -> str:
+        killer.at(Point.BEFORE_CLAIM)
+        return ""
+
     scope = Scope(
         origin=origin,
         store=cast("LedgerStore", _KillingStore(store, killer)),
         on_unknown=attempt.arm.on_unknown,
-        check_age=lambda: killer.at(Point.BEFORE_CLAIM),
+        why_too_old=before_claim,
         timing=TIMING,
     )
     deliver(_fields(attempt), hook_of(attempt.url, timeout=TIMEOUT), scope)

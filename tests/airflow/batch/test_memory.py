@@ -76,9 +76,15 @@ def send(path: Path) -> int:
             reference_field="appointment",
         )
     ti = SimpleNamespace(
-        dag_id="dag", task_id="remind", run_id="run", map_index=-1, try_number=1, xcom_push=lambda **_: None
+        dag_id="dag",
+        task_id="remind",
+        run_id="run",
+        map_index=-1,
+        try_number=1,
+        max_tries=0,
+        xcom_push=lambda **_: None,
     )
-    context: Any = {"ti": ti, "dag": dag, "ds": "2026-11-22"}
+    context: Any = {"ti": ti, "task": task, "dag": dag, "ds": "2026-11-22"}
     task.render_template_fields(context)
     report: dict[str, int] = task.execute(context)
     return report["dry_run"]

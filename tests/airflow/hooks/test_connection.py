@@ -49,6 +49,7 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         timeout=120,
         connect_timeout=5,
         requests_per_minute=90,
+        max_retry_after=3600,
         default_region=None,
         delivery_mode=DeliveryMode.LIVE,
         redirect_phone_to=None,
@@ -63,6 +64,7 @@ EVERYTHING = {
     "timeout": 30,
     "connect_timeout": 2.5,
     "requests_per_minute": 60,
+    "max_retry_after": 600,
     "default_region": "us",
     "delivery_mode": "redirect",
     "redirect_phone_to": "(650) 555-0100",
@@ -75,6 +77,7 @@ def check_everything(settings: ConnectionSettings) -> None:
     assert (settings.login, settings.api_key) == ("clinic@clinic.example", KEY)
     assert settings.base_url == "https://proxy.example:8443/v1"
     assert (settings.timeout, settings.connect_timeout, settings.requests_per_minute) == (30, 2.5, 60)
+    assert settings.max_retry_after == 600
     assert settings.default_region == "US"
     assert settings.delivery_mode is DeliveryMode.REDIRECT
     assert (settings.redirect_phone_to, settings.redirect_email_to) == ("+16505550100", "Test@clinic.example")
@@ -152,6 +155,7 @@ def test_the_names_that_older_forms_give_are_understood_and_the_plain_one_wins()
         ({"extra": {"timeout": [1]}}, "timeout: .1. is not a number"),
         ({"extra": {"connect_timeout": "nan"}}, "connect_timeout: 'nan' is not a number from 0.1 to 300"),
         ({"extra": {"requests_per_minute": 0.5}}, "requests_per_minute: 0.5 is not a number from 1 to 6000"),
+        ({"extra": {"max_retry_after": 90_000}}, "max_retry_after: 90000 is not a number from 1 to 86400"),
         ({"extra": {"default_region": "USA"}}, "default_region: 'USA' is not a region"),
         (
             {"extra": {"delivery_mode": "dryrun"}},

@@ -88,7 +88,7 @@ class Watched:
         return getattr(self._store, name)
 
 
-def nothing() -> None:
+def nothing(_: object) -> None:
     """Let a claim go on."""
 
 
@@ -252,7 +252,7 @@ def test_a_clock_that_was_put_back_makes_nobody_wait_longer_than_the_lease(on_st
 
 
 def test_a_run_that_is_too_old_claims_nothing(on_store: OnStore) -> None:
-    def too_old() -> None:
+    def too_old(_: object) -> None:
         raise LookupError
 
     def body(store: LedgerStore) -> None:

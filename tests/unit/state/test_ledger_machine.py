@@ -96,7 +96,7 @@ class OneMessage(RuleBasedStateMachine):
         new = Entry(
             key="key", state=State.CLAIMED, fingerprint="f", type="sms", origin=origin, lease=150.0, updated_at=self.now
         )
-        found = claim(self.store, new, resend=False, before_claim=lambda: None, timing=LedgerTiming())
+        found = claim(self.store, new, resend=False, before_claim=lambda _: None, timing=LedgerTiming())
         if isinstance(found, Claim):
             self.workers[number] = Worker(Stage.CLAIMED, found)
         elif found.state is State.SENT:
