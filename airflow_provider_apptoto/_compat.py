@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import RetryDecision, RetryPolicy
@@ -43,4 +43,24 @@ def mask_secret(secret: str) -> None:
     raise ImportError(f"this Airflow has its mask_secret in none of {', '.join(homes)}")
 
 
-__all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy", "has_provider_cli", "mask_secret"]
+class Variables:
+    """Airflow's Variables.
+
+    :param module: has the class; by default the one for tasks. A command uses ``airflow.models.variable``.
+    """
+
+    def __init__(self, module: str = "airflow.providers.common.compat.sdk") -> None:
+        self._variable: Any = importlib.import_module(module).Variable
+
+    def get(self, name: str) -> str | None:
+        """Return a Variable, or ``None``."""
+        value: str | None = self._variable.get(name, None)  # by position: Airflow 2 has another name for the default
+        return value
+
+    def set(self, name: str, value: str) -> None:
+        """Set a Variable."""
+        description = "Made by the Apptoto provider, which tells by it that a state database lost its memory"
+        self._variable.set(name, value, description=description)
+
+
+__all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy", "Variables", "has_provider_cli", "mask_secret"]

@@ -10,13 +10,14 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._compat import has_provider_cli
+from airflow_provider_apptoto._compat import Variables, has_provider_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airflow.cli.cli_config import CLICommand
 
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.state.database import StateDatabase
     from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
     from airflow_provider_apptoto.state.store import Entry
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _CONNECTION = "apptoto_default"
 _DAY = 86_400
+_NO_DATABASE = (
+    "Connection {conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task state (3.3 and "
+    "newer): see the State tab of the task."
+)
 _STATES = ("claimed", "sending", "sent", "not_sent", "rejected", "unknown")
 
 _CONN_ID: Option = (
@@ -108,12 +113,18 @@ def _forget(given: argparse.Namespace) -> None:
 
 
 def _init(given: argparse.Namespace) -> None:
-    database = _database(given)
+    hook = _hook(given)
+    pin = hook.ledger_pin(Variables("airflow.models.variable"))
+    if hook.state_database is None or pin is None:
+        raise SystemExit(_NO_DATABASE.format(conn_id=given.conn_id))
     if given.sql:
-        print(database.ddl(), end="")
+        print(hook.state_database.ddl(), end="")
+        return
+    if given.accept:
+        pin.accept()
     else:
-        database.init()
-        print("The state database is ready.")
+        pin.check()
+    print("The state database is ready.")
 
 
 def _purge(given: argparse.Namespace) -> None:
@@ -162,17 +173,18 @@ def _store(given: argparse.Namespace) -> SqlLedgerStore:
 
 
 def _database(given: argparse.Namespace) -> StateDatabase:
+    database = _hook(given).state_database
+    if database is None:
+        raise SystemExit(_NO_DATABASE.format(conn_id=given.conn_id))
+    return database
+
+
+def _hook(given: argparse.Namespace) -> ApptotoHook:
     # as Airflow's own `connections test`: else connections in its database are not found
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
-    database = ApptotoHook(given.conn_id).state_database
-    if database is None:
-        raise SystemExit(
-            f"Connection {given.conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task "
-            "state (3.3 and newer): see the State tab of the task."
-        )
-    return database
+    return ApptotoHook(given.conn_id)
 
 
 def _shown(entry: Entry, changes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -243,7 +255,17 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], None], list[Optio
     "init": (
         "Make the tables in the state database (else the first send does)",
         _reporting(_init),
-        [(("--sql",), {"action": "store_true", "help": "print the statements instead"}), _CONN_ID],
+        [
+            (("--sql",), {"action": "store_true", "help": "print the statements instead"}),
+            (
+                ("--accept",),
+                {
+                    "action": "store_true",
+                    "help": "use it though earlier tasks used another one: what those sent may be sent again",
+                },
+            ),
+            _CONN_ID,
+        ],
     ),
     "purge": (
         "Remove old messages that were sent, not sent or rejected; never those that nobody has resolved",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -29,7 +30,7 @@ from airflow_provider_apptoto.state.ledger import (
     fingerprint,
     message_key,
 )
-from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, Origin, State
+from airflow_provider_apptoto.state.store import Entry, LedgerAwayError, LedgerStoreError, Origin, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.state.store import LedgerStore
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEDUPLICATED = "deduplicated"
 ASSUMED_SENT = "assumed_sent"
@@ -200,15 +203,27 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
     """
     try:
         message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
-        return send_once(message, hook.get_conn(), scope)
+        delivery = send_once(message, hook.get_conn(), scope)
     except (ApptotoRejectedError, ApptotoUnknownOutcomeError) as error:
-        if isinstance(error, ApptotoUnknownOutcomeError) and scope.on_unknown == OnUnknown.RESEND:
-            raise error.with_traceback(None) from None
+        if isinstance(error, ApptotoUnknownOutcomeError):
+            show_unresolved(scope)
+            if scope.on_unknown == OnUnknown.RESEND:
+                raise error.with_traceback(None) from None
         raise AirflowFailException(str(error)) from error.with_traceback(None)
     except ApptotoNotSentError as error:
         raise error.with_traceback(None) from None
     except TooOldError as error:
         raise error.ending("The message is not sent") from None
+    if delivery.outcome == ASSUMED_SENT:
+        show_unresolved(scope)
+    return delivery
+
+
+def show_unresolved(scope: Scope) -> None:
+    """Let metrics show how many messages wait for a person; counted once a task, for it may take a scan."""
+    if scope.store is not None:
+        with contextlib.suppress(LedgerStoreError):
+            metrics.unresolved(scope.store.unresolved())
 
 
 def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
@@ -219,14 +234,39 @@ def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery
     :raises ApptotoUnknownOutcomeError: it may have been sent, now or by an earlier try.
     :raises TooOldError: the run is too old.
     """
+    unsent: set[str] = set()
     try:
-        return _send_once(message, client, scope)
+        return patiently(scope, lambda: _send_once(message, client, scope, unsent))
     except LedgerStoreError as error:
         msg = f"the message was not sent: {error}. It is not sent without a ledger, so that it can't be sent twice"
         raise ApptotoNotSentError(msg, reason=str(error)) from None
 
 
-def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery:
+def patiently(scope: Scope, call: Callable[[], T]) -> T:
+    """Do what needs the ledger, again where it can't be reached for some seconds.
+
+    :param call: sends nothing where it raises :class:`LedgerStoreError`.
+    :raises LedgerStoreError: it can't be used, or not be reached for longer than the ledger's timing allows.
+    """
+    away_since = last = -math.inf
+    while True:
+        try:
+            return call()
+        except LedgerAwayError as error:
+            now = time.monotonic()
+            if now - last > scope.timing.patience:  # it was there meanwhile
+                away_since = now
+                line = (
+                    "The ledger can't be reached, and is waited for, %.0f s at the most; nothing is sent meanwhile: %s"
+                )
+                log.warning(line, scope.timing.patience, error)
+            if now - away_since >= scope.timing.patience:
+                raise
+            last = now
+        scope.sleep(scope.timing.poll)
+
+
+def _send_once(message: Message, client: ApptotoClient, scope: Scope, unsent: set[str]) -> Delivery:
     if scope.store is None or client.mode is DeliveryMode.DRY_RUN:
         scope.check_age(None)
         return _send(message, client, scope, None)
@@ -239,7 +279,13 @@ def _send_once(message: Message, client: ApptotoClient, scope: Scope) -> Deliver
         entry = _new_entry(message, client, scope, scope.store.salt())
         resend = scope.on_unknown == OnUnknown.RESEND
         claimed = claim(
-            scope.store, entry, resend=resend, before_claim=before_claim, sleep=scope.sleep, timing=scope.timing
+            scope.store,
+            entry,
+            resend=resend,
+            before_claim=before_claim,
+            sleep=scope.sleep,
+            timing=scope.timing,
+            unsent=unsent,
         )
         if isinstance(claimed, Entry):
             return _settled(message, scope, claimed, other_text=claimed.fingerprint != entry.fingerprint)
@@ -345,9 +391,6 @@ def _unresolved(
     :param error: what went wrong, if it went wrong just now.
     """
     metrics.message(message.type, State.UNKNOWN)
-    if scope.store is not None:
-        with contextlib.suppress(LedgerStoreError):
-            metrics.unresolved(scope.store.unresolved())
     if scope.on_unknown == OnUnknown.ASSUME_SENT:
         what = error or "nobody can tell whether an earlier try sent it"
         log.warning("%s to %s: taken for sent, as on_unknown says: %s", message.type, message.target, what)

@@ -24,7 +24,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
 )
 from airflow_provider_apptoto.client.transport import MOST_CONNECTIONS
-from airflow_provider_apptoto.delivery import OnUnknown, Scope, key_of
+from airflow_provider_apptoto.delivery import ASSUMED_SENT, OnUnknown, Scope, key_of, patiently, show_unresolved
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
@@ -168,6 +168,8 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     finally:
         progress()
         log.info("What became of the rows:\n%s", tally.table())
+        if tally[State.UNKNOWN] or tally[ASSUMED_SENT]:
+            show_unresolved(scope)
         _push(context, tally)
     _end(tally, sender, settings, scope)
     return tally.report()
@@ -176,7 +178,7 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
 def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
     read, kind = rows.read()
     client = hook.get_conn()
-    salt = secrets.token_bytes(16) if scope.store is None else scope.store.salt()
+    salt = secrets.token_bytes(16) if scope.store is None else patiently(scope, scope.store.salt)
     planner = Planner(
         renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
         build=functools.partial(hook.build_message, redact=settings.redact),

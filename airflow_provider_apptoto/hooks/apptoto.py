@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseHook, conf
 
 from airflow_provider_apptoto import __version__
-from airflow_provider_apptoto._compat import mask_secret
+from airflow_provider_apptoto._compat import Variables, mask_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.connection import ConnectionSettings
     from airflow_provider_apptoto.state.database import StateDatabase
     from airflow_provider_apptoto.state.ledger import LedgerTiming
+    from airflow_provider_apptoto.state.pin import Memory, Pin
     from airflow_provider_apptoto.state.store import LedgerStore
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ class ApptotoHook(BaseHook):
             from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
 
             _tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
-            return SqlLedgerStore(self.state_database, ledger_command("resolve", self.apptoto_conn_id))
+            pin = self.ledger_pin(Variables())
+            return SqlLedgerStore(self.state_database, ledger_command("resolve", self.apptoto_conn_id), pin)
         task_state = context.get("task_state_store")
         if task_state is None:
             _tell_once(
@@ -137,6 +139,19 @@ class ApptotoHook(BaseHook):
 
         _tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
         return TaskStateLedgerStore(task_state)
+
+    def ledger_pin(self, memory: Memory) -> Pin | None:
+        """Return what tells whether the state database is the one that earlier tasks used; ``None``: there is none.
+
+        :param memory: keeps it.
+        """
+        from airflow_provider_apptoto.cli import ledger_command
+        from airflow_provider_apptoto.state.pin import Pin
+
+        database, conn_id = self.state_database, self._settings.state_conn_id
+        if database is None or conn_id is None:
+            return None
+        return Pin(conn_id, database, memory, f"{ledger_command('init', self.apptoto_conn_id)} --accept")
 
     def test_connection(self) -> tuple[bool, str]:
         """Read one event with the connection's settings, and look into the state database; never sends.

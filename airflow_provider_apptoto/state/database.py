@@ -28,12 +28,12 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.privacy import safe_text
-from airflow_provider_apptoto.state.store import LedgerStoreError
+from airflow_provider_apptoto.state.store import LedgerAwayError, LedgerStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,25 @@ _DRIVERS = {
 """Kinds of connections, the modules that can serve each, and what SQLAlchemy calls those."""
 _TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 _CLOCKS = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
-_BUSY = 30.0
-"""Seconds to wait for a lock of SQLite, or for a server to let one in."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 30.0},  # seconds to wait for a lock
+    # A network that went dead ends a wait within half a minute. (libpq; seconds, but tcp_user_timeout: milliseconds)
+    "postgresql": {
+        "connect_timeout": 10,
+        "tcp_user_timeout": 20_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    },
+    "mysql": {"connect_timeout": 10},
+}
+_SETTINGS = {
+    # A commit comes back only when it would survive a power failure: a message may follow it. Not a write-ahead log:
+    # that is a second file, and without it the database would be whole, and have forgotten.
+    "sqlite": ["PRAGMA journal_mode=TRUNCATE", "PRAGMA synchronous=FULL"],
+    "postgresql": ["SET synchronous_commit TO on", "SET statement_timeout TO '30s'"],
+}
+"""What each connection is told, by dialect."""
 
 _metadata = MetaData()
 meta = Table(
@@ -164,13 +181,24 @@ class StateDatabase:
         :raises LedgerStoreError: the database can't be used.
         """
         self.init()
-        with _readable_errors(), self._engine.begin() as connection:
+        with self._readable_errors(), self._engine.begin() as connection:
             yield connection
 
     def salt(self) -> bytes:
         """Return the secret that hashes are keyed with; made along with the tables."""
-        with _readable_errors():
+        with self._readable_errors():
             return bytes.fromhex(self._salt)
+
+    def existing_salt(self) -> bytes | None:
+        """Return the secret as it stands in the database now, or ``None`` where there is none; makes nothing.
+
+        :raises LedgerStoreError: the database can't be used.
+        """
+        with self._readable_errors():
+            if not sqlalchemy.inspect(self._engine).has_table(meta.name):
+                return None
+            found = self._meta().get("salt")
+            return None if found is None else bytes.fromhex(found)
 
     def clock(self) -> Any:
         """Return an SQL expression: seconds since 1970, the same for all who use this database."""
@@ -194,21 +222,15 @@ class StateDatabase:
 
     @cached_property
     def _engine(self) -> Engine:
-        options: dict[str, Any] = {"timeout": _BUSY} if self.dialect == "sqlite" else {"connect_timeout": int(_BUSY)}
         engine = sqlalchemy.create_engine(
-            self._url, future=True, hide_parameters=True, pool_pre_ping=True, connect_args=options
+            self._url, future=True, hide_parameters=True, pool_pre_ping=True, connect_args=_OPTIONS[self.dialect]
         )
-        event.listen(engine, "connect", self._make_durable)
+        event.listen(engine, "connect", self._set_up)
         return engine
 
-    def _make_durable(self, connection: Any, _record: Any) -> None:
-        """Have a commit come back only when it would survive a power failure: a message may follow it."""
-        settings = {
-            "sqlite": ["PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"],
-            "postgresql": ["SET synchronous_commit TO on"],
-        }
+    def _set_up(self, connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        for setting in settings.get(self.dialect, []):
+        for setting in _SETTINGS.get(self.dialect, []):
             cursor.execute(setting)
         cursor.close()
         connection.commit()
@@ -249,17 +271,18 @@ class StateDatabase:
         with self._engine.connect() as connection:
             return {row.name: row.value for row in connection.execute(sqlalchemy.select(meta))}
 
-
-@contextlib.contextmanager
-def _readable_errors() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        msg = f"the state database can't be used: {safe_text(f'{type(cause).__name__}: {cause}')}"
-        raise LedgerStoreError(msg) from None
+    @contextlib.contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            msg = f"the state database can't be used: {safe_text(f'{type(cause).__name__}: {cause}')}"
+            # SQLite has waited for its lock
+            is_away = self.dialect != "sqlite" and isinstance(error, OperationalError | InterfaceError)
+            raise (LedgerAwayError if is_away else LedgerStoreError)(msg) from None
 
 
 _databases: dict[tuple[int, str], StateDatabase] = {}

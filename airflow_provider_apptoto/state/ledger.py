@@ -36,12 +36,14 @@ class LedgerTiming:
     :param claim_lease: from a claim to the first byte: a try waits for its slot, and attempts may fail.
     :param margin: beside the read timeout: after both, a try that sends has recorded its outcome, or is gone.
     :param poll: between two looks at a message that another try is sending.
+    :param patience: for a store that can't be reached, before a message is sent.
     :param record_retries: before each further attempt to record an outcome.
     """
 
     claim_lease: float = 150.0
     margin: float = 30.0
     poll: float = 1.0
+    patience: float = 30.0
     record_retries: tuple[float, ...] = (1.0, 3.0, 9.0, 17.0)
 
 
@@ -98,11 +100,13 @@ class Claim:
     """A message that this try, and no other, may send.
 
     :param entry: as it stands in the store.
+    :param unsent: versions of entries that this try wrote, or tried to, before any byte left.
     """
 
-    def __init__(self, store: LedgerStore, entry: Entry, timing: LedgerTiming) -> None:
+    def __init__(self, store: LedgerStore, entry: Entry, timing: LedgerTiming, unsent: set[str]) -> None:
         self._store = store
         self._timing = timing
+        self._unsent = unsent
         self.entry = entry
 
     def sending(self, timeout: float) -> None:
@@ -113,8 +117,10 @@ class Claim:
         :raises LedgerStoreError: the store can't be written: it must not leave either.
         """
         new = self.entry.changed(State.SENDING, lease=timeout + self._timing.margin)
+        self._unsent.add(new.version)
         if not self._store.swap(self.entry, new):
             raise TakenOverError
+        self._unsent.discard(new.version)
         self.entry = new
 
     def record(self, state: State, *, http_status: int | None = None, reason: str = "") -> None:
@@ -151,6 +157,7 @@ def claim(
     before_claim: Callable[[Entry | None], None],
     sleep: Callable[[float], None] | None = None,
     timing: LedgerTiming,
+    unsent: set[str] | None = None,
 ) -> Claim | Entry:
     """Claim a message, or return what stands in the way: its entry, ``sent`` or one of which nobody can tell.
 
@@ -162,13 +169,16 @@ def claim(
     :param before_claim: called with what was found, when nothing stands in the way; if it raises, nothing is claimed.
     :param sleep: waits this many seconds, by default ``time.sleep``; if it raises, nothing is claimed.
     :param timing: how long to wait.
+    :param unsent: versions of the entry that this very try wrote, or tried to, before any byte left; kept up to date.
     :raises ApptotoValidationError: another mapped task has another text for the same recipient.
     :raises LedgerStoreError: the store can't be read or written.
     """
+    unsent = set() if unsent is None else unsent
     looked_on: dict[str, float] = {}  # since when, by version
     while True:
         found = store.find(entry.key)
-        if found is not None:
+        is_ours = found is not None and found.version in unsent
+        if found is not None and not is_ours:
             _check_same(found, entry)
             # by this clock too: the other one's may be wrong
             is_new = found.version not in looked_on
@@ -183,9 +193,11 @@ def claim(
             if found.may_be_sent and not resend:
                 return found
         before_claim(found)
-        new = dataclasses.replace(entry, in_doubt=found is not None and found.may_be_sent)
+        in_doubt = found is not None and (found.in_doubt if is_ours else found.may_be_sent)
+        new = dataclasses.replace(entry, in_doubt=in_doubt)
+        unsent.add(new.version)
         if store.swap(found, new):
-            return Claim(store, new, timing)
+            return Claim(store, new, timing, unsent)
 
 
 def _is_predecessor(found: Entry, entry: Entry) -> bool:

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql import ColumnElement
 
+    from airflow_provider_apptoto.state.pin import Pin
+
 FORGOTTEN = "forgotten"
 """What a forgotten entry is said to have become."""
+_LOT = 1000
+"""Entries that are purged in one transaction."""
 _OVER = (State.SENT, State.NOT_SENT, State.REJECTED)
 
 
@@ -62,16 +66,21 @@ class SqlLedgerStore:
     """Keeps entries in a state database.
 
     :param resolve_command: the command line that resolves entries, up to the key.
+    :param pin: tells a database that lost its memory; ``None``: nobody looks.
     """
 
     spans_tasks = True
 
-    def __init__(self, database: StateDatabase, resolve_command: str) -> None:
+    def __init__(self, database: StateDatabase, resolve_command: str, pin: Pin | None = None) -> None:
         self._database = database
         self._resolve_command = resolve_command
+        self._unchecked = pin
 
     def salt(self) -> bytes:
-        """Return the secret that hashes are keyed with."""
+        """Return the secret that hashes are keyed with, of a database that has lost nothing."""
+        if self._unchecked is not None:
+            self._unchecked.check()
+            self._unchecked = None
         return self._database.salt()
 
     def find(self, key: str) -> Entry | None:
@@ -89,9 +98,13 @@ class SqlLedgerStore:
                     connection.execute(insert(ledger).values(values))
                     return True
                 here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
-                return bool(connection.execute(update(ledger).where(here).values(values)).rowcount)
+                if connection.execute(update(ledger).where(here).values(values)).rowcount:
+                    return True
         except IntegrityError:
-            return False
+            pass
+        # it is there all the same where it was committed before, and the database's answer was lost
+        found = self.find(new.key)
+        return found is not None and found.version == new.version
 
     def how_to_resolve(self, key: str) -> str:
         """Give the commands."""
@@ -146,13 +159,22 @@ class SqlLedgerStore:
     def purge(self, older_than: float) -> int:
         """Remove entries that came to their end longer ago than this many seconds; never one that is unresolved.
 
+        In lots, so that no message has to wait for long.
+
         :return: how many.
         """
         old = and_(ledger.c.state.in_(_OVER), ledger.c.updated_at < time.time() - older_than)
-        with self._database.transaction() as connection:
-            keys = select(ledger.c.message_key).where(old)
-            connection.execute(delete(changes).where(changes.c.message_key.in_(keys)))
-            return connection.execute(delete(ledger).where(old)).rowcount
+        lot = select(ledger.c.message_key).where(old).limit(_LOT)
+        removed = 0
+        while True:
+            began = time.monotonic()
+            with self._database.transaction() as connection:
+                keys = list(connection.execute(lot).scalars())
+                connection.execute(delete(changes).where(changes.c.message_key.in_(keys)))
+                removed += connection.execute(delete(ledger).where(ledger.c.message_key.in_(keys), old)).rowcount
+            if len(keys) < _LOT:
+                return removed
+            time.sleep(time.monotonic() - began)  # SQLite lets nobody else write meanwhile
 
     def unresolved(self) -> int:
         """Count the messages of which nobody can tell whether they were sent."""

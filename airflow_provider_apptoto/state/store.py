@@ -144,6 +144,10 @@ class LedgerStoreError(Exception):
     """A store can't be read or written."""
 
 
+class LedgerAwayError(LedgerStoreError):
+    """A store can't be reached just now; in some seconds it may be there again."""
+
+
 class LedgerStore(Protocol):
     """Where entries are kept. What :meth:`swap` has written survives the death of this process.
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import json
+import sqlite3
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,21 @@ def airflow_database() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_pins(request: pytest.FixtureRequest) -> None:
+    """Let each test have a state database of its own: Airflow's Variables are those of all tests."""
+    if "airflow_database" in request.fixturenames:
+        request.getfixturevalue("airflow_database")
+        path = airflow_home.HOME / "airflow.db"
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+            connection.execute("delete from variable where key like 'apptoto_ledger_%'")
+
+
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for a backoff, and what is said once a process be said once a test."""
     monkeypatch.setattr(hooks.ApptotoHook, "retry_policy", RetryPolicy(backoff=0.01))
-    monkeypatch.setattr(hooks.ApptotoHook, "ledger_timing", LedgerTiming(record_retries=(0.01,)))
+    monkeypatch.setattr(hooks.ApptotoHook, "ledger_timing", LedgerTiming(patience=0.0, record_retries=(0.01,)))
     monkeypatch.setattr(hooks, "_told", set())
 
 

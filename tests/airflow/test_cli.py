@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto._compat import has_provider_cli
 from airflow_provider_apptoto.cli import main
+from airflow_provider_apptoto.state import database as databases
 from airflow_provider_apptoto.state.database import StateDatabase
 from tests.support.entries import filled
 
@@ -24,6 +25,9 @@ class Command(Protocol):
     """Runs ``ledger`` with these arguments; gives what it printed, and how it ended."""
 
     def __call__(self, *arguments: str) -> tuple[str, str]: ...
+
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture
@@ -87,9 +91,21 @@ def test_the_command_prints_what_makes_the_tables_without_making_them(ledger: Co
     assert ledger("list") == ("", "")
 
 
+def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger: Command, state: Path) -> None:
+    assert "ready" in ledger("init")[0]
+    state.unlink()
+    databases._databases.clear()  # as in another process
+    assert "'state' is empty" in ledger("init")[1]
+    assert "init --accept" in ledger("init")[1]
+    assert not state.stat().st_size
+    assert "ready" in ledger("init", "--accept")[0]
+    assert "ready" in ledger("init")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["init", "--conn-id", "bare"], "has no state_conn_id"),
         (["resolve", "--to", "sent", "--note", "all of them"], "Say which"),
         (["resolve", "nope", "--to", "sent", "--note", "x"], "None of what you named"),
         (["forget", "2sent", "--note", " "], "--note is blank"),

@@ -29,7 +29,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, chain
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.delivery import Scope
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.state import database as databases
 from airflow_provider_apptoto.state.database import StateDatabase
 from tests.support.dag_runs import Run, own_sigterm, run_dag
@@ -448,6 +448,51 @@ def test_after_sigterm_no_further_attempt_leaves(clinic: Clinic, state_file: Pat
         assert clinic.run(send()).state == "failed"
     assert (clinic.copies, len(clinic.server.requests)) == (0, 1)
     assert states(state_file) in (["not_sent"], ["unknown"])
+
+
+# --- a ledger that lost its memory
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+    databases._databases.clear()  # as in another process
+
+
+@pytest.mark.parametrize("again", ["a retry", "a clear"])
+def test_a_try_that_finds_another_ledger_sends_nothing_until_somebody_accepts_it(
+    clinic: Clinic, state_file: Path, errors: dict[str, BaseException], again: str
+) -> None:
+    class Losing(ApptotoSendMessageOperator):
+        """Its ledger is lost, and then its first try fails."""
+
+        def execute(self, context: Context) -> dict[str, Any]:
+            sent = super().execute(context)
+            if context["ti"].try_number == 1 and again == "a retry":
+                lose(state_file)
+                raise ConnectionError
+            return sent
+
+    run = clinic.run(send(Losing, retries=1, retry_delay=NOW))
+    if again == "a clear":
+        lose(state_file)
+        run = clinic.run(send())
+    assert run["send"].state == "failed"
+    assert re.search(r"not sent: the state database of connection 'state' is empty.* --accept", str(errors["send"]))
+    assert clinic.copies == 1
+    main(["ledger", "init", "--accept"])
+    assert clinic.run(send())["send"].xcom["outcome"] == "sent"
+
+
+def test_a_batch_that_finds_another_ledger_sends_nothing(clinic: Clinic, state_file: Path) -> None:
+    def batch() -> object:
+        return ApptotoSendMessageBatchOperator(
+            task_id="batch", messages=[{"to": NUMBER}, {"to": OTHER_NUMBER}], defaults={"type": "sms", "message": TEXT}
+        )
+
+    clinic.run(batch)
+    lose(state_file)
+    assert clinic.run(batch)["batch"].state == "failed"
+    assert clinic.copies == 2
 
 
 # --- max_age

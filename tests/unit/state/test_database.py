@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from sqlalchemy import event, func, select
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
-from airflow_provider_apptoto.state.database import SCHEMA_VERSION, StateDatabase, database_url, meta, state_database
+from airflow_provider_apptoto.state import sql_ledger
+from airflow_provider_apptoto.state.database import (
+    SCHEMA_VERSION,
+    StateDatabase,
+    database_url,
+    ledger,
+    meta,
+    state_database,
+)
 from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from tests.support.entries import entry, filled
+from tests.support.state_databases import url_of
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.connection import AirflowConnection
@@ -47,6 +59,47 @@ def test_a_server_that_is_gone_is_named_without_its_password() -> None:
     with pytest.raises(LedgerStoreError, match="the state database can't be used: OperationalError") as raised:
         StateDatabase(url).init()
     assert "sekret" not in str(raised.value)
+
+
+@pytest.mark.postgresql
+def test_a_dead_network_to_a_server_ends_a_wait(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    database = StateDatabase(url_of("postgresql", request, tmp_path))
+    with database.transaction() as connection:
+        timeout = connection.exec_driver_sql("SHOW statement_timeout").scalar()
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as line:
+            of_tcp = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            options = [line.getsockopt(socket.IPPROTO_TCP, option) for option in of_tcp]
+            alive = line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert (timeout, options, alive) == ("30s", [20_000, 10, 5, 3], 1)
+    database._engine.dispose()
+
+
+def test_what_was_committed_though_its_answer_was_lost_counts_as_written(database: StateDatabase) -> None:
+    store = SqlLedgerStore(database, "")
+    first, other = entry(), entry()
+    assert store.swap(None, first)
+    assert store.swap(None, first)  # again, since nobody said that it had been done
+    sent = first.changed(State.SENT)
+    assert store.swap(first, sent)
+    assert store.swap(first, sent)
+    assert not store.swap(None, other)
+    assert not store.swap(first, first.changed(State.NOT_SENT))
+    assert store.find("k1") == sent
+
+
+def test_a_purge_goes_in_lots_so_that_others_can_write_between(
+    database: StateDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_ledger, "_LOT", 10)
+    store = SqlLedgerStore(database, "")
+    for number in range(25):
+        store.swap(None, dataclasses.replace(entry(key=f"k{number}"), state=State.SENT))
+    lots: list[int] = []
+    left = select(func.count()).select_from(ledger)
+    event.listen(database._engine, "begin", lambda connection: lots.append(connection.execute(left).scalar_one()))
+    assert store.purge(older_than=-1) == 25
+    assert lots == [25, 15, 5]
 
 
 def test_a_forked_child_has_a_database_object_of_its_own(tmp_path: Path) -> None:
