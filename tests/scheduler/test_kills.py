@@ -124,8 +124,12 @@ def ended(airflow: Airflow, dag_id: str) -> dict[int, tuple[str, int]]:
 
 
 def over(airflow: Airflow, dag_id: str) -> bool:
-    """Whether all tasks of a DAG have ended."""
-    return len(ended(airflow, dag_id)) == len(FATES)
+    """Whether all tasks of a DAG have ended, and its run.
+
+    A task that is cleared before the scheduler has ended the run may be left with a run that ended: it never starts.
+    """
+    [[run]] = airflow.query("select state from dag_run where dag_id = %s", dag_id) or [[None]]
+    return run in OVER and len(ended(airflow, dag_id)) == len(FATES)
 
 
 def ledger(airflow: Airflow) -> SqlLedgerStore:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Exchange, FaultServer
 
-DEADLINE = 240
+DEADLINE = 150
 """Seconds after which a state is taken never to come; not a measure of speed."""
 OVER = {"success", "failed", "skipped", "upstream_failed"}
 
@@ -78,8 +78,9 @@ class Airflow:
         try:
             wait_for(condition, self.home)
         except TimeoutError as error:
-            tasks = self.query("select dag_id, task_id, map_index, state, try_number, pid from task_instance")
-            pytest.fail(f"{error}\n" + "\n".join(map(str, tasks)))
+            rows = self.query("select dag_id, state, 'run' from dag_run")
+            rows += self.query("select dag_id, state, task_id, map_index, try_number, pid from task_instance")
+            pytest.fail(f"{error}\n" + "\n".join(map(str, rows)))
 
     def clear(self, dag_id: str, *, only_failed: bool) -> None:
         """Clear the tasks of a DAG's run, as the button of the UI does."""

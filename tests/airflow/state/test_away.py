@@ -1,0 +1,121 @@
+"""A state database that is away for some seconds costs no try, and nobody gets a message twice for it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from airflow_provider_apptoto.state.ledger import LedgerTiming
+from tests.chaos.people import number_of
+from tests.support import postgres
+from tests.support.dag_runs import run_dag
+from tests.support.faults import Exchange, FaultServer, accepting
+from tests.support.proxy import Proxy
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+AWAY = 0.6
+"""Seconds; more than the pauses between looks, and far less than the patience."""
+
+
+@pytest.fixture
+def network(postgres_port: int) -> Iterator[Proxy]:
+    with Proxy(postgres_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def server(
+    network: Proxy, postgres_port: int, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultServer]:
+    """Give the server of a connection whose state database is behind the network."""
+    database = postgres.new_database(postgres_port)
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", f"postgres://{postgres.USER}@127.0.0.1:{network.port}/{database}")
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, margin=2.0))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield server
+
+
+def send(operator: type[ApptotoSendMessageOperator] = ApptotoSendMessageOperator) -> object:
+    return operator(task_id="send", type="sms", to=number_of(1), message="Hi")
+
+
+def send_many() -> object:
+    rows = [{"to": number_of(person)} for person in range(30)]
+    return ApptotoSendMessageBatchOperator(
+        task_id="send", messages=rows, defaults={"type": "sms", "message": "Hi"}, concurrency=4, stop_after_unknown=2
+    )
+
+
+def copies(server: FaultServer) -> Counter[str]:
+    return Counter(request.json["to"] for request in server.accepted)
+
+
+def test_a_message_waits_for_a_database_that_is_restarted(
+    server: FaultServer, network: Proxy, provider_log: list[str]
+) -> None:
+    class Restarting(ApptotoSendMessageOperator):
+        """Its database goes down when it starts."""
+
+        def execute(self, context: Context) -> dict[str, Any]:
+            network.go_down(AWAY)
+            return super().execute(context)
+
+    run = run_dag(lambda: send(Restarting))
+    assert (run["send"].state, run["send"].tries, len(server.accepted)) == ("success", 1, 1)
+    assert sum("is waited for, 30 s at the most" in line for line in provider_log) == 1
+
+
+def test_a_batch_goes_on_when_its_database_was_restarted_in_its_middle(server: FaultServer, network: Proxy) -> None:
+    def restarting(exchange: Exchange) -> None:
+        if len(server.accepted) in {5, 15}:
+            network.go_down(AWAY)
+        accepting(exchange)
+
+    server.scripts = [restarting]
+    run = run_dag(send_many)
+    assert (run["send"].state, run["send"].tries) == ("success", 1)
+    assert copies(server) == Counter(number_of(person) for person in range(30))
+    assert run["send"].xcom["sent"] == 30
+
+
+@pytest.mark.parametrize("of", ["claimed", "sending", "sent"])
+def test_a_commit_whose_answer_is_lost_costs_no_message_and_sends_none_twice(
+    server: FaultServer, network: Proxy, of: str
+) -> None:
+    losing: list[Any] = []
+
+    def loses_answer_to(data: bytes) -> bool:
+        """Lose the answer to the commit that writes this state, once."""
+        if f"'{of}'".encode() in data and not losing:
+            losing.append(None)
+        if len(losing) == 1 and b"COMMIT" in data:
+            losing.append(None)
+            return True
+        return False
+
+    network.loses_answer_to = loses_answer_to
+    run = run_dag(send)
+    assert len(losing) == 2
+    assert (run["send"].state, run["send"].tries, len(server.accepted)) == ("success", 1, 1)
+    assert run["send"].xcom["outcome"] == "sent"
+
+
+def test_a_database_that_stays_away_sends_nothing(
+    server: FaultServer, network: Proxy, monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]
+) -> None:
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, patience=0.3))
+    network.is_down = True
+    run = run_dag(send, default_args={"retries": 1, "retry_delay": dt.timedelta(0)})
+    assert (run["send"].state, run["send"].tries, server.requests) == ("failed", 2, [])
+    assert "the message was not sent: the state database can't be used" in str(errors["send"])
