@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_apptoto.batch.spelling import check_spelling
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import TARGETS
 
@@ -95,7 +96,8 @@ class Planner:
         """Make the plan.
 
         :param kind: of the rows, as :class:`~airflow_provider_apptoto.templating.Given` has it.
-        :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
+        :raises ApptotoConfigurationError: there are more than ``max_messages``, their phone numbers are written in
+            several ways, or something is wrong that is no row's.
         """
         plan = Plan()
         planned: dict[str, PlannedMessage] = {}
@@ -106,6 +108,8 @@ class Planner:
                 msg = f"is {self.max_messages}, and there are more messages than that: nothing was sent"
                 raise ApptotoConfigurationError("max_messages", msg)
         plan.messages = list(planned.values())
+        if self.key_field is None:
+            check_spelling(plan.messages)
         return plan
 
     def _add(self, plan: Plan, planned: dict[str, PlannedMessage], index: int, row: ReadRow, kind: str) -> None:
@@ -161,6 +165,8 @@ def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> s
     if value is None and not required:
         return None
     name = ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of integers with gaps, as pandas has it
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):  # an integer of thousands of digits
             name = str(value).strip()

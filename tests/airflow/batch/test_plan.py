@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -425,6 +426,13 @@ def test_text_and_numbers_name_messages(value: Any, name: str) -> None:
     assert (planned.item, planned.reference) == (name, name)
 
 
+def test_an_integer_that_came_as_a_float_is_the_same_key() -> None:
+    values: list[Any] = [4711, "4711", 4711.0]
+    rows = [SMS | {"id": value, "message": "Hi"} for value in values]
+    plan = plan_of(rows, key_field="id")
+    assert ([planned.item for planned in plan.messages], plan.duplicates) == (["4711"], 2)
+
+
 @pytest.mark.parametrize("parameter", ["key_field", "reference_field"])
 @pytest.mark.parametrize("value", ["", " ", True, [SECRET], {"a": SECRET}, "x" * 201], ids=ascii)
 def test_a_name_that_could_not_be_kept_is_a_bad_row(parameter: str, value: Any) -> None:
@@ -593,3 +601,34 @@ def test_every_row_is_sent_or_counted_as_one_thing_and_no_two_messages_share_a_k
     assert indices == sorted(indices)
     again = plan_of(rows_of(rows), {"type": "sms", "message": "Default"}, **options)
     assert [planned.key for planned in again.messages] == [planned.key for planned in plan.messages]
+
+
+# --- phone numbers in several spellings
+
+
+SPELLINGS = ["650-555-0199", "16505550199", "011 1 650 555 0199", "001 650 555 0199", "0650 555 0199", "5550199"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("first", [PHONE, "(650) 555-0199", "6505550199"])
+def test_one_number_in_two_spellings_is_refused_without_a_region_to_tell(first: str, spelling: str) -> None:
+    rows = [{"to": number} for number in ("+14155550100" if first == PHONE else "415-555-0100", first, spelling)]
+    defaults = {"type": "sms", "message": "Hi"}
+    if spelling.replace("-", "") == "6505550199" and first != PHONE:
+        assert plan_of(rows, defaults).duplicates == 1
+        return
+    error = refusal(rows, defaults)
+    assert error.field == "default_region"
+    assert re.match(
+        r"rows [01] and 2 write phone numbers with and without (\+|a prefix), .* Set default_region", str(error.problem)
+    )
+
+
+def test_numbers_in_one_spelling_or_with_a_region_or_ids_are_not_refused() -> None:
+    defaults = {"type": "sms", "message": "Hi"}
+    numbers = ["650-555-0199", "(415) 555-0199", "212.555.0199", "0171 5550199", "030 5550199"]
+    assert len(plan_of([{"to": number} for number in numbers], defaults).messages) == 5
+    both = [{"to": PHONE, "id": 1}, {"to": "650-555-0199", "id": 2}]
+    assert plan_of(both, defaults, region="US").duplicates == 1
+    assert len(plan_of(both, defaults, key_field="id").messages) == 2
+    assert len(plan_of([{"to": PHONE}, {"to": ADDRESS, "type": "email"}], defaults).messages) == 2
