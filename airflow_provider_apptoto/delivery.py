@@ -136,9 +136,10 @@ class Scope:
         :raises ApptotoNotSentError: it was.
         """
         until = time.monotonic() + seconds
+        self.check_stop()
         while (remaining := until - time.monotonic()) > 0:
-            self.check_stop()
             time.sleep(min(remaining, STOP_POLL))
+            self.check_stop()
 
 
 class TooOldError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -42,6 +43,8 @@ DEFAULT_TIMEOUT = 120.0
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_MAX_RETRY_AFTER = 3600.0
 MOST_TIMEOUT = 86_400.0
+_SLOTS_AHEAD = 0.1
+"""Seconds: slots that are further away are left to others."""
 _BESIDE_TIMEOUT = 30.0
 """Seconds that an exchange may last beside the longest silence."""
 
@@ -132,6 +135,7 @@ class ApptotoClient:
         self._retry_policy = retry_policy or RetryPolicy()
         self._clock = clock
         self._api_key = api_key
+        self._queue = threading.Lock()
         self._transport = Transport(
             base_url=base_url,
             login=login,
@@ -257,12 +261,7 @@ class ApptotoClient:
         attempt = 0
         while True:
             attempt += 1
-            pause = self._pacer.reserve(patience=window)
-            if pause > window:
-                # a worker is not held for an hour because an earlier request was told to come back then
-                msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
-                raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
-            sleep(pause)
+            self._wait_for_slot(sleep)
             answer = self._with_bounded_wait(exchange())
             outcome = judge(answer)
             if outcome is not Outcome.NOT_SENT:
@@ -275,6 +274,28 @@ class ApptotoClient:
             if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
             sleep(wait)
+
+    def _wait_for_slot(self, sleep: Callable[[float], None]) -> None:
+        """Wait until the rate limit lets a request depart.
+
+        Of many threads, one reserves a slot at a time, shortly before it: else a batch would hold the slots of the next
+        minute, and a task with one message would have to wait behind them.
+        """
+        window = self._retry_policy.window
+        if not self._queue.acquire(timeout=min(window, threading.TIMEOUT_MAX)):
+            msg = f"many messages of this process wait for the rate limit; this one did for {window:.0f} s"
+            raise ApptotoNotSentError(msg, reason=msg, retry_after=window)
+        try:
+            sleep(0.0)  # the task may have been told to end meanwhile
+            pause = self._pacer.reserve(patience=window)
+            if pause > window:
+                # a worker is not held for an hour because an earlier request was told to come back then
+                msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
+                raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
+            sleep(max(pause - _SLOTS_AHEAD, 0.0))
+        finally:
+            self._queue.release()
+        sleep(min(pause, _SLOTS_AHEAD))
 
     def _with_bounded_wait(self, answer: Answer) -> Answer:
         """Wait no longer than the user wants to, whatever the server asks for: one refusal would stop all for a day."""

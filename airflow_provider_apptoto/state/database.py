@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import stat
+import tempfile
 import threading
 import time
 from functools import cached_property
@@ -299,3 +301,17 @@ def state_database(url: URL) -> StateDatabase:
 def host_file() -> Path:
     """Return the SQLite file in which the processes of this host share their pace, where no database is set."""
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "apptoto-pace.db"
+
+
+def spare_database() -> StateDatabase | None:
+    """Return a SQLite file for the pace of this user's processes on this host, where the other can't be used.
+
+    ``None`` where the folder for temporary files has none that is this user's alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"apptoto-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return state_database(URL.create("sqlite", database=str(folder / "pace.db")))
+    return None

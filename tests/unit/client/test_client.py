@@ -8,11 +8,13 @@ import dataclasses
 import datetime as dt
 import json
 import logging
+import math
 import pickle
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +144,58 @@ def test_the_user_agent_names_the_provider_unless_another_is_given() -> None:
                 client.send(MESSAGE)
     agents = [request.headers["user-agent"] for request in server.requests]
     assert agents == [f"airflow-provider-apptoto/{__version__}", "clinic/1.0"]
+
+
+def test_of_many_threads_one_holds_a_slot_that_is_not_near_so_that_others_get_theirs() -> None:
+    class Slots:
+        """The next slot is always half a second away."""
+
+        def reserve(self, patience: float = math.inf) -> float:
+            return 0.5 if patience > 0.5 else math.inf
+
+        def push_back(self, seconds: float) -> None:
+            raise NotImplementedError
+
+    waiting: list[float] = []
+    most = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal most
+        if seconds > 0.1:
+            waiting.append(seconds)
+            most = max(most, len(waiting))
+            time.sleep(0.02)
+            waiting.pop()
+
+    with (
+        FaultServer() as server,
+        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", pacer=Slots()) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        list(pool.map(lambda _: client.send(MESSAGE, sleep=sleep), range(16)))
+    assert (most, len(server.accepted)) == (1, 16)
+
+
+def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    def sleep(_: float) -> None:
+        entered.set()
+        left.wait()
+
+    policy = RetryPolicy(window=0.05)
+    with (
+        FaultServer() as server,
+        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", retry_policy=policy) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(client.send, MESSAGE, sleep=sleep)
+        entered.wait()
+        with pytest.raises(ApptotoNotSentError, match="many messages of this process wait") as raised:
+            client.send(MESSAGE)
+        left.set()
+        first.result()
+    assert (raised.value.retry_after, len(server.accepted)) == (0.05, 1)
 
 
 def test_one_connection_serves_sends_reads_and_refusals() -> None:

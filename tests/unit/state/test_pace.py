@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import pytest
 from sqlalchemy import literal_column, select
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto.state.database import StateDatabase, pace, state_database
+from airflow_provider_apptoto.client import ApptotoNotSentError
+from airflow_provider_apptoto.state.database import StateDatabase, pace, spare_database, state_database
 from airflow_provider_apptoto.state.pace import ASK_AGAIN_AFTER, SqlPacer, shared_pacer
 from tests.support import postgres
 from tests.support.clock import Clock
@@ -157,6 +159,11 @@ class Store:
 
     database: StateDatabase
     give_back: Callable[[], None]
+    spare: StateDatabase
+
+    def pacer(self, clock: Clock) -> SqlPacer:
+        """Return the pacer of one process."""
+        return SqlPacer(self.database, ACCOUNT, 30, clock, lambda: self.spare)
 
 
 def administrate(port: int, *statements: str) -> None:
@@ -200,26 +207,31 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         def give_back() -> None:
             administrate(port, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
-    yield Store(database, give_back)
+    spare = StateDatabase(URL.create("sqlite", database=str(tmp_path / "spare.db")))
+    yield Store(database, give_back, spare)
     database._engine.dispose()
+    spare._engine.dispose()
 
 
-def test_a_process_that_cannot_ask_goes_on_at_a_quarter_of_the_pace_and_says_so_once(
+def test_the_processes_of_a_host_that_cannot_ask_share_a_quarter_of_the_pace_and_each_says_so_once(
     broken: Store, clock: Clock, provider_log: list[str]
 ) -> None:
-    pacer = SqlPacer(broken.database, ACCOUNT, 30, clock)
-    assert departures(pacer, clock, 3) == pytest.approx([1000, 1000 + 4 * APART, 1000 + 8 * APART])
+    others = [broken.pacer(clock) for _ in range(2)]
+    assert [departures(each, clock, 1)[0] for each in others] == pytest.approx([1000, 1000 + 4 * APART])
+    provider_log.clear()
+    pacer = broken.pacer(clock)
+    assert departures(pacer, clock, 1) == pytest.approx([1000 + 8 * APART])
     pacer.push_back(50)
     assert departures(pacer, clock, 1) == pytest.approx([1050])
     assert pacer.reserve(patience=0) == pytest.approx(50 + 4 * APART)
     [line] = provider_log
     assert line.startswith("The pace can't be shared: the state database can't be used: ")
-    assert line.endswith("For 60 s this process goes on alone, at a quarter of the pace")
+    assert line.endswith("For 60 s the processes of this host go on at a quarter of the pace")
     assert "clinic" not in line
 
 
 def test_threads_that_find_out_together_say_so_once(broken: Store, clock: Clock, provider_log: list[str]) -> None:
-    pacer = SqlPacer(broken.database, ACCOUNT, 30, clock)
+    pacer = broken.pacer(clock)
     together = threading.Barrier(3)
 
     def depart(_: int) -> float:
@@ -235,7 +247,7 @@ def test_threads_that_find_out_together_say_so_once(broken: Store, clock: Clock,
 def test_who_went_on_alone_comes_back_when_the_database_does(
     broken: Store, clock: Clock, provider_log: list[str]
 ) -> None:
-    pacer = SqlPacer(broken.database, ACCOUNT, 30, clock)
+    pacer = broken.pacer(clock)
     pacer.push_back(1)
     clock.now += ASK_AGAIN_AFTER  # in vain
     departures(pacer, clock, 1)
@@ -252,10 +264,39 @@ def test_who_went_on_alone_comes_back_when_the_database_does(
     assert len(provider_log) == 2
 
 
-def test_a_server_that_is_gone_stops_nobody(clock: Clock, provider_log: list[str]) -> None:
+def test_a_server_that_is_gone_stops_nobody(tmp_path: Path, clock: Clock, provider_log: list[str]) -> None:
+    spare = StateDatabase(URL.create("sqlite", database=str(tmp_path / "spare.db")))
     with not_listening() as port:
         url = URL.create("postgresql+psycopg2", username="mary", host="127.0.0.1", port=port, database="state")
-        database = StateDatabase(url)
-        assert departures(SqlPacer(database, ACCOUNT, 30, clock), clock, 2) == pytest.approx([1000, 1000 + 4 * APART])
-    database._engine.dispose()
+        pacer = SqlPacer(StateDatabase(url), ACCOUNT, 30, clock, lambda: spare)
+        assert departures(pacer, clock, 2) == pytest.approx([1000, 1000 + 4 * APART])
+    spare._engine.dispose()
     assert len(provider_log) == 1
+
+
+@pytest.mark.parametrize("has_spare", [True, False])
+def test_nothing_departs_where_the_pace_can_be_kept_nowhere(tmp_path: Path, clock: Clock, has_spare: bool) -> None:
+    (tmp_path / "file").touch()
+    url = URL.create("sqlite", database=str(tmp_path / "file" / "state.db"))
+    nowhere = StateDatabase(url, start_attempts=1)
+    pacer = SqlPacer(nowhere, ACCOUNT, 30, clock, lambda: nowhere if has_spare else None)
+    with pytest.raises(ApptotoNotSentError, match="the pace can't be kept"):
+        pacer.reserve()
+    pacer.push_back(1)
+
+
+def test_the_spare_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    spare = spare_database()
+    assert spare is not None
+    spare.init()
+    [folder] = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "pace.db").stat().st_size > 0
+    folder.chmod(0o777)  # somebody else may have made it
+    assert spare_database() is None
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path)
+    assert spare_database() is None
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert spare_database() is None
