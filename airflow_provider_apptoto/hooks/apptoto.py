@@ -59,6 +59,8 @@ class ApptotoHook(BaseHook):
 
     retry_policy: ClassVar[RetryPolicy | None] = None
     """When the client repeats a request that was certainly not sent; ``None``: the client's default."""
+    total_timeout: ClassVar[float | None] = None
+    """Seconds that an exchange may last; ``None``: the client's default."""
     ledger_timing: ClassVar[LedgerTiming | None] = None
     """How long the ledger waits; ``None``: its defaults. Shorter ones are for tests: a lease that ends before the send
     that it covers makes that send unknown."""
@@ -262,6 +264,7 @@ class ApptotoHook(BaseHook):
             base_url=settings.base_url,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
+            total_timeout=self.total_timeout,
             max_retry_after=settings.max_retry_after,
             pacer=self._pacer(settings),
             routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),

@@ -39,10 +39,12 @@ def main() -> int:
                 folder = home / str(number)
                 folder.mkdir()
                 results.append(run_arm(arm, draws, sends, folder, pool))
-        sys.stdout.write(
-            f"{sends} messages an arm; {draws.faults:.0%} of the requests go wrong, {draws.kills:.0%} of the tries are "
-            f"killed; --seed {seed}; {time.monotonic() - began:.0f} s\n\n{report(results)}\n"
+        rates = (
+            f"{draws.faults:.0%} of the requests go wrong, {draws.kills:.0%} of the tries are killed, and the ledger "
+            f"fails {draws.ledger_faults:.0%} of them"
         )
+        took = f"{time.monotonic() - began:.0f} s"
+        sys.stdout.write(f"{sends} messages an arm; {rates}; --seed {seed}; {took}\n\n{report(results)}\n")
     return int(any(result.broken for result in results))
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,9 +31,9 @@ from airflow_provider_apptoto.client import (
 )
 from airflow_provider_apptoto.delivery import Scope, deliver
 from airflow_provider_apptoto.state.ledger import LedgerTiming
-from airflow_provider_apptoto.state.store import UNDER_WAY, Entry, LedgerStore, State
+from airflow_provider_apptoto.state.store import UNDER_WAY, Entry, LedgerAwayError, LedgerStore, State
 from tests.chaos.arms import Arm, Rules
-from tests.chaos.draws import Point
+from tests.chaos.draws import LedgerFault, Point, Step
 from tests.chaos.people import number_of, origin_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ Message(type="sms", to=number_of(0), message="loads what checks recipients")
 
 TIMEOUT = 0.5
 """Seconds that an answer may take."""
+BESIDE = 0.3
+"""Seconds that an exchange may last beside it."""
 TIMING = LedgerTiming(margin=0.2, poll=0.02, record_retries=(0.02,) * 4)
+STALL = 0.4
+"""Seconds that a ledger stalls: less than the lease of who sends."""
 
 
 class End(StrEnum):
@@ -68,6 +73,7 @@ class Attempt:
 
     :param folder: where its arm keeps its ledger.
     :param kill_at: where it is killed, if it is.
+    :param ledger_fault: how its ledger goes wrong, if it does.
     """
 
     arm: Arm
@@ -76,6 +82,7 @@ class Attempt:
     person: int
     try_number: int
     kill_at: Point | None
+    ledger_fault: tuple[LedgerFault, Step] | None = None
 
 
 def run(attempt: Attempt) -> tuple[End, str]:
@@ -178,6 +185,32 @@ class _KillingStore:
         return getattr(self._store, name)
 
 
+class _FaultyStore:
+    """A ledger that goes wrong once, over one of its steps."""
+
+    def __init__(self, store: LedgerStore, fault: LedgerFault, step: Step) -> None:
+        self._store = store
+        self._fault: LedgerFault | None = fault
+        self._step = step
+
+    def swap(self, old: Entry | None, new: Entry) -> bool:
+        step = {State.CLAIMED: Step.CLAIM, State.SENDING: Step.SENDING}.get(new.state, Step.OUTCOME)
+        if self._fault is None or step is not self._step:
+            return self._store.swap(old, new)
+        fault, self._fault = self._fault, None
+        if fault is LedgerFault.AWAY:
+            raise LedgerAwayError("away")
+        if fault is LedgerFault.STALLS:
+            time.sleep(STALL)
+        swapped = self._store.swap(old, new)
+        if fault is LedgerFault.ANSWER_LOST:
+            raise LedgerAwayError("answer lost")
+        return swapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class _Hook:
     """As much of the hook as a delivery needs."""
 
@@ -194,6 +227,7 @@ class _Hook:
             api_key="key",
             base_url=self._url,
             timeout=self._timeout,
+            total_timeout=self._timeout + BESIDE,
             pacer=InProcessPacer(60_000),
             retry_policy=RetryPolicy(backoff=0.02),
         )
@@ -207,7 +241,11 @@ def hook_of(url: str, *, timeout: float) -> ApptotoHook:
 def _send_by_ledger(attempt: Attempt, killer: _Killer) -> None:
     assert attempt.arm.memory is not None
     origin = origin_of(attempt.person, attempt.try_number)
-    store = attempt.arm.memory(attempt.folder).store(origin)
+    memory = attempt.arm.memory(attempt.folder)
+    fault, step = attempt.ledger_fault or (None, None)
+    store: LedgerStore = memory.lost(origin) if fault is LedgerFault.LOST else memory.store(origin)
+    if fault is not None and step is not None:
+        store = cast("LedgerStore", _FaultyStore(store, fault, step))
     if attempt.arm.wrap is not None:
         store = attempt.arm.wrap(store)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
     from tests.chaos.arms import Arm
-    from tests.chaos.draws import Draws, Point
+    from tests.chaos.draws import Draws, LedgerFault, Point
 
 MOST_TRIES = 4
 AT_ONCE = 8
@@ -44,6 +44,7 @@ class Played:
 
     :param ends: of its tries.
     :param killed_at: where tries were killed.
+    :param ledger_faults: how the ledger of tries went wrong.
     :param said: by the last one.
     """
 
@@ -52,15 +53,21 @@ class Played:
     ends: tuple[End, ...]
     killed_at: tuple[Point, ...]
     said: str
+    ledger_faults: tuple[LedgerFault, ...] = ()
 
 
 def play(task: Task) -> Played:
     """Run a task to its end."""
     ends: list[End] = []
     killed_at: list[Point] = []
+    ledger_faults: list[LedgerFault] = []
     said = ""
     for try_number in range(task.first_try, task.first_try + MOST_TRIES):
         point = task.draws.kill(task.person, try_number, task.arm.points) if task.draws else None
+        has_ledger = task.arm.memory is not None
+        fault = task.draws.ledger_fault(task.person, try_number) if task.draws and has_ledger else None
+        if fault is not None:
+            ledger_faults.append(fault[0])
         attempt = Attempt(
             arm=task.arm,
             folder=task.folder,
@@ -68,6 +75,7 @@ def play(task: Task) -> Played:
             person=task.person,
             try_number=try_number,
             kill_at=point,
+            ledger_fault=fault,
         )
         end, said = run(attempt)
         ends.append(end)
@@ -81,6 +89,7 @@ def play(task: Task) -> Played:
         ends=tuple(ends),
         killed_at=tuple(killed_at),
         said=said,
+        ledger_faults=tuple(ledger_faults),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.state.database import StateDatabase
+from airflow_provider_apptoto.state.pin import Pin
 from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
 from airflow_provider_apptoto.state.store import Entry, LedgerStore, State
 from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
@@ -29,6 +30,9 @@ class Memory(Protocol):
     def store(self, origin: Origin) -> LedgerStore:
         """Return the ledger as a try sees it."""
 
+    def lost(self, origin: Origin) -> LedgerStore:
+        """Return what a try sees where the ledger was lost."""
+
     def entries(self) -> list[Entry]:
         """Return all entries."""
 
@@ -36,14 +40,31 @@ class Memory(Protocol):
         """Do as a person who has looked whether the message was sent."""
 
 
+class _Variables(dict[str, str]):
+    """Airflow's Variables, as far as a pin needs them."""
+
+    def set(self, name: str, value: str) -> None:
+        self[name] = value
+
+
 class SqlMemory:
     """A state database: a file of SQLite."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = StateDatabase(URL.create("sqlite", database=str(folder / "state.db")))
+        self._folder = folder
+        self._database = self._file("state.db")
+
+    def _file(self, name: str) -> StateDatabase:
+        return StateDatabase(URL.create("sqlite", database=str(self._folder / name)))
 
     def store(self, _origin: Origin) -> SqlLedgerStore:
         return SqlLedgerStore(self._database, "resolve")
+
+    def lost(self, _origin: Origin) -> SqlLedgerStore:
+        variables = _Variables()
+        Pin("state", self._database, variables, "").accept()
+        empty = self._file("empty.db")
+        return SqlLedgerStore(empty, "resolve", Pin("state", empty, variables, "ledger init --accept"))
 
     def entries(self) -> list[Entry]:
         return [entry for entry, _ in SqlLedgerStore(self._database, "").entries(Selection())]
@@ -59,7 +80,7 @@ class TaskStateMemory:
 
     As Airflow's, it has no compare-and-set, the last write wins, and a try that is not the newest finds nothing and may
     write nothing: Airflow answers 404 to both.
-    ``tests/test_scheduler_kills.py`` does it with the real one.
+    ``tests/scheduler/test_kills.py`` does it with the real one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,6 +107,10 @@ class TaskStateMemory:
             newest = (origin.map_index, origin.try_number)
             connection.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", newest)
         return TaskStateLedgerStore(_Accessor(self, origin))
+
+    def lost(self, origin: Origin) -> TaskStateLedgerStore:
+        """Return the ledger: it is Airflow's own, which is lost with the task."""
+        return self.store(origin)
 
     def entries(self) -> list[Entry]:
         with self.connection() as connection:

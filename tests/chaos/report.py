@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from airflow_provider_apptoto.state.store import State
-from tests.chaos.draws import Fault, Point
+from tests.chaos.draws import Fault, LedgerFault, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,6 +51,7 @@ def report(results: Sequence[Result]) -> str:
         tabulate(rows, headers="keys", disable_numparse=True),
         _counts("killed", Point, [(result.arm.name, result.kills) for result in results]),
         _counts("answered wrongly", Fault, [(result.arm.name, result.faults) for result in results]),
+        _counts("the ledger", LedgerFault, [(result.arm.name, result.ledger_faults) for result in results]),
     ]
     for result in results:
         if result.broken:
@@ -59,6 +60,6 @@ def report(results: Sequence[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def _counts(what: str, kinds: Iterable[str], counts: Sequence[tuple[str, Counter[Point] | Counter[Fault]]]) -> str:
-    rows = [[kind, *(count[kind] for _, count in counts)] for kind in kinds]  # type: ignore[index]
+def _counts(what: str, kinds: Iterable[str], counts: Sequence[tuple[str, Counter[Any]]]) -> str:
+    rows = [[kind, *(count[kind] for _, count in counts)] for kind in kinds]
     return tabulate(rows, headers=[what, *(name for name, _ in counts)])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chaos.arms import Arm
-    from tests.chaos.draws import Draws, Fault, Point
+    from tests.chaos.draws import Draws, Fault, LedgerFault, Point
     from tests.chaos.memory import Memory
 
 DEADLINE = 60
@@ -38,6 +38,7 @@ class Result:
     broken: list[str] = field(default_factory=list)
     kills: Counter[Point] = field(default_factory=Counter)
     faults: Counter[Fault] = field(default_factory=Counter)
+    ledger_faults: Counter[LedgerFault] = field(default_factory=Counter)
 
 
 def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor) -> Result:
@@ -64,7 +65,14 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
             cleared = observe([again(person=task.person) for task in observed.tasks if not task.succeeded])
             found += not_put_right(cleared)
         kills = Counter(point for task in observed.tasks for point in task.killed_at)
-        return Result(arm=arm, observed=observed, broken=found, kills=kills, faults=server.faults)
+        return Result(
+            arm=arm,
+            observed=observed,
+            broken=found,
+            kills=kills,
+            faults=server.faults,
+            ledger_faults=Counter(fault for task in observed.tasks for fault in task.ledger_faults),
+        )
 
 
 def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,22 @@ def _redirecting(exchange: Exchange) -> None:
     answering(302, Location=f"{exchange.server.url}{exchange.request.path}")(exchange)
 
 
+def _after_an_interim_answer(script: Script) -> Script:
+    def hinting(exchange: Exchange) -> None:
+        exchange.raw(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+        time.sleep(0.02)
+        script(exchange)
+
+    return hinting
+
+
+def _giving_up_too_early(exchange: Exchange) -> None:
+    """Refuse, and then answer what was meant for somebody else, on the same connection."""
+    exchange.answer(429, Retry_After="0")
+    time.sleep(0.02)
+    exchange.answer(200, {"success": True})
+
+
 _SCRIPTS: dict[Fault, Script] = {
     Fault.TOO_MANY: answering(429),
     Fault.TOO_MANY_RETRY_AFTER: answering(429, Retry_After="0"),
@@ -40,6 +57,9 @@ _SCRIPTS: dict[Fault, Script] = {
     Fault.CUT_IN_BODY: sending_raw(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"success":'),
     Fault.HANGING: _hanging,
     Fault.REDIRECT: _redirecting,
+    Fault.INTERIM: _after_an_interim_answer(accepting),
+    Fault.INTERIM_REFUSED: _after_an_interim_answer(answering(422)),
+    Fault.LATE_ANSWER: _giving_up_too_early,
 }
 
 

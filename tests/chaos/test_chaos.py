@@ -13,7 +13,7 @@ from airflow_provider_apptoto.state.store import Entry, LedgerStore, LedgerStore
 from tests.chaos.arms import HTTP_OPERATOR, LEDGERS, NAIVE, Arm
 from tests.chaos.attempts import End
 from tests.chaos.checker import Observed, broken, not_put_right
-from tests.chaos.draws import ASSIGNED, Draws, Fault, Point
+from tests.chaos.draws import ASSIGNED, Draws, Fault, LedgerFault, Point
 from tests.chaos.driver import Played, workers
 from tests.chaos.memory import SqlMemory, TaskStateMemory
 from tests.chaos.people import origin_of
@@ -42,6 +42,7 @@ def test_a_ledger_keeps_its_promises_wherever_tasks_are_killed_and_however_the_s
     assert result.broken == []
     assert set(result.kills) == set(Point)
     assert set(result.faults) == set(Fault)
+    assert set(result.ledger_faults) == set(LedgerFault)
 
 
 def test_the_same_chaos_sends_twice_where_nothing_is_remembered(chaos: Callable[[Arm], Result]) -> None:

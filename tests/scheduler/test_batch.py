@@ -27,6 +27,7 @@ from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
 from airflow_provider_apptoto.state.ledger import LedgerTiming
 
+ApptotoHook.total_timeout = 6.0
 ApptotoHook.ledger_timing = LedgerTiming(margin=1.0)
 
 for dag_id, first in {dags}.items():

@@ -37,6 +37,7 @@ from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperato
 from airflow_provider_apptoto.state.ledger import LedgerTiming
 
 # what was killed while it sent is waited for as long as its answer might have taken, and this
+ApptotoHook.total_timeout = 6.0
 ApptotoHook.ledger_timing = LedgerTiming(margin=1.0)
 
 with DAG(dag_id="{dag_id}", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):

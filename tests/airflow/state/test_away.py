@@ -40,7 +40,7 @@ def server(
     """Give the server of a connection whose state database is behind the network."""
     database = postgres.new_database(postgres_port)
     monkeypatch.setenv("AIRFLOW_CONN_STATE", f"postgres://{postgres.USER}@127.0.0.1:{network.port}/{database}")
-    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, margin=2.0))
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1))
     with FaultServer() as server:
         connection(server.url, state_conn_id="state")
         yield server
