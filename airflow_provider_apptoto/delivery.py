@@ -156,13 +156,15 @@ class TooOldError(Exception):
     def ending(self, what: str, *, was_tried: bool = False) -> AirflowException:
         """Return how the task ends: skipped, but not where that would hide that a try could not send.
 
-        :param what: is not sent.
+        :param what: is not sent, with its verb.
         :param was_tried: whether it is known from elsewhere.
         """
         advice = "To send it all the same, give the task max_age=None, or a longer one, and clear it"
         if self.was_tried or was_tried:
-            return AirflowFailException(f"Not sent, and not skipped: an earlier try began. {what}: {self}. {advice}")
-        return AirflowSkipException(f"{what}: {self}. {advice}")
+            return AirflowFailException(
+                f"Failed, {what} not sent: an earlier try began, and by now {self}. A skip would hide that. {advice}"
+            )
+        return AirflowSkipException(f"Skipped, {what} not sent: {self}. {advice}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +216,7 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
     except ApptotoNotSentError as error:
         raise error.with_traceback(None) from None
     except TooOldError as error:
-        raise error.ending("The message is not sent") from None
+        raise error.ending("the message is") from None
     if delivery.outcome == ASSUMED_SENT:
         show_unresolved(scope)
     return delivery
@@ -257,9 +259,7 @@ def patiently(scope: Scope, call: Callable[[], T]) -> T:
             now = time.monotonic()
             if now - last > scope.timing.patience:  # it was there meanwhile
                 away_since = now
-                line = (
-                    "The ledger can't be reached, and is waited for, %.0f s at the most; nothing is sent meanwhile: %s"
-                )
+                line = "The ledger can't be reached: waiting up to %.0f s, and sending nothing meanwhile (%s)"
                 log.warning(line, scope.timing.patience, error)
             if now - away_since >= scope.timing.patience:
                 raise

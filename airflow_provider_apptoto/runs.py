@@ -34,9 +34,8 @@ def too_old(context: Mapping[str, Any], max_age: timedelta | None) -> str:
     age = datetime.now(UTC) - time
     if age <= max_age:
         return ""
-    return (
-        f"the run's time, {time:%Y-%m-%dT%H:%M%z}, is {age.total_seconds() / 3600:.0f} h ago, and max_age is {max_age}"
-    )
+    hours = age.total_seconds() / 3600
+    return f"the run's time, {time.astimezone(UTC):%Y-%m-%dT%H:%MZ}, is {hours:.0f} h ago, more than max_age={max_age}"
 
 
 def is_retry(context: Mapping[str, Any]) -> bool:

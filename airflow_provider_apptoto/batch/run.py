@@ -215,7 +215,7 @@ def _end(tally: Tally, sender: Sender, settings: Settings, scope: Scope) -> None
         listed = f":\n{listed}"
     final = rejected > settings.most_rejected(total) or (unknown and scope.on_unknown != OnUnknown.RESEND)
     if sender.too_old is not None and not final:
-        raise sender.too_old.ending(f"{unsent} of {total} messages are not sent", was_tried=sender.was_begun)
+        raise sender.too_old.ending(f"{unsent} of {total} messages are", was_tried=sender.was_begun)
     if (unsent or (unknown and not final)) and sender.too_old is None:
         if scope.store is None and any(tally[outcome] for outcome in (*DONE, State.UNKNOWN)):
             raise AirflowFailException(

@@ -283,14 +283,16 @@ class ApptotoClient:
         """
         window = self._retry_policy.window
         if not self._queue.acquire(timeout=min(window, threading.TIMEOUT_MAX)):
-            msg = f"many messages of this process wait for the rate limit; this one did for {window:.0f} s"
+            msg = f"Rate limited: this message waited {window:.0f} s behind others of its process"
             raise ApptotoNotSentError(msg, reason=msg, retry_after=window)
         try:
             sleep(0.0)  # the task may have been told to end meanwhile
             pause = self._pacer.reserve(patience=window)
             if pause > window:
                 # a worker is not held for an hour because an earlier request was told to come back then
-                msg = f"it is not this message's turn for another {pause:.0f} s: Apptoto asked for a rest, or many wait"
+                msg = (
+                    f"Rate limited: the next slot is in {pause:.0f} s (Apptoto sent Retry-After, or many requests wait)"
+                )
                 raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
             sleep(max(pause - _SLOTS_AHEAD, 0.0))
         finally:

@@ -251,7 +251,8 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     :param suppression: phone numbers and e-mail addresses that get nothing: a list, or the output of a task. (templated
         as ``messages``)
     :param key_field: the column whose value tells messages apart (an appointment's id, say), up to 200 characters. By
-        default channel and recipient do, so that nobody can get two of one batch.
+        default channel and recipient do, so that nobody can get two of one batch; phone numbers then have to be
+        written in one way, unless the connection has a ``default_region``.
     :param reference_field: the column with your own id of the thing, kept and shown in clear, up to 200 characters.
     :param on_invalid: what to do where rows can't be sent: ``fail`` (nothing is sent) or ``skip`` (the others are).
     :param max_messages: send nothing if there are more messages than this, at least 1; ``None``: no limit.

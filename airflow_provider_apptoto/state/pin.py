@@ -62,9 +62,9 @@ class Pin:
             return
         what = "is empty" if salt is None else "is not the one that earlier tasks used"
         msg = (
-            f"the state database of connection {self._conn_id!r} {what}, so what was sent before is forgotten. "
-            "Restore it (a SQLite file serves one host: is this another one?). If messages may be sent a second "
-            f"time, accept it: {self._accept_command}"
+            f"the state database of connection {self._conn_id!r} {what}: which messages were sent is no longer known. "
+            "Restore it (a SQLite file serves one host only), or accept the loss, and that messages may be sent again: "
+            f"{self._accept_command}"
         )
         raise LedgerStoreError(msg)
 

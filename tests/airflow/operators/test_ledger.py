@@ -506,7 +506,10 @@ def test_a_run_that_is_older_than_max_age_is_skipped_and_says_how_to_send_all_th
     assert clinic.run(send(), at=OLD)["send"].state == "skipped"
     assert clinic.server.connections == 0
     shown = capsys.readouterr()
-    assert re.search(r"run's time, 2026-03-02T00:00\+0000.*max_age is 1 day.*max_age=None", shown.out + shown.err)
+    assert re.search(
+        r"Skipped, the message is not sent: the run's time, 2026-03-02T00:00Z.*max_age=1 day.*max_age=None",
+        shown.out + shown.err,
+    )
     assert clinic.run(send(max_age=None), at=OLD)["send"].state == "success"
     assert clinic.run(send(), at=OLD)["send"].xcom["outcome"] == "deduplicated"
     assert clinic.copies == 1
@@ -530,7 +533,7 @@ def test_a_message_that_was_refused_and_is_too_old_by_the_retry_fails_for_it_was
     run = clinic.run(send(Ageing, retries=2, retry_delay=NOW, retry_policy=None))
     assert (run["send"].state, run["send"].tries, run.state) == ("failed", 2, "failed")
     assert (len(clinic.server.requests), clinic.copies) == (1, 0)
-    assert re.search(r"^Not sent, and not skipped: an earlier try began.*max_age=None", str(errors["send"]))
+    assert re.search(r"^Failed, the message is not sent: an earlier try began.*max_age=None", str(errors["send"]))
 
 
 def test_a_message_that_was_refused_fails_also_where_its_task_is_cleared_too_late(clinic: Clinic) -> None:

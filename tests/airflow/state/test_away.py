@@ -73,7 +73,7 @@ def test_a_message_waits_for_a_database_that_is_restarted(
 
     run = run_dag(lambda: send(Restarting))
     assert (run["send"].state, run["send"].tries, len(server.accepted)) == ("success", 1, 1)
-    assert sum("is waited for, 30 s at the most" in line for line in provider_log) == 1
+    assert sum("waiting up to 30 s, and sending nothing" in line for line in provider_log) == 1
 
 
 def test_a_batch_goes_on_when_its_database_was_restarted_in_its_middle(server: FaultServer, network: Proxy) -> None:

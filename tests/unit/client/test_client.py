@@ -191,7 +191,7 @@ def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
     ):
         first = pool.submit(client.send, MESSAGE, sleep=sleep)
         entered.wait()
-        with pytest.raises(ApptotoNotSentError, match="many messages of this process wait") as raised:
+        with pytest.raises(ApptotoNotSentError, match="Rate limited: this message waited") as raised:
             client.send(MESSAGE)
         left.set()
         first.result()

@@ -390,6 +390,19 @@ def test_the_wait_that_the_server_asks_for_is_carried_by_the_error() -> None:
         assert raised.value.retry_after == pytest.approx(seconds, abs=10)
 
 
+def test_a_server_that_asks_to_wait_a_day_is_obeyed_for_an_hour_and_the_log_says_so(provider_log: list[str]) -> None:
+    pacer = InProcessPacer(60_000)
+    with (
+        FaultServer([answering(429, Retry_After="86400")]) as server,
+        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", pacer=pacer) as client,
+        pytest.raises(ApptotoNotSentError) as raised,
+    ):
+        client.send(MESSAGE)
+    assert raised.value.retry_after == 3600
+    assert 3590 < pacer.reserve(patience=0) <= 3600
+    assert "Apptoto asks to wait 86400 s (Retry-After); max_retry_after makes it 3600 s" in provider_log
+
+
 class _RefusalError(Exception):
     pass
 

@@ -102,6 +102,27 @@ def test_a_purge_goes_in_lots_so_that_others_can_write_between(
     assert lots == [25, 15, 5]
 
 
+def test_a_disk_that_is_full_takes_nothing_and_once_there_is_room_everything(tmp_path: Path) -> None:
+    database = StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db")))
+    database.init()
+    pages = 0
+
+    @event.listens_for(database._engine, "checkout")
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with database.transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    store = SqlLedgerStore(database, "")
+    long = dataclasses.replace(entry(), reference="x" * 10_000)
+    with pytest.raises(LedgerStoreError, match="full"):
+        store.swap(None, long)
+    assert store.find("k1") is None
+    pages = 1_000_000
+    assert store.swap(None, long)
+    database._engine.dispose()
+
+
 def test_a_forked_child_has_a_database_object_of_its_own(tmp_path: Path) -> None:
     url = URL.create("sqlite", database=str(tmp_path / "state.db"))
     parent = state_database(url)
