@@ -536,6 +536,22 @@ def test_a_message_that_was_refused_and_is_too_old_by_the_retry_fails_for_it_was
     assert re.search(r"^Failed, the message is not sent: an earlier try began.*max_age=None", str(errors["send"]))
 
 
+def test_a_message_that_no_try_could_begin_to_send_fails_too_for_a_try_had_begun_in_time(
+    clinic: Clinic, errors: dict[str, BaseException]
+) -> None:
+    class Unlucky(Ageing):
+        """Its first try can't reach what it needs."""
+
+        def execute(self, context: Context) -> dict[str, Any]:
+            if context["ti"].try_number == 1:
+                raise ConnectionError
+            return super().execute(context)
+
+    run = clinic.run(send(Unlucky, retries=1, retry_delay=NOW))
+    assert (run["send"].state, run["send"].tries, clinic.server.requests) == ("failed", 2, [])
+    assert "an earlier try began" in str(errors["send"])
+
+
 def test_a_message_that_was_refused_fails_also_where_its_task_is_cleared_too_late(clinic: Clinic) -> None:
     clinic.server.scripts = [answering(503, Retry_After="61"), accepting]
     assert clinic.run(send(max_age=None), at=OLD)["send"].state == "failed"
