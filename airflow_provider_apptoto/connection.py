@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_apptoto.client.client import (
     DEFAULT_BASE_URL,
@@ -49,6 +51,64 @@ class AirflowConnection(Protocol):
     @property
     def extra_dejson(self) -> dict[str, Any]:
         """The extra fields."""
+
+
+SANDBOX_URL = "APPTOTO_SANDBOX_URL"
+"""Environment variable with the URL of a sandbox, to which every connection then leads."""
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class SandboxAccount:
+    """Stands in for the account of every connection: what a rehearsal sends must not reach anybody.
+
+    It has the attributes of an Airflow connection that ``ConnectionSettings`` reads.
+
+    :param login: the sandbox's.
+    :param password: the sandbox's API key.
+    :param host: base URL of the sandbox.
+    :param conn_id: of the connection that it stands in for.
+    :param extra: of that connection.
+    """
+
+    login: str | None
+    password: str | None
+    host: str | None
+    conn_id: str = ""
+    extra: str | None = None
+    conn_type: str | None = "apptoto"
+    port: int | None = None
+    schema: str | None = None
+
+    def __repr__(self) -> str:
+        """Show the base URL, not login and key."""
+        return f"<SandboxAccount {self.host}>"
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]:
+        """The extra fields."""
+        return _extra(self.extra)
+
+    @classmethod
+    def of_environment(cls) -> SandboxAccount | None:
+        """Return the account that ``APPTOTO_SANDBOX_URL`` names, or ``None`` where it is not set.
+
+        :raises ApptotoConfigurationError: it is set, and is not the URL of a sandbox on this host.
+        """
+        url = os.environ.get(SANDBOX_URL)
+        if url is None:
+            return None
+        parts = urlsplit(url.strip())
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if parts.scheme != "http" or host != "127.0.0.1" or port is None or not parts.username or not parts.password:
+            msg = (
+                "is set, and is not the URL of a sandbox, as `python -m airflow_provider_apptoto.sandbox` prints it: "
+                "http://LOGIN:KEY@127.0.0.1:PORT. Nothing is sent while it is. Unset it to use the connections"
+            )
+            raise ApptotoConfigurationError(SANDBOX_URL, msg)
+        return cls(login=unquote(parts.username), password=unquote(parts.password), host=f"http://{host}:{port}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +216,8 @@ def _base_url(connection: AirflowConnection) -> str:
     scheme, _, rest = host.rpartition("://")
     address, slash, path = rest.partition("/")
     port = f":{connection.port}" if connection.port else ""
+    if address.endswith(port):  # Test Connection of Airflow 3.3.1 and 3.3.2 needs a stored port, also beside this one
+        port = ""
     from airflow_provider_apptoto.client.transport import check_base_url
 
     return check_base_url(f"{scheme or schema or 'https'}://{address}{port}{slash}{path}")

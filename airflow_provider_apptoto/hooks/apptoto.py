@@ -8,7 +8,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseHook, conf
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook, conf
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._compat import Variables, mask_secret
@@ -208,9 +208,17 @@ class ApptotoHook(BaseHook):
 
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        from airflow_provider_apptoto.connection import ConnectionSettings
+        from airflow_provider_apptoto.connection import SANDBOX_URL, ConnectionSettings, SandboxAccount
 
-        return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
+        sandbox = SandboxAccount.of_environment()
+        if sandbox is None:
+            return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
+        _tell_once(logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}")
+        try:
+            extra = self.get_connection(self.apptoto_conn_id).extra
+        except AirflowException:  # a rehearsal needs no connection
+            extra = None
+        return ConnectionSettings.read(dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra))
 
     @property
     def default_region(self) -> str | None:

@@ -15,6 +15,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import airflow_provider_apptoto.sandbox
+from airflow_provider_apptoto.connection import SANDBOX_URL
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
 from airflow_provider_apptoto.sandbox.inbox import Entry, by_recipient
 
@@ -87,7 +88,11 @@ def _serve(sandbox: Sandbox) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     print(f"Apptoto sandbox: {sandbox.url}")
-    print(f"export {CONNECTION}={shlex.quote(sandbox.connection())}")
+    print("Every connection of what you start with this leads here:")
+    print(f"  export {SANDBOX_URL}={shlex.quote(sandbox.account_url)}")
+    print("Or one connection, of this shell or of a running Airflow:")
+    print(f"  export {CONNECTION}={shlex.quote(sandbox.connection())}")
+    print(f"  {sandbox.connection_command()}")
     print("Ctrl-C stops it.", flush=True)
     stop.wait()
     return 0
@@ -115,7 +120,13 @@ def _environment(sandbox: Sandbox) -> dict[str, str]:
     # A proxy can't reach this host's loopback.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     direct = f"{direct},127.0.0.1" if direct else "127.0.0.1"
-    return {**os.environ, CONNECTION: sandbox.connection(), "no_proxy": direct, "NO_PROXY": direct}
+    return {
+        **os.environ,
+        CONNECTION: sandbox.connection(),
+        SANDBOX_URL: sandbox.account_url,
+        "no_proxy": direct,
+        "NO_PROXY": direct,
+    }
 
 
 def report(entries: Sequence[Entry]) -> str:

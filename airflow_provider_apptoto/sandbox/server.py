@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import socket
 import sys
 import threading
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -136,6 +138,11 @@ class Sandbox:
         self._resources.close()
 
     @property
+    def account_url(self) -> str:
+        """The address with login and key, for ``APPTOTO_SANDBOX_URL``."""
+        return self.url.replace("://", f"://{quote(self.login, safe='')}:{quote(self.api_key, safe='')}@", 1)
+
+    @property
     def url(self) -> str:
         """The address of the page and of the API, without a path."""
         return f"http://{HOST}:{self._running.port}"
@@ -143,6 +150,18 @@ class Sandbox:
     def connection(self) -> str:
         """Give the Airflow connection as JSON, for ``AIRFLOW_CONN_APPTOTO_DEFAULT``."""
         return json.dumps({"conn_type": "apptoto", "login": self.login, "password": self.api_key, "host": self.url})
+
+    def connection_command(self) -> str:
+        """Give the command that stores the connection in Airflow; with a port, as *Test Connection* needs it."""
+        fields = {
+            "type": "apptoto",
+            "login": self.login,
+            "password": self.api_key,
+            "host": f"http://{HOST}",
+            "port": str(self._running.port),
+        }
+        options = " ".join(f"--conn-{name} {shlex.quote(value)}" for name, value in fields.items())
+        return f"airflow connections add apptoto_default {options}"
 
     def messages(self) -> list[Entry]:
         """List what arrived, in the order of arrival.

@@ -90,7 +90,11 @@ def test_it_prints_its_address_and_connection_and_ends_well_on_a_signal(number: 
     with started("--port", "0", "--login", "clinic@example.com", "--api-key", "it's") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        name, _, value = process.stdout.readline().removeprefix("export ").partition("=")
+        assert "Every connection" in process.stdout.readline()
+        everything = process.stdout.readline().strip()
+        assert "Or one connection" in process.stdout.readline()
+        name, _, value = process.stdout.readline().strip().removeprefix("export ").partition("=")
+        [*command] = shlex.split(process.stdout.readline())
         assert "Ctrl-C" in process.stdout.readline()
         with requests.Session() as session:
             session.trust_env = False
@@ -99,6 +103,9 @@ def test_it_prints_its_address_and_connection_and_ends_well_on_a_signal(number: 
             rest = process.communicate(timeout=PATIENCE)
 
     assert urlsplit(url).hostname == "127.0.0.1"
+    assert everything == f"export APPTOTO_SANDBOX_URL=http://clinic%40example.com:it%27s@{urlsplit(url).netloc}"
+    assert command[:4] == ["airflow", "connections", "add", "apptoto_default"]
+    assert command[-3:] == ["http://127.0.0.1", "--conn-port", str(urlsplit(url).port)]
     assert name == "AIRFLOW_CONN_APPTOTO_DEFAULT"
     assert [json.loads(text) for text in shlex.split(value)] == [
         {"conn_type": "apptoto", "login": "clinic@example.com", "password": "it's", "host": url}

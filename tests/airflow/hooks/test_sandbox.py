@@ -1,0 +1,100 @@
+"""A rehearsal reaches nobody: while a sandbox is named, every connection leads to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.sandbox import Sandbox
+from tests.support import airflow_home
+from tests.support.faults import FaultServer
+
+pytestmark = pytest.mark.contract
+
+DAG = """
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+
+with DAG(dag_id="rehearsed", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):
+    for conn_id in ("apptoto_default", "clinic", "nowhere"):
+        ApptotoSendMessageOperator(
+            task_id=conn_id, apptoto_conn_id=conn_id, type="sms", to="+16505550199", message="Hi", max_age=None
+        )
+"""
+
+
+def test_a_dag_that_is_rehearsed_reaches_nobody_whatever_connections_and_secrets_backend_say(tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "rehearsed.py").write_text(DAG)
+    airflow_home.copy_database(tmp_path)
+    with FaultServer() as production:
+        account = {"conn_type": "apptoto", "login": "clinic@clinic.example", "password": "key", "host": production.url}
+        secrets = tmp_path / "connections.json"
+        secrets.write_text(json.dumps({"apptoto_default": account, "clinic": account}))
+        environment = {
+            "AIRFLOW_HOME": str(tmp_path),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+            "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(secrets)}),
+            "AIRFLOW_CONN_CLINIC": json.dumps(account),
+        }
+        airflow = str(Path(sys.executable).with_name("airflow"))
+        command = [sys.executable, "-m", "airflow_provider_apptoto.sandbox", "--", airflow, "dags", "test", "rehearsed"]
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert (production.connections, done.returncode) == (0, 0), done.stdout + done.stderr
+    assert re.search(r"What each person got \(3 messages\):\n\n\+16505550199\n", done.stdout)
+
+
+@pytest.fixture
+def production(connection: Callable[..., None]) -> FaultServer:
+    """Give a connection's server, which must not see anything."""
+    connection("http://127.0.0.1:9", default_region="US")
+    return FaultServer()
+
+
+def test_the_fields_of_a_connection_hold_and_its_account_does_not(
+    production: FaultServer, monkeypatch: pytest.MonkeyPatch, provider_log: list[str]
+) -> None:
+    del production
+    with Sandbox(login="a@b.example", api_key="it's/") as sandbox:
+        monkeypatch.setenv("APPTOTO_SANDBOX_URL", sandbox.account_url)
+        sent = ApptotoHook().send_message(type="sms", to="650-555-0199", message="Hi")
+        assert ApptotoHook("nowhere").test_connection()[0]
+        [message] = sandbox.messages()
+    assert (sent.outcome, message["to"]) == ("sent", "+16505550199")
+    assert any("every connection leads to the sandbox at http://127.0.0.1:" in line for line in provider_log)
+    assert not any("it's" in line for line in provider_log)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        " ",
+        "http://127.0.0.1:8025",
+        "http://a:b@127.0.0.1",
+        "http://a:b@127.0.0.1:port",
+        "http://a:b@localhost:8025",
+        "http://a:b@127.0.0.1.example:8025",
+        "http://a:b@127.0.0.1:80@api.apptoto.com:443",
+        "https://a:b@api.apptoto.com:443",
+        "a:b@127.0.0.1:8025",
+    ],
+)
+@pytest.mark.usefixtures("production")
+def test_what_names_no_sandbox_sends_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPTOTO_SANDBOX_URL", url)
+    with pytest.raises(ApptotoConfigurationError, match="APPTOTO_SANDBOX_URL: is set, and is not the URL of a sandbox"):
+        ApptotoHook().get_conn()
