@@ -640,7 +640,9 @@ def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(connection: 
 def send(case: Case, text: Any, road: str, *, redact: bool) -> Exception | None:
     """Render and execute, as Airflow does it; return what is raised."""
     context, env = airflow_of(case)
-    context["ti"] = SimpleNamespace(dag_id="clinic", task_id="send", run_id="manual", map_index=-1, try_number=1)
+    context["ti"] = SimpleNamespace(
+        dag_id="clinic", task_id="send", run_id="manual", map_index=-1, try_number=1, max_tries=0
+    )
     context["logical_date"] = pendulum.now("UTC")
     seen = {id(text)} if road == "value" else set()
     five = own_delimiters("{{ 5 }}") if case.own_delimiters else "{{ 5 }}"
@@ -653,6 +655,7 @@ def send(case: Case, text: Any, road: str, *, redact: bool) -> Exception | None:
         dynamic_fields=("practice",),
         redact=redact,
     )
+    context["task"] = task
     try:
         task._do_render_template_fields(task, task.template_fields, context, env, seen)
         task.execute(context)
