@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -123,7 +124,7 @@ class ConnectionSettings:
     requests_per_minute: float
     max_retry_after: float
     default_region: str | None
-    delivery_mode: DeliveryMode
+    delivery_mode: DeliveryMode | None
     redirect_phone_to: str | None
     redirect_email_to: str | None
     ca_bundle: str | None
@@ -159,7 +160,7 @@ class ConnectionSettings:
             requests_per_minute=_number(extra, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
             max_retry_after=_number(extra, "max_retry_after", DEFAULT_MAX_RETRY_AFTER),
             default_region=region,
-            delivery_mode=DeliveryMode.strictest(extra.get("delivery_mode")),
+            delivery_mode=None if (mode := extra.get("delivery_mode")) is None else DeliveryMode.strictest(mode),
             redirect_phone_to=_checked(
                 extra,
                 "redirect_phone_to",
@@ -180,7 +181,9 @@ def _extra(text: str | None) -> dict[str, Any]:
     if text is None or not text.strip():
         return {}
     try:
-        extra = json.loads(text)
+        extra = json.loads(text, object_pairs_hook=_unambiguous)
+    except ApptotoConfigurationError:
+        raise
     except ValueError:
         extra = None
     if not isinstance(extra, dict):
@@ -195,8 +198,16 @@ def _extra(text: str | None) -> dict[str, Any]:
             raise ApptotoConfigurationError(f"extra field {name!r}", f"is not known; {hint}")
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
-        if name not in fields or key == name:
-            fields[name] = value
+        if fields.setdefault(name, value) != value:
+            raise ApptotoConfigurationError(name, f"is given twice, also as {_FORM_PREFIX}{name}, with another value")
+    return fields
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ApptotoConfigurationError(f"extra field {twice!r}", "is given twice")
     return fields
 
 

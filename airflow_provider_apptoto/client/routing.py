@@ -23,13 +23,13 @@ class DeliveryMode(StrEnum):
 
     @classmethod
     def strictest(cls, *modes: str | None) -> DeliveryMode:
-        """Return the strictest of some modes; ``None`` and blank ones mean that nothing was set.
+        """Return the strictest of some modes; ``None`` means that nothing was set.
 
         :raises ApptotoConfigurationError: not a mode. What can't be understood must never mean ``live``.
         """
         order = list(cls)
         return max(
-            (cls._parse(mode) for mode in modes if mode is not None and mode != ""),
+            (cls._parse(mode) for mode in modes if mode is not None),
             key=order.index,
             default=cls.LIVE,
         )

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseHook, conf
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._compat import Variables, mask_secret
+from airflow_provider_apptoto.configuration import option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -263,9 +264,15 @@ class ApptotoHook(BaseHook):
         # Airflow hides the password by itself, not the form in which it travels
         mask_secret(settings.api_key)
         mask_secret(base64.b64encode(f"{settings.login}:{settings.api_key}".encode()).decode())
-        mode = DeliveryMode.strictest(
-            settings.delivery_mode, conf.get("apptoto", "delivery_mode", fallback=None), self.delivery_mode
-        )
+        deployment, where = option("delivery_mode") or (None, "")
+        modes = {
+            where: deployment,
+            f"connection {self.apptoto_conn_id!r}": settings.delivery_mode,
+            "the task": self.delivery_mode,
+        }
+        mode = DeliveryMode.strictest(*modes.values())
+        setters = [source for source, each in modes.items() if each is not None and DeliveryMode(each.strip()) is mode]
+        _tell_once(logging.INFO, f"Delivery mode: {mode} (set by {setters[0] if setters else 'nothing, the default'})")
         return ApptotoClient(
             login=settings.login,
             api_key=settings.api_key,

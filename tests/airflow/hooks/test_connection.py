@@ -51,7 +51,7 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         requests_per_minute=90,
         max_retry_after=3600,
         default_region=None,
-        delivery_mode=DeliveryMode.LIVE,
+        delivery_mode=None,
         redirect_phone_to=None,
         redirect_email_to=None,
         ca_bundle=None,
@@ -129,11 +129,10 @@ def test_what_a_form_leaves_blank_is_unset() -> None:
     assert read("") == read("{}") == read()
 
 
-def test_the_names_that_older_forms_give_are_understood_and_the_plain_one_wins() -> None:
+def test_the_names_that_older_forms_give_are_understood() -> None:
     older = {f"extra__apptoto__{name}": str(value) for name, value in EVERYTHING.items()}
     assert read(older) == read(EVERYTHING)
-    assert read({"extra__apptoto__timeout": 7, "timeout": 8}).timeout == 8
-    assert read({"timeout": 8, "extra__apptoto__timeout": 7}).timeout == 8
+    assert read({"extra__apptoto__timeout": 7, "timeout": 7}).timeout == 7
     assert read({"timeout": "", "extra__apptoto__timeout": 7}).timeout == 7
 
 
@@ -152,6 +151,8 @@ def test_the_names_that_older_forms_give_are_understood_and_the_plain_one_wins()
         ({"extra": {"timeout": 0}}, "timeout: 0 is not a number from 1 to 3600"),
         ({"extra": {"timeout": "soon"}}, "timeout: 'soon' is not a number from 1 to 3600"),
         ({"extra": {"timeout": True}}, "timeout: True is not a number"),
+        ({"extra": {"timeout": 7, "extra__apptoto__timeout": 8}}, "timeout: is given twice"),
+        ({"extra": '{"delivery_mode": "dry_run", "delivery_mode": "live"}'}, "'delivery_mode': is given twice"),
         ({"extra": {"timeout": [1]}}, "timeout: .1. is not a number"),
         ({"extra": {"connect_timeout": "nan"}}, "connect_timeout: 'nan' is not a number from 0.1 to 300"),
         ({"extra": {"requests_per_minute": 0.5}}, "requests_per_minute: 0.5 is not a number from 1 to 6000"),

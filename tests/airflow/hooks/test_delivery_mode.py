@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from configparser import ConfigParser
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_apptoto.client import (
     ApptotoConfigurationError,
@@ -13,6 +15,7 @@ from airflow_provider_apptoto.client import (
     ApptotoValidationError,
     Message,
 )
+from airflow_provider_apptoto.hooks import apptoto as hooks
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
@@ -130,6 +133,76 @@ def test_a_mode_that_can_not_be_understood_sends_nothing(
         with pytest.raises(ApptotoConfigurationError, match="'dry-run' is not one of live, redirect, dry_run"):
             way({"apptoto_default": {"delivery_mode": "dry-run"} if setting == "task" else {}})
     assert server.connections == 0
+
+
+NEAR_MISSES = [
+    "AIRFLOW__APPTOTO__DELIVERYMODE",
+    "AIRFLOW__APPTOTO__DELIVERY_MOD",
+    "AIRFLOW__APPTOTO__DELIVERY_MODE_CMD",
+    "AIRFLOW__APPTOTO__DELIVERY_MODE_SECRET",
+    "AIRFLOW__APPTOTO__MODE",
+    "AIRFLOW__Apptoto__Delivery_Mode",
+    "AIRFLOW_APPTOTO_DELIVERY_MODE",
+    "AIRFLOW__APTOTO__DELIVERY_MODE",
+    "airflow__apptoto__delivery_mode",
+]
+
+
+@pytest.mark.parametrize("variable", ["AIRFLOW__APPTOTO__DELIVERY_MODE", *NEAR_MISSES])
+def test_a_variable_that_is_blank_or_mistyped_sends_nothing_and_names_what_is_meant(
+    variable: str, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "dry_run" if variable in NEAR_MISSES else " ")
+    meant = "is not known to Airflow; " if variable in NEAR_MISSES else "is blank: set it, to dry_run for example"
+    with FaultServer() as server:
+        connection(server.url)
+        with pytest.raises(ApptotoConfigurationError, match=rf"^{variable}: {meant}") as raised:
+            by_hook({"apptoto_default": {}})
+    assert variable not in NEAR_MISSES or "AIRFLOW__APPTOTO__DELIVERY_MODE" in str(raised.value)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "problem"),
+    [
+        ("Apptoto", "delivery_mode", r"\[Apptoto\]: is not known to Airflow; did you mean \[apptoto\]\?"),
+        ("aptoto", "delivery_mode", r"\[aptoto\]: is not known"),
+        ("apptoto", "Delivery_Mode", r"\[apptoto\] Delivery_Mode: is not known; did you mean delivery_mode\?"),
+        ("apptoto", "deliverymode", r"deliverymode: is not known; did you mean delivery_mode\?"),
+    ],
+)
+def test_a_mistyped_line_of_the_configuration_file_sends_nothing(
+    section: str, name: str, problem: str, connection: Callable[..., None]
+) -> None:
+    with FaultServer() as server:
+        connection(server.url)
+        has_section = conf.has_section(section)
+        if not has_section:
+            conf.add_section(section)
+        ConfigParser.set(conf, section, name, "dry_run")  # as a file does; Airflow's own makes names lower case
+        try:
+            with pytest.raises(ApptotoConfigurationError, match=problem):
+                by_hook({"apptoto_default": {}})
+        finally:
+            ConfigParser.remove_option(conf, section, name)
+            if not has_section:
+                conf.remove_section(section)
+    assert server.connections == 0
+
+
+def test_the_log_says_once_which_mode_holds_and_who_set_it(
+    connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, provider_log: list[str]
+) -> None:
+    monkeypatch.setattr(hooks, "_told", set())
+    connection("http://127.0.0.1:9")
+    for _ in range(2):
+        ApptotoHook().get_conn()
+    monkeypatch.setenv("AIRFLOW__APPTOTO__DELIVERY_MODE", "dry_run")
+    ApptotoHook(delivery_mode="redirect").get_conn()
+    assert provider_log == [
+        "Delivery mode: live (set by nothing, the default)",
+        "Delivery mode: dry_run (set by AIRFLOW__APPTOTO__DELIVERY_MODE)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,11 @@ ALL = [SMS, CALL, EMAIL, EVENT, PARTICIPANT, TEMPLATE]
     [
         ((), "live"),
         ((None, None), "live"),
-        (("", None), "live"),
         (("live",), "live"),
         ((" redirect ",), "redirect"),
         (("live", None, "redirect"), "redirect"),
         (("live", "redirect", "dry_run"), "dry_run"),
-        (("dry_run", "", None), "dry_run"),
+        (("dry_run", None), "dry_run"),
     ],
 )
 def test_the_strictest_mode_counts_in_whatever_order_they_are_set(
