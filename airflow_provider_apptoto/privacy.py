@@ -5,22 +5,45 @@ Imports nothing of Airflow, so that the client can use it anywhere.
 
 from __future__ import annotations
 
+import base64
+import html
 import re
 import unicodedata
+import urllib.parse
 from contextvars import ContextVar
 from typing import Any
 
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),:;]+")
 _TOP_LEVEL = re.compile(r"[\w.•-]*(\.[a-z][a-z0-9-]{1,23})", re.IGNORECASE)
-_NUMBER = re.compile(r"\+?\d(?:[\s()./\u00b7\u2010-\u2015\u2212\uff0d-]*\d){6,}")
+_NUMBER = re.compile(r"\+?\d(?:(?:[^\w:+]|_)*\d){6,}")
 _FEWEST_DIGITS = 7
 _DIGITS_BESIDE_COUNTRY_CODE = 10
 """Of a shorter number, country code and last four digits would leave too little hidden."""
 _COUNTRY_CODE = re.compile(r"\+(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})")
 _ECHO = 8
 """Characters in a row that a server's text and a part of ours must share to count as an echo."""
+_MOST_ENCODINGS = 3
+"""That are undone, one after the other."""
 _SHORTEST_PRIVATE = 4
 """A shorter text of ours would stand in many a word."""
+
+_CREDENTIALS = re.compile(r"\b(basic|bearer)\s+[^\s\"'<>,;]+", re.IGNORECASE)
+_AUTHORIZATION = re.compile(r"(authorization\W+)[^\s\"'<>,;]+(?:\s+[^\s\"'<>,;]+)?", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{11,}={0,2}")
+_WORD = re.compile(r"[^\W\d_]{3,}|[^\W\d_\0-\u02ff]{2,}")  # of Chinese, two signs are a name
+_PLAIN_WORDS = """
+about accepted account address allowed already also and any apptoto are available bad because been blank but call can
+cannot characters check contact contain could credit credits default delivered disabled does email empty error event
+exceeded exist expected failed field for format found from had has have his her http https invalid into json key known
+left length limit long longer longest mail maximum message missing more must name none not number one only opted out
+participant permission phone please present provided received recipient refused rejected request required see send
+sending sent server service should short sms some status subject success such support supported template text than that
+the their them then there they this too try type unknown unsupported until use used user valid value was were when which
+will with would you your
+"""
+_COMMON = frozenset(_PLAIN_WORDS.split())
+"""Words of errors: they tell nothing of a person, and stand in many a text of ours."""
 
 HIDDEN = "•••"
 STARS = "***"
@@ -102,19 +125,42 @@ def mask_recipient(recipient: str) -> str:
 def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> str:
     """Return somebody else's text (a server's answer, an error of a library) fit for a log line.
 
-    Control characters become spaces, phone numbers and e-mail addresses are masked, whatever repeats a part of
-    ``private`` is taken out, and the rest is cut to ``limit`` characters.
+    Control characters become spaces. Credentials, phone numbers and e-mail addresses are masked. What repeats a part of
+    ``private`` is taken out, also percent-encoded, escaped for JSON or HTML, in base64, or as single words. The rest is
+    cut to ``limit`` characters.
 
     :param text: the text as it came.
     :param private: texts of ours that may have been echoed: recipient, message, subject.
     :param limit: characters, at least 1.
     """
-    text = _printable(text[: limit * 10])
+    text = _printable(_decoded(text[: limit * 10]))
+    text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
     for ours in private:
         text = _without_echoes(text, _printable(ours))
     text = _ADDRESS.sub(lambda match: mask_recipient(match[0]), text)
     text = _NUMBER.sub(lambda match: mask_recipient(match[0]), text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _decoded(text: str) -> str:
+    """Undo what a server may have done to an echo of ours."""
+    for _ in range(_MOST_ENCODINGS):
+        before = text
+        text = html.unescape(urllib.parse.unquote(text))
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")  # two escapes may make a character
+        text = _BASE64.sub(lambda match: HIDDEN if _is_text(match[0]) else match[0], text)
+        if text == before:
+            break
+    return text
+
+
+def _is_text(encoded: str) -> bool:
+    padded = encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4)
+    try:
+        return base64.urlsafe_b64decode(padded.translate({ord("+"): "-", ord("/"): "_"})).decode().isprintable()
+    except ValueError:
+        return False
 
 
 def _printable(text: str) -> str:
@@ -125,13 +171,29 @@ def _printable(text: str) -> str:
 def _without_echoes(text: str, private: str) -> str:
     folded, private = _folded(text), _folded(private)
     echo = min(len(private), _ECHO)
-    if echo < _SHORTEST_PRIVATE:
-        return text
     hidden = [False] * len(text)
+    words = set(_WORD.findall(private)) - _COMMON
+    for match in _WORD.finditer(folded):
+        if match[0] in words:
+            hidden[match.start() : match.end()] = [True] * len(match[0])
+    _hide_digits(text, private, hidden)
+    if echo < _SHORTEST_PRIVATE:
+        echo = len(text) + 1
     for start in range(len(text) - echo + 1):
         if folded[start : start + echo] in private:
             hidden[start : start + echo] = [True] * echo
     return re.sub("\0+", HIDDEN, "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True)))
+
+
+def _hide_digits(text: str, private: str, hidden: list[bool]) -> None:
+    """Hide a number of ours whatever stands between its digits."""
+    ours = "".join(character for character in private if character.isdecimal())
+    places = [place for place, character in enumerate(text) if character.isdecimal()]
+    digits = "".join(text[place] for place in places)
+    for start in range(len(digits) - _FEWEST_DIGITS + 1):
+        if digits[start : start + _FEWEST_DIGITS] in ours:
+            for place in places[start : start + _FEWEST_DIGITS]:
+                hidden[place] = True
 
 
 def _folded(text: str) -> str:

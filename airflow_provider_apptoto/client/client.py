@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import logging
 import re
@@ -134,7 +135,8 @@ class ApptotoClient:
         self._routing = routing or Routing()
         self._retry_policy = retry_policy or RetryPolicy()
         self._clock = clock
-        self._api_key = api_key
+        basic = base64.b64encode(f"{login}:{api_key}".encode()).decode()
+        self._credentials = (api_key, login, basic)
         self._queue = threading.Lock()
         self._transport = Transport(
             base_url=base_url,
@@ -205,14 +207,14 @@ class ApptotoClient:
             _size(routed),
         )
         if outcome is not Outcome.SENT:
-            raise _send_error(outcome, answer, (self._api_key, *message.private, *routed.private))
+            raise _send_error(outcome, answer, (*self._credentials, *message.private, *routed.private))
         return SendResult(
             outcome=shown,
             type=message.type,
             target=message.target,
             http_status=answer.status,
             sent_at=pendulum.now("UTC"),
-            response=_id_like(answer.json()),
+            response=_own_id(answer.json(), message),
         )
 
     def list_events(self, *, page: int = 1, page_size: int = 30) -> list[dict[str, Any]]:
@@ -229,7 +231,7 @@ class ApptotoClient:
             judge_read,
             self._clock.sleep,
         )
-        reason = answer.failure or answer.said((self._api_key,))
+        reason = answer.failure or answer.said(self._credentials)
         if outcome is Outcome.NOT_SENT:
             msg = f"Apptoto could not be read: {_with_status(answer, reason)}"
             raise ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
@@ -346,12 +348,14 @@ def _send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> A
     return ApptotoRejectedError(f"Apptoto refused the message: {what}", status=answer.status, reason=reason)
 
 
-def _id_like(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what can hold nothing personal: ``success``, and ids (no others are documented)."""
+def _own_id(body: Mapping[str, Any], message: Message) -> dict[str, Any]:
+    """Keep ``success``, and the message's own id (assumed: none is documented); other ids may be somebody's number."""
+    recipient = re.sub(r"\D", "", message.to or "")
     return {
         key: value
         for key, value in body.items()
-        if key == "success" or ((key == "id" or key.endswith("_id")) and _is_id(value))
+        if key == "success"
+        or (key in {"id", "message_id"} and _is_id(value) and (not recipient or recipient not in str(value)))
     }
 
 

@@ -101,7 +101,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
     Returns (XCom): ``outcome`` (``sent``; ``deduplicated``: an earlier try, or another task with its
     ``idempotency_key``, had sent it; ``assumed_sent``, ``redirected``, ``dry_run``), ``type``, ``target`` (masked; ids
     in clear), ``reference``, ``key`` (in the ledger), ``http_status``, ``sent_at`` (ISO 8601, UTC), ``try_number`` (the
-    try that sent it), ``response`` (``success``, ids).
+    try that sent it), ``response`` (``success``, the message's id).
 
     :param type: ``sms``, ``call`` or ``email``. (templated)
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``). Exactly one of this, ``event_id`` and

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import subprocess
 import sys
 import unicodedata
+import urllib.parse
+from collections.abc import Callable
 
 import phonenumbers
 import pytest
@@ -360,6 +365,52 @@ def test_no_eight_characters_in_a_row_of_a_private_text_are_ever_shown(
     assert callable(again)
     shown = safe_text(f"{before}{again(ours)}{after}", private=(*others, ours), limit=10_000)
     assert not _runs(shown) & _runs(ours)
+
+
+SECRETS = ("Wilhelmina", "biopsy", "benign", "\u60a3\u8005")
+LETTER = "Hi Wilhelmina, your biopsy was benign. \u60a3\u8005"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        urllib.parse.quote,
+        urllib.parse.quote_plus,
+        lambda text: urllib.parse.quote(urllib.parse.quote(text)),
+        json.dumps,
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: "".join(f"\\u{ord(character):04x}" for character in text),
+        lambda text: "".join(f"&#{ord(character)};" for character in text),
+        lambda text: "".join(f"&#x{ord(character):x};" for character in text),
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+        lambda text: " ... ".join(text.split()),
+        lambda text: ", ".join(reversed(text.split())),
+        lambda text: text.split()[1].upper(),
+    ],
+)
+def test_an_echo_is_hidden_in_whatever_way_it_is_encoded(encode: Callable[[str], str]) -> None:
+    shown = safe_text(f"refused <{encode(LETTER)}>, try later", private=(LETTER,), limit=10_000)
+    decoded = f"{shown} {urllib.parse.unquote(shown)} {html.unescape(shown)}".casefold()
+    assert not [secret for secret in SECRETS if secret.casefold() in decoded]
+    assert shown.startswith("refused <")
+    assert shown.endswith(", try later")
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["415*555*0199", "1_415_555_0199", "415,555,0199", "415: 555: 0199", "415 then 555 and 0199", "4155550199"],
+)
+def test_a_number_of_ours_is_hidden_whatever_stands_between_its_digits(number: str) -> None:
+    shown = safe_text(f"to {number} of 27", private=("+14155550199",))
+    assert sum(character.isdigit() for character in shown) <= 6
+    assert shown.startswith("to ")
+    assert shown.endswith(" of 27")
+
+
+def test_what_an_error_is_about_stays_readable() -> None:
+    text = "The message is too long: 3 segments, at most 2 are allowed for this account (id 5f3a9c1e7b2d4f60)"
+    assert safe_text(text, private=("Are you long, Wilhelmina? Is it allowed?", "+14155550199")) == text
 
 
 # --- values that are hidden

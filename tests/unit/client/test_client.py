@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -301,23 +302,19 @@ def test_every_success_status_that_says_success_true_is_sent(status: int) -> Non
         assert client.send(MESSAGE).http_status == status
 
 
-def test_of_the_answer_only_success_and_ids_are_kept() -> None:
-    kept = {
-        "success": True,
-        "id": 99,
-        "message_id": "a1B2-c3",
-        "event_id": 0,
-        "batch_id": "123e4567-e89b-12d3-a456-426614174000",
-        "long_id": "a" * 64,
-    }
+def test_of_the_answer_only_success_and_the_messages_own_id_are_kept() -> None:
+    kept = {"success": True, "id": 99, "message_id": "a1B2-c3"}
     dropped = {
+        "recipient_id": "16505550199",
+        "to_id": 16505550199,
+        "contact_id": "Mary_Zebra",
+        "event_id": 4711,
         "to": "+16505550199",
         "message": "Your results are in",
         "name": "Mary",
         "ids": [1, 2],
         "identity": "Mary",
         "paid": 5,
-        "contact_id": "Mary Jones",
         "email_id": "mary@clinic.example",
         "phone_id": "+16505550199",
         "none_id": None,
@@ -331,6 +328,47 @@ def test_of_the_answer_only_success_and_ids_are_kept() -> None:
     }
     with FaultServer([answering(200, {**dropped, **kept})]) as server, client_of(server.url) as client:
         assert client.send(MESSAGE).response == kept
+
+
+@pytest.mark.parametrize("own_id", ["16505550199", 16505550199, "m\u00fcnchen", "a" * 65, "Mary Jones", "", 1.5, True])
+def test_an_id_that_is_none_or_is_the_recipients_number_is_not_kept(own_id: object) -> None:
+    with FaultServer([answering(200, {"success": True, "id": own_id})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).response == {"success": True}
+
+
+ODD_LOGIN, ODD_KEY = "wilhelmina@clinic.example", "s3kr:et/api+key%"
+
+
+def echoing(exchange: Exchange) -> None:
+    """Say the credentials, in all their forms."""
+    header = exchange.request.headers["authorization"]
+    forms = [
+        f"Authorization: {header}",
+        f"header={header}",
+        header.split()[1],
+        header.lower(),
+        ODD_KEY,
+        quote(ODD_KEY, safe=""),
+    ]
+    forms += [ODD_LOGIN, quote(ODD_LOGIN, safe=""), "Bearer some.token-1"]
+    exchange.answer(422, {"error": " | ".join(forms)})
+
+
+def test_no_error_shows_login_or_key_in_any_form_that_a_server_echoes() -> None:
+    with (
+        FaultServer([echoing]) as server,
+        ApptotoClient(base_url=server.url, login=ODD_LOGIN, api_key=ODD_KEY, pacer=InProcessPacer(60_000)) as client,
+    ):
+        shown = []
+        for call in (lambda: client.send(MESSAGE), client.list_events):
+            with pytest.raises(ApptotoError) as raised:
+                call()
+            shown.append(f"{raised.value} {raised.value.reason} {vars(raised.value)}")
+    basic = base64.b64encode(f"{ODD_LOGIN}:{ODD_KEY}".encode()).decode()
+    for text in shown:
+        assert "HTTP 422" in text
+        for secret in (basic, basic.lower(), basic[:12], ODD_KEY, "wilhelmina", "s3kr", "some.token"):
+            assert secret.lower() not in text.lower()
 
 
 def test_every_error_survives_pickling_with_all_that_it_knows() -> None:
