@@ -6,11 +6,13 @@ import argparse
 import getpass
 import json
 import os
+import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_apptoto._compat import Variables, has_provider_cli
+from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +30,11 @@ _CONNECTION = "apptoto_default"
 _DAY = 86_400
 _NO_DATABASE = (
     "Connection {conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task state (3.3 and "
-    "newer): see the State tab of the task."
+    "newer): see Storage, Task State Store of the task instance."
 )
+_KEY = re.compile(r"[0-9a-f]{8,32}")
+_NOTHING, _REFUSED = 1, 2
+"""Exit codes: nothing matched, or nothing was changed; a mistake of the command line, or what can't be done."""
 _STATES = ("claimed", "sending", "sent", "not_sent", "rejected", "unknown")
 
 _CONN_ID: Option = (
@@ -38,7 +43,7 @@ _CONN_ID: Option = (
 )
 _OUTPUT: Option = (("--output", "-o"), {"choices": ["table", "json"], "default": "table"})
 _SELECTION: list[Option] = [
-    (("keys",), {"nargs": "*", "metavar": "KEY", "help": "key of a message; its first characters are enough"}),
+    (("keys",), {"nargs": "*", "metavar": "KEY", "help": "key of a message; its first 8 characters are enough"}),
     (("--dag",), {"metavar": "DAG_ID"}),
     (("--task",), {"metavar": "TASK_ID"}),
     (("--run",), {"metavar": "RUN_ID"}),
@@ -53,9 +58,11 @@ _SELECTION: list[Option] = [
     ),
 ]
 _WHY: list[Option] = [
-    (("--note",), {"required": True, "help": "why: it is kept"}),
+    (("--note",), {"required": True, "help": "why; one line, which is kept"}),
     (("--by",), {"help": "who (default: the user of this process)"}),
+    (("--yes", "-y"), {"action": "store_true", "help": "change more than one entry without being asked"}),
 ]
+_FORCE: Option = (("--force",), {"action": "store_true", "help": "also entries that a person has resolved before"})
 
 
 def ledger_command(command: str, conn_id: str) -> str:
@@ -96,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _list(given: argparse.Namespace) -> None:
+    if given.limit < 1:
+        _end("--limit is at least 1.", _REFUSED)
     found = _store(given).entries(_selection(given), limit=given.limit)
     _print(given.output, [_shown(entry, changes) for entry, changes in found])
     if len(found) == given.limit:
@@ -105,18 +114,23 @@ def _list(given: argparse.Namespace) -> None:
 def _resolve(given: argparse.Namespace) -> None:
     from airflow_provider_apptoto.state.store import State
 
-    _change(given, lambda store, chosen, who: store.resolve(chosen, State(given.to), **who), f"resolved as {given.to}")
+    store = _store(given)
+    chosen = store.resolvable(_chosen(given), force=given.force)
+    _change(given, store, chosen, lambda who: store.resolve(chosen, State(given.to), **who), f"resolved as {given.to}")
 
 
 def _forget(given: argparse.Namespace) -> None:
-    _change(given, lambda store, chosen, who: store.forget(chosen, **who), "forgotten: cleared, their tasks send again")
+    store = _store(given)
+    chosen = store.forgettable(_chosen(given))
+    what = "forgotten: when their tasks are cleared, they send again"
+    _change(given, store, chosen, lambda who: store.forget(chosen, **who), what)
 
 
 def _init(given: argparse.Namespace) -> None:
     hook = _hook(given)
     pin = hook.ledger_pin(Variables("airflow.models.variable"))
     if hook.state_database is None or pin is None:
-        raise SystemExit(_NO_DATABASE.format(conn_id=given.conn_id))
+        _end(_NO_DATABASE.format(conn_id=given.conn_id), _REFUSED)
     if given.sql:
         print(hook.state_database.ddl(), end="")
         return
@@ -132,30 +146,59 @@ def _purge(given: argparse.Namespace) -> None:
     print(f"Removed {count} entries that came to their end more than {given.older_than:g} days ago.")
 
 
-def _change(
-    given: argparse.Namespace,
-    change: Callable[[SqlLedgerStore, Selection, dict[str, str]], list[Entry]],
-    what: str,
-) -> None:
+def _chosen(given: argparse.Namespace) -> Selection:
+    """Return what a command that changes entries was told to change.
+
+    An option that is blank is an unset variable of a shell: it would mean all.
+    """
     chosen = _selection(given)
     if not (chosen.keys or chosen.dag_id or chosen.task_id or chosen.run_id or chosen.reference):
-        raise SystemExit("Say which: by KEY, --dag, --task, --run or --reference.")
-    if not given.note.strip():
-        raise SystemExit("--note is blank: say why, for whoever asks later.")
+        _end("Say which entries: by KEY, --dag, --task, --run or --reference.", _REFUSED)
+    for name, value in {"--note": given.note, "--by": given.by}.items():
+        if value is not None and not is_one_line(value):
+            _end(f"{name} has to be one line of text, 1 to {LONGEST_LINE} characters.", _REFUSED)
+    return chosen
+
+
+def _change(
+    given: argparse.Namespace,
+    store: SqlLedgerStore,
+    chosen: Sequence[Entry],
+    change: Callable[[dict[str, str]], list[Entry]],
+    what: str,
+) -> None:
     from airflow_provider_apptoto import metrics
 
-    store = _store(given)
-    changed = change(store, chosen, {"by": given.by or getpass.getuser(), "note": given.note})
+    if not chosen:
+        _end(f"No matching entry can be changed. List them with: {ledger_command('list', given.conn_id)}", _NOTHING)
+    if len(chosen) > 1 and not given.yes:
+        _print("table", [_shown(entry) for entry in chosen])
+        if not sys.stdin.isatty():
+            _end(f"These are {len(chosen)} entries. Add --yes to change them all; nothing was changed.", _REFUSED)
+        if input(f"Change these {len(chosen)} entries? [y/N] ").strip().lower() not in {"y", "yes"}:
+            _end("Nothing was changed.", _NOTHING)
+    changed = change({"by": given.by or getpass.getuser(), "note": given.note})
     metrics.unresolved(store.unresolved())
     _print(given.output, [_shown(entry) for entry in changed])
     print(f"{len(changed)} {what}", file=sys.stderr)
     if not changed:
-        raise SystemExit(f"None of what you named could be. Look with: {ledger_command('list', given.conn_id)}")
+        _end("They were changed by somebody else meanwhile.", _NOTHING)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    raise SystemExit(code)
 
 
 def _selection(given: argparse.Namespace) -> Selection:
     from airflow_provider_apptoto.state.sql_ledger import Selection
 
+    for key in given.keys:
+        if not _KEY.fullmatch(key):
+            _end(f"{key!r} is not a KEY: it has at least 8 of the 32 hex digits that `list` shows.", _REFUSED)
+    for option in ("dag", "task", "run", "reference"):
+        if (value := getattr(given, option)) is not None and not value.strip():
+            _end(f"--{option} is blank.", _REFUSED)
     return Selection(
         keys=given.keys,
         states=given.state or (),
@@ -175,7 +218,7 @@ def _store(given: argparse.Namespace) -> SqlLedgerStore:
 def _database(given: argparse.Namespace) -> StateDatabase:
     database = _hook(given).state_database
     if database is None:
-        raise SystemExit(_NO_DATABASE.format(conn_id=given.conn_id))
+        _end(_NO_DATABASE.format(conn_id=given.conn_id), _REFUSED)
     return database
 
 
@@ -188,7 +231,7 @@ def _hook(given: argparse.Namespace) -> ApptotoHook:
 
 
 def _shown(entry: Entry, changes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    hidden = ("version", "fingerprint", "lease", "updated_at")
+    hidden = ("version", "fingerprint", "lease", "updated_at", "sent_at")
     shown = {name: value for name, value in entry.to_dict().items() if name not in hidden}
     return {**shown, "at": entry.at, "changes": list(changes)}
 
@@ -200,7 +243,13 @@ def _print(output: str, rows: list[dict[str, Any]]) -> None:
         from tabulate import tabulate
 
         columns = ("key", "state", "at", "type", "reference", "dag_id", "task_id", "run_id", "map_index", "try_number")
-        lines = [{**{name: row[name] for name in columns}, "why": _why(row)} for row in rows]
+        lines = [
+            {
+                name: printable(str(value))
+                for name, value in {**{name: row[name] for name in columns}, "why": _why(row)}.items()
+            }
+            for row in rows
+        ]
         print(tabulate(lines, headers="keys", disable_numparse=True))
 
 
@@ -225,7 +274,8 @@ def _reporting(function: Callable[[argparse.Namespace], None]) -> Callable[[argp
         try:
             suppress_logs_and_warning(function)(given)
         except (AirflowException, ApptotoError, LedgerStoreError) as error:
-            raise SystemExit(str(error)) from None
+            print(error, file=sys.stderr)
+            raise SystemExit(_REFUSED) from None
 
     return command
 
@@ -245,7 +295,14 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], None], list[Optio
     "resolve": (
         "Say of messages of which nobody could tell whether they were sent; then clear their tasks",
         _reporting(_resolve),
-        [*_SELECTION, (("--to",), {"choices": ["sent", "not_sent"], "required": True}), *_WHY, _CONN_ID, _OUTPUT],
+        [
+            *_SELECTION,
+            (("--to",), {"choices": ["sent", "not_sent"], "required": True}),
+            *_WHY,
+            _FORCE,
+            _CONN_ID,
+            _OUTPUT,
+        ],
     ),
     "forget": (
         "Remove messages from the ledger, so that their tasks, when cleared, send them again",

@@ -21,7 +21,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
-from airflow_provider_apptoto.privacy import reveal
+from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, reveal
 from airflow_provider_apptoto.state.ledger import (
     Claim,
     LedgerTiming,
@@ -104,6 +104,9 @@ class Scope:
         """
         if self.on_unknown not in set(OnUnknown):
             raise ApptotoConfigurationError("on_unknown", f"{self.on_unknown!r} is not one of {', '.join(OnUnknown)}")
+        if self.reference is not None and not is_one_line(self.reference):
+            msg = f"has to be one line of text, 1 to {LONGEST_LINE} characters"
+            raise ApptotoConfigurationError("reference", msg)
         if self.idempotency_key is None:
             return
         if not self.idempotency_key.strip():

@@ -45,6 +45,8 @@ will with would you your
 _COMMON = frozenset(_PLAIN_WORDS.split())
 """Words of errors: they tell nothing of a person, and stand in many a text of ours."""
 
+LONGEST_LINE = 200
+"""Characters of a reference, a note, a name."""
 HIDDEN = "•••"
 STARS = "***"
 """What Airflow shows in the place of a value that is hidden."""
@@ -133,10 +135,10 @@ def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> 
     :param private: texts of ours that may have been echoed: recipient, message, subject.
     :param limit: characters, at least 1.
     """
-    text = _printable(_decoded(text[: limit * 10]))
+    text = printable(_decoded(text[: limit * 10]))
     text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
     for ours in private:
-        text = _without_echoes(text, _printable(ours))
+        text = _without_echoes(text, printable(ours))
     text = _ADDRESS.sub(lambda match: mask_recipient(match[0]), text)
     text = _NUMBER.sub(lambda match: mask_recipient(match[0]), text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -163,7 +165,13 @@ def _is_text(encoded: str) -> bool:
         return False
 
 
-def _printable(text: str) -> str:
+def is_one_line(text: str) -> bool:
+    """Tell whether a text is one printable line that is not too long: a name that people gave to something."""
+    return bool(text.strip()) and len(text) <= LONGEST_LINE and text.isprintable()
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without what a terminal or an editor obeys."""
     shown = (" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     return " ".join("".join(shown).split())
 

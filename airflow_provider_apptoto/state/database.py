@@ -98,6 +98,7 @@ ledger = Table(
     Column("in_doubt", Boolean(create_constraint=False), nullable=False),
     Column("lease", Float(53), nullable=False),
     Column("updated_at", Float(53), nullable=False),
+    Column("sent_at", Float(53)),
     Column("http_status", Integer),
     Column("reason", Text, nullable=False),
     Index("apptoto_ledger_state", "state"),

@@ -116,7 +116,7 @@ class Claim:
         :raises TakenOverError: it must not leave.
         :raises LedgerStoreError: the store can't be written: it must not leave either.
         """
-        new = self.entry.changed(State.SENDING, lease=timeout + self._timing.margin)
+        new = self.entry.changed(State.SENDING, lease=timeout + self._timing.margin, sent_at=time.time())
         self._unsent.add(new.version)
         if not self._store.swap(self.entry, new):
             raise TakenOverError

@@ -13,7 +13,7 @@ from airflow_provider_apptoto.state.database import StateDatabase, changes, ledg
 from airflow_provider_apptoto.state.store import Entry, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy.sql import ColumnElement
 
@@ -131,30 +131,37 @@ class SqlLedgerStore:
                     history[change.pop("message_key")].append(change)
         return [(entry, history[entry.key]) for entry in found]
 
-    def resolve(self, selection: Selection, state: State, *, by: str, note: str) -> list[Entry]:
-        """Say of messages of which nobody could tell whether they were sent; others are left as they are.
+    def resolvable(self, selection: Selection, *, force: bool = False) -> list[Entry]:
+        """Return the selected entries that a person may resolve: nobody can tell whether they were sent.
+
+        :param force: also those that a person has resolved before.
+        """
+        return [
+            entry
+            for entry, history in self.entries(selection)
+            if entry.is_unresolved or (force and history and history[-1]["to_state"] == entry.state)
+        ]
+
+    def forgettable(self, selection: Selection) -> list[Entry]:
+        """Return the selected entries that are not under way."""
+        return [entry for entry, _ in self.entries(selection) if not entry.is_live]
+
+    def resolve(self, entries: Iterable[Entry], state: State, *, by: str, note: str) -> list[Entry]:
+        """Say of messages whether they were sent; what has changed since it was selected is left as it is.
 
         :param by: who says so.
         :param note: how they know.
         :return: what was resolved, as it stands now.
         """
-        resolved = []
-        for entry, _ in self.entries(selection):
-            new = entry.changed(state, in_doubt=False)
-            if entry.is_unresolved and self._change(entry, new, state, by, note):
-                resolved.append(new)
-        return resolved
+        changed = [(entry, entry.changed(state, in_doubt=False)) for entry in entries]
+        return [new for old, new in changed if self._change(old, new, state, by, note)]
 
-    def forget(self, selection: Selection, *, by: str, note: str) -> list[Entry]:
-        """Remove entries, so that their messages may be sent (again). What is under way stays.
+    def forget(self, entries: Iterable[Entry], *, by: str, note: str) -> list[Entry]:
+        """Remove entries, so that their messages may be sent (again).
 
         :return: what was removed.
         """
-        return [
-            entry
-            for entry, _ in self.entries(selection)
-            if not entry.is_live and self._change(entry, None, FORGOTTEN, by, note)
-        ]
+        return [entry for entry in entries if self._change(entry, None, FORGOTTEN, by, note)]
 
     def purge(self, older_than: float) -> int:
         """Remove entries that came to their end longer ago than this many seconds; never one that is unresolved.

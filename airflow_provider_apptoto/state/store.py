@@ -63,6 +63,7 @@ class Entry:
     :param origin: the try that last worked on it.
     :param lease: seconds from ``updated_at`` for which that try may be at work; 0 once it is done.
     :param updated_at: when it came to this state (seconds since 1970, UTC).
+    :param sent_at: when the first byte of its last request was about to leave (seconds since 1970, UTC).
     :param reference: the user's own id of the thing.
     :param in_doubt: whether an earlier try may have sent it, and ``on_unknown="resend"`` tried again.
     :param http_status: status of Apptoto's answer.
@@ -77,6 +78,7 @@ class Entry:
     origin: Origin
     lease: float = 0.0
     updated_at: float = field(default_factory=time.time)
+    sent_at: float | None = None
     reference: str | None = None
     in_doubt: bool = False
     http_status: int | None = None
@@ -111,8 +113,9 @@ class Entry:
 
     @property
     def at(self) -> str:
-        """When it came to this state (ISO 8601, UTC)."""
-        return datetime.fromtimestamp(self.updated_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        """When it was sent, or came to this state without (ISO 8601, UTC)."""
+        at = self.sent_at if self.sent_at is not None and self.state is State.SENT else self.updated_at
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
     @property
     def answer(self) -> str:

@@ -72,7 +72,8 @@ class TaskStateLedgerStore:
     def how_to_resolve(self, key: str) -> str:
         """Say which entry a person has to edit."""
         return (
-            f'open the task\'s State tab in Airflow and edit {_name(key)}: set its "state" to "sent" if Apptoto '
+            f"in Airflow open the task instance, Storage, Task State Store,\nand edit {_name(key)}:\n"
+            'set its "state" to "sent" if Apptoto '
             'has the message, else to "not_sent". Then clear the task: it succeeds without sending, or sends'
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -18,7 +19,8 @@ from airflow_provider_apptoto._compat import has_provider_cli
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.state import database as databases
 from airflow_provider_apptoto.state.database import StateDatabase
-from tests.support.entries import filled
+from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
+from tests.support.entries import entry, filled
 
 
 class Command(Protocol):
@@ -45,10 +47,8 @@ def ledger(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run(*arguments: str) -> tuple[str, str]:
         capsys.readouterr()
-        try:
+        with contextlib.suppress(SystemExit):
             main(["ledger", *arguments])
-        except SystemExit as end:
-            return "", str(end)
         return capsys.readouterr()
 
     return run
@@ -64,22 +64,62 @@ def state(tmp_path: Path) -> Path:
     return path
 
 
+def key(number: int) -> str:
+    return str(number) * 32
+
+
 def test_the_command_lists_resolves_forgets_and_purges(ledger: Command) -> None:
     table, _ = ledger("list", "--state", "unknown")
-    assert "1sending" in table
-    assert "5unknown" in table
-    assert "2sent" not in table
-    done, said = ledger("resolve", "5unk", "--to", "not_sent", "--note", "not there", "--by", "ann")
-    assert "5unknown" in done
+    assert key(1) in table
+    assert key(5) in table
+    assert key(2) not in table
+    done, said = ledger("resolve", key(5)[:8], "--to", "not_sent", "--note", "not there", "--by", "ann")
+    assert key(5) in done
     assert "1 resolved as not_sent" in said
-    [shown] = json.loads(ledger("list", "5unknown", "--output", "json")[0])
+    [shown] = json.loads(ledger("list", key(5), "--output", "json")[0])
     assert (shown["state"], shown["changes"][0]["note"]) == ("not_sent", "not there")
-    assert "ann: not there" in ledger("list", "5unknown")[0]
-    assert "1 forgotten" in ledger("forget", "2sent", "--note", "again")[1]
+    assert "ann: not there" in ledger("list", key(5))[0]
+    assert "No matching entry can be changed" in ledger("resolve", key(5), "--to", "sent", "--note", "it was")[1]
+    assert "1 resolved as sent" in ledger("resolve", key(5), "--to", "sent", "--note", "it was", "--force")[1]
+    assert "1 forgotten" in ledger("forget", key(2), "--note", "again")[1]
     assert "ann" not in ledger("list", "--state", "rejected")[0]
     assert "These are the newest 2" in ledger("list", "--limit", "2")[1]
     assert "Removed 3 entries" in ledger("purge", "--older-than", "-1")[0]
     assert "The state database is ready." in ledger("init")[0]
+
+
+def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(
+    ledger: Command, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count() -> int:
+        return len(json.loads(ledger("list", "--output", "json")[0]))
+
+    assert state.exists()
+    forget = ["forget", "--dag", "clinic", "--note", "again"]
+    table, said = ledger(*forget)  # nobody to ask
+    assert key(2) in table
+    assert key(0) not in table
+    assert "These are 5 entries. Add --yes to change them all; nothing was changed." in said
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert "Nothing was changed." in ledger(*forget)[1]
+    assert count() == 6
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert "5 forgotten" in ledger(*forget)[1]
+    assert count() == 1
+
+
+def test_yes_changes_more_than_one_entry_without_a_question(ledger: Command) -> None:
+    assert "2 resolved as sent" in ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen", "--yes")[1]
+
+
+def test_a_table_obeys_nobody_who_wrote_a_reference(ledger: Command, state: Path) -> None:
+    database = StateDatabase(URL.create("sqlite", database=str(state)))
+    store = SqlLedgerStore(database, "")
+    store.swap(None, dataclasses.replace(entry(key="a" * 32), reference="4711\x1b[2J\n\u202efake row"))
+    table, _ = ledger("list", "a" * 32)
+    assert "4711 [2J fake row" in table
+    assert len(table.splitlines()) == 3
 
 
 def test_the_command_prints_what_makes_the_tables_without_making_them(ledger: Command, state: Path) -> None:
@@ -103,21 +143,37 @@ def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "problem", "code"),
     [
-        (["init", "--conn-id", "bare"], "has no state_conn_id"),
-        (["resolve", "--to", "sent", "--note", "all of them"], "Say which"),
-        (["resolve", "nope", "--to", "sent", "--note", "x"], "None of what you named"),
-        (["forget", "2sent", "--note", " "], "--note is blank"),
-        (["list", "--conn-id", "bare"], "has no state_conn_id"),
-        (["list", "--conn-id", "nowhere"], "nowhere"),
+        (["init", "--conn-id", "bare"], "has no state_conn_id", 2),
+        (["resolve", "--to", "sent", "--note", "all of them"], "Say which", 2),
+        (["resolve", "", "--to", "sent", "--note", "all of them"], "'' is not a KEY", 2),
+        (["forget", "", "--note", "all of them"], "'' is not a KEY", 2),
+        (["forget", " ", "--note", "all of them"], "' ' is not a KEY", 2),
+        (["forget", "2222222", "--note", "too short"], "is not a KEY: it has at least 8 of the 32 hex digits", 2),
+        (["forget", "%%%%%%%%", "--note", "any"], "is not a KEY", 2),
+        (["forget", "--dag", "", "--note", "x"], "--dag is blank", 2),
+        (["forget", "--dag", "clinic", "--run", " ", "--note", "x"], "--run is blank", 2),
+        (["list", "--reference", ""], "--reference is blank", 2),
+        (["list", "--limit", "-1"], "--limit is at least 1", 2),
+        (["resolve", "a" * 32, "--to", "sent", "--note", "x"], "No matching entry can be changed", 1),
+        (["forget", "2" * 32, "--note", " "], "--note has to be one line of text", 2),
+        (["forget", "2" * 32, "--note", "a\x1b[2J"], "--note has to be one line of text", 2),
+        (["forget", "2" * 32, "--note", "x", "--by", "a\nb"], "--by has to be one line of text", 2),
+        (["list", "--conn-id", "bare"], "has no state_conn_id", 2),
+        (["list", "--conn-id", "nowhere"], "nowhere", 2),
     ],
 )
-def test_the_command_says_in_one_line_what_it_can_not_do(ledger: Command, arguments: list[str], problem: str) -> None:
-    printed, said = ledger(*arguments)
-    assert printed == ""
+@pytest.mark.usefixtures("ledger")
+def test_the_command_says_in_one_line_what_it_can_not_do(
+    arguments: list[str], problem: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ledger", *arguments])
+    printed, said = capsys.readouterr()
+    assert (ended.value.code, printed) == (code, "")
     assert problem in said
-    assert "\n" not in said
+    assert len(said.splitlines()) == 1
 
 
 def test_the_command_is_a_program(tmp_path: Path) -> None:
@@ -136,5 +192,5 @@ def test_the_command_is_a_program(tmp_path: Path) -> None:
 def test_airflow_has_the_commands_too(state: Path) -> None:
     program = [str(Path(sys.executable).with_name("airflow")), "apptoto", "ledger", "list", "--state", "sent"]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert "2sent" in done.stdout
+    assert key(2) in done.stdout
     assert state.exists()

@@ -71,7 +71,8 @@ class SqlMemory:
 
     def resolve(self, entry: Entry, state: State) -> None:
         selection = Selection(keys=[entry.key])
-        resolved = SqlLedgerStore(self._database, "").resolve(selection, state, by="me", note="looked")
+        store = SqlLedgerStore(self._database, "")
+        resolved = store.resolve(store.resolvable(selection), state, by="me", note="looked")
         assert [each.state for each in resolved] == [state], f"{entry.state} could not be resolved"
 
 

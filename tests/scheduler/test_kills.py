@@ -166,7 +166,8 @@ def resolve(airflow: Airflow, dag_id: str, found: Observed) -> None:
             continue
         state = State.SENT if found.copies[entry.origin.map_index] else State.NOT_SENT
         if dag_id == "state_database":
-            ledger(airflow).resolve(Selection(keys=[entry.key]), state, by="ann", note="looked into the inbox")
+            store = ledger(airflow)
+            store.resolve(store.resolvable(Selection(keys=[entry.key])), state, by="ann", note="looked into the inbox")
         else:
             edit = (
                 "update task_state_store set value = jsonb_set(value::jsonb, '{state}', to_jsonb(%s::text))::text "

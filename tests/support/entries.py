@@ -24,8 +24,11 @@ def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1") -> Entry:
 
 
 def filled(database: StateDatabase) -> SqlLedgerStore:
-    """Return a ledger that holds one entry of each state; only the claimed one still has its lease."""
+    """Return a ledger that holds one entry of each state; only the claimed one still has its lease.
+
+    Their keys are 00..., claimed; 11..., sending; 22..., sent; 33..., not_sent; 44..., rejected; 55..., unknown.
+    """
     store = SqlLedgerStore(database, "")
     for number, state in enumerate(State):
-        assert store.swap(None, entry(key=f"{number}{state}").changed(state, lease=60.0 if state == "claimed" else 0.0))
+        assert store.swap(None, entry(key=str(number) * 32).changed(state, lease=60.0 if state == "claimed" else 0.0))
     return store

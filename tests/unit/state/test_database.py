@@ -201,10 +201,12 @@ def test_unknown_means_also_what_a_killed_task_left_behind(database: StateDataba
 
 def test_only_what_nobody_can_tell_is_resolved_and_who_and_why_is_kept(database: StateDatabase) -> None:
     store = filled(database)
-    resolved = store.resolve(Selection(dag_id="clinic"), State.SENT, by="ann", note="it is in the conversation")
-    assert sorted(entry.key for entry in resolved) == ["1sending", "5unknown"]
+    resolved = store.resolve(
+        store.resolvable(Selection(dag_id="clinic")), State.SENT, by="ann", note="it is in the conversation"
+    )
+    assert sorted(entry.key for entry in resolved) == ["1" * 32, "5" * 32]
     history = {entry.key: changes for entry, changes in store.entries(Selection())}
-    [change] = history["5unknown"]
+    [change] = history["5" * 32]
     assert {**change, "id": 0, "at": 0} == {
         "id": 0,
         "at": 0,
@@ -213,15 +215,43 @@ def test_only_what_nobody_can_tell_is_resolved_and_who_and_why_is_kept(database:
         "changed_by": "ann",
         "note": "it is in the conversation",
     }
-    assert history["2sent"] == []
+    assert history["2" * 32] == []
     assert store.unresolved() == 0
+
+
+def test_a_resolution_can_be_taken_back_and_what_apptoto_said_can_not(database: StateDatabase) -> None:
+    store = filled(database)
+    store.resolve(store.resolvable(Selection(states=["unknown"])), State.SENT, by="ann", note="seen")
+    assert store.resolvable(Selection()) == []
+    again = store.resolve(store.resolvable(Selection(), force=True), State.NOT_SENT, by="bob", note="of another one")
+    assert sorted(entry.key for entry in again) == ["1" * 32, "5" * 32]
+    changes = {entry.key: history for entry, history in store.entries(Selection())}["5" * 32]
+    assert [(change["changed_by"], change["to_state"]) for change in changes] == [("ann", "sent"), ("bob", "not_sent")]
+
+
+def test_what_is_resolved_as_sent_keeps_the_time_of_sending(database: StateDatabase) -> None:
+    store = SqlLedgerStore(database, "")
+    sending = dataclasses.replace(entry(), state=State.SENDING, lease=0.0, updated_at=1_000.0, sent_at=1_000.0)
+    store.swap(None, sending)
+    [resolved] = store.resolve(store.resolvable(Selection()), State.SENT, by="ann", note="seen")
+    assert resolved.at == sending.at == "1970-01-01T00:16:40Z"
+    assert store.find("k1") == resolved
+
+
+def test_what_changed_since_it_was_chosen_is_left_as_it_is(database: StateDatabase) -> None:
+    store = filled(database)
+    chosen = store.resolvable(Selection())
+    [first, _] = chosen
+    assert store.swap(first, first.changed(State.SENT))
+    assert len(store.resolve(chosen, State.NOT_SENT, by="ann", note="not there")) == 1
+    assert len(store.forget([first], by="ann", note="again")) == 0
 
 
 def test_what_is_under_way_is_not_forgotten(database: StateDatabase) -> None:
     store = filled(database)
-    forgotten = store.forget(Selection(), by="ann", note="again, please")
+    forgotten = store.forget(store.forgettable(Selection()), by="ann", note="again, please")
     assert {str(entry.state) for entry in forgotten} == set(State) - {"claimed"}
-    assert [entry.key for entry, _ in store.entries(Selection())] == ["0claimed"]
+    assert [entry.key for entry, _ in store.entries(Selection())] == ["0" * 32]
 
 
 def test_purging_leaves_what_is_young_or_unresolved(database: StateDatabase) -> None:
@@ -234,7 +264,7 @@ def test_purging_leaves_what_is_young_or_unresolved(database: StateDatabase) -> 
 @pytest.mark.parametrize(
     ("selection", "count"),
     [
-        ({"keys": ["5unk", "2sent"]}, 2),
+        ({"keys": ["55555555", "2" * 32]}, 2),
         ({"keys": ["%"]}, 0),
         ({"dag_id": "clinic", "task_id": "remind", "run_id": "monday"}, 6),
         ({"dag_id": "lab"}, 0),
