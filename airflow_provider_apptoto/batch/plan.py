@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from airflow_provider_apptoto.batch.rows import FileRow
 from airflow_provider_apptoto.batch.spelling import check_spelling
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import TARGETS
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.batch.suppression import Suppression
     from airflow_provider_apptoto.client import Message
 
+T = TypeVar("T")
+
 MOST_PROBLEMS = 1000
-"""Rows of which it is kept what is wrong; the rest are counted."""
+"""Rows that are kept by name for each reason why they make no message; the rest are counted."""
 _LONGEST_NAME = 200
 """Characters of a key or a reference."""
 
@@ -33,6 +36,7 @@ class PlannedMessage:
     :param key: in the ledger.
     :param item: what its row's ``key_field`` says.
     :param reference: what its row's ``reference_field`` says.
+    :param line: of the file, where its row begins, from 1; ``None`` for a row of a list.
     """
 
     index: int
@@ -40,6 +44,7 @@ class PlannedMessage:
     key: str
     item: str | None = field(repr=False)
     reference: str | None
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,19 @@ class Problem:
     """What is wrong with a row."""
 
     index: int
+    line: int | None
     reference: str | None
     field: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A valid row that makes no message: it is suppressed, or a duplicate."""
+
+    index: int
+    line: int | None
+    reference: str | None
 
 
 @dataclass(slots=True)
@@ -61,6 +76,8 @@ class Plan:
     :param suppressed: rows whose recipients must get nothing.
     :param invalid: rows that are none of the three.
     :param problems: what is wrong with the first of these.
+    :param suppressed_rows: the first of the suppressed rows.
+    :param duplicate_rows: the first of the duplicates.
     """
 
     rows: int = 0
@@ -69,6 +86,8 @@ class Plan:
     suppressed: int = 0
     invalid: int = 0
     problems: list[Problem] = field(default_factory=list)
+    suppressed_rows: list[LeftOut] = field(default_factory=list)
+    duplicate_rows: list[LeftOut] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +111,7 @@ class Planner:
     reference_field: str | None
     max_messages: int | None
 
-    def plan(self, rows: Iterable[ReadRow], kind: str) -> Plan:
+    def plan(self, rows: Iterable[ReadRow | FileRow], kind: str) -> Plan:
         """Make the plan.
 
         :param kind: of the rows, as :class:`~airflow_provider_apptoto.templating.Given` has it.
@@ -112,7 +131,10 @@ class Planner:
             check_spelling(plan.messages)
         return plan
 
-    def _add(self, plan: Plan, planned: dict[str, PlannedMessage], index: int, row: ReadRow, kind: str) -> None:
+    def _add(
+        self, plan: Plan, planned: dict[str, PlannedMessage], index: int, read: ReadRow | FileRow, kind: str
+    ) -> None:
+        line, row = read if isinstance(read, FileRow) else (None, read)
         reference = None
         try:
             if isinstance(row, ApptotoValidationError):
@@ -127,16 +149,18 @@ class Planner:
             message = self.build(**self.renderer.fields(columns, shown))
             if self.suppression.holds(message):
                 plan.suppressed += 1
+                _keep(plan.suppressed_rows, LeftOut(index, line, reference))
                 return
-            new = PlannedMessage(index, message, self.key_of(message, item), item, reference)
+            new = PlannedMessage(index, message, self.key_of(message, item), item, reference, line)
             earlier = planned.setdefault(new.key, new)
             if earlier is not new and not self._says_the_same(earlier.message, message):
                 raise self._ambiguity(earlier)
-            plan.duplicates += earlier is not new
+            if earlier is not new:
+                plan.duplicates += 1
+                _keep(plan.duplicate_rows, LeftOut(index, line, reference))
         except ApptotoValidationError as error:
             plan.invalid += 1
-            if len(plan.problems) < MOST_PROBLEMS:
-                plan.problems.append(Problem(index, reference, error.field, error.problem))
+            _keep(plan.problems, Problem(index, line, reference, error.field, error.problem))
 
     def _says_the_same(self, one: Message, other: Message) -> bool:
         """Tell whether two messages are one, also where their recipient is written in two ways."""
@@ -144,16 +168,23 @@ class Planner:
         return same and dataclasses.replace(one, to=other.to) == other
 
     def _ambiguity(self, earlier: PlannedMessage) -> ApptotoValidationError:
+        msg = f"is the same in {place(earlier.index, earlier.line)}, which says another thing"
         if self.key_field is not None:
-            return ApptotoValidationError(
-                self.key_field, f"is the same in row {earlier.index}, which says another thing"
-            )
-        msg = (
-            f"is the same in row {earlier.index}, which says another thing: which is which can't be told in a later "
-            "try; name a column that tells them apart in key_field"
-        )
+            return ApptotoValidationError(self.key_field, msg)
+        msg += ": a later try could not tell them apart; name a column that tells them apart in key_field"
         target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
         return ApptotoValidationError(target, msg)
+
+
+def place(index: int, line: int | None, reference: str | None = None) -> str:
+    """Return where a row stands, in its file or in its list, and its reference if it has one."""
+    where = f"row {index}" if line is None else f"line {line}"
+    return where if reference is None else f"{where} (reference {reference})"
+
+
+def _keep(kept: list[T], row: T) -> None:
+    if len(kept) < MOST_PROBLEMS:
+        kept.append(row)
 
 
 def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> str | None:

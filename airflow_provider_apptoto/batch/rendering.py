@@ -25,13 +25,17 @@ class Columns:
     """
 
     # two underscores: Airflow's sandbox lets templates read names with one
-    __slots__ = ("__columns__",)
+    __slots__ = ("__columns__", "__empty__")
 
     def __init__(self, row: Row) -> None:
         self.__columns__ = row
+        self.__empty__: str | None = None
+        """The column that was read last, if it is empty."""
 
     def __getitem__(self, name: str) -> Any:
-        return self.__columns__[name]
+        value = self.__columns__[name]
+        self.__empty__ = name if value is None else None
+        return value
 
     def __repr__(self) -> str:
         """Show stars; a text has to name a column.
@@ -111,7 +115,8 @@ class RowRenderer:
         if given is None:
             return None
         if given.is_template:
-            return self._template(name, given.value, to_appointment=to_appointment).render(**{ROW: shown})
+            template = self._template(name, given.value, to_appointment=to_appointment)
+            return _rendered(name, given.value, template, shown)
         return (
             given.value
             if to_appointment is None
@@ -141,3 +146,39 @@ class RowRenderer:
         if to_appointment is None:
             return self._renderer.compile(name, source)
         return self._renderer.compile_text(name, source, to_appointment=to_appointment)
+
+
+def _rendered(name: str, source: str, template: Template, shown: Columns) -> str:
+    """Render a template; where it fails because a column is empty, name the column.
+
+    :raises ApptotoValidationError: it can't be rendered.
+    """
+    try:
+        return template.render(**{ROW: shown})
+    except ApptotoValidationError as error:
+        column = _empty_column(template, shown, error)
+        # a name that the text does not hold came out of a value
+        if column is None or column not in source:
+            raise
+    name_in_text = f"{ROW}.{column}" if column.isidentifier() else f'{ROW}["{column}"]'
+    problem = f"{name_in_text} is empty"
+    if name in TEXTS:
+        problem += (
+            ', and the text would read "None" there. Fill in the column, or put a substitute in the text: '
+            f'{{{{ {name_in_text} or "there" }}}}'
+        )
+    raise ApptotoValidationError(name, problem)
+
+
+def _empty_column(template: Template, shown: Columns, error: ApptotoValidationError) -> str | None:
+    """Return the empty column that made a template fail, if one did: with a value in it, the error is another."""
+    column = shown.__empty__
+    if column is None:
+        return None
+    filled = Columns({**shown.__columns__, column: "x"})
+    try:
+        template.render(**{ROW: filled})
+    except ApptotoValidationError as other:
+        if other.problem == error.problem and filled.__empty__ is None:
+            return None
+    return column

@@ -10,14 +10,15 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto.batch.plan import place
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.delivery import ASSUMED_SENT, DEDUPLICATED
 from airflow_provider_apptoto.state.store import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from airflow_provider_apptoto.batch.plan import Plan, PlannedMessage
+    from airflow_provider_apptoto.batch.plan import LeftOut, Plan, PlannedMessage
 
 REPORT_BYTES = 62_000
 """Of JSON: Airflow's stores take 64 KB, and add some of their own."""
@@ -37,6 +38,7 @@ class Failure:
     """A row whose message was not sent, or of which nobody can tell."""
 
     index: int
+    line: int | None
     reference: str | None
     key: str | None
     outcome: str
@@ -45,10 +47,9 @@ class Failure:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        reference = "" if self.reference is None else f" (reference {self.reference})"
         status = "" if self.http_status is None else f", HTTP {self.http_status}"
         key = f", key {self.key}" if self.key is not None and self.outcome == State.UNKNOWN else ""
-        return f"row {self.index}{reference}{key}: {self.outcome}{status}: {self.reason}"
+        return f"{place(self.index, self.line, self.reference)}{key}: {self.outcome}{status}: {self.reason}"
 
 
 class Tally:
@@ -86,7 +87,7 @@ class Tally:
 
     def _failure(self, message: PlannedMessage, outcome: str, status: int | None, reason: str) -> Failure:
         key = message.key if self._has_ledger else None
-        return Failure(message.index, message.reference, key, outcome, status, reason)
+        return Failure(message.index, message.line, message.reference, key, outcome, status, reason)
 
     def __getitem__(self, outcome: str) -> int:
         """Return how many messages came to an outcome."""
@@ -101,30 +102,40 @@ class Tally:
             return {"total": plan.rows} | {name: rows.get(name, self._counts[name]) for name in _OUTCOMES}
 
     def failures(self, *, untried: bool) -> Iterator[Failure]:
-        """Yield those that are kept by name.
+        """Yield the failed messages that are kept by name.
 
         :param untried: also those whose turn never came.
         """
         with self._lock:
             failures = [*itertools.chain.from_iterable(self._failures.values()), *(self._untried if untried else ())]
         yield from failures
+
+    def invalid(self) -> Iterator[Failure]:
+        """Yield the invalid rows that are kept by name."""
         for problem in self._plan.problems:
             reason = f"{problem.field}: {problem.reason}"
-            yield Failure(problem.index, problem.reference, None, INVALID, None, reason)
+            yield Failure(problem.index, problem.line, problem.reference, None, INVALID, None, reason)
 
     def report(self) -> dict[str, Any]:
-        """Return the counts, and as many failures as there is room for."""
+        """Return the counts, and as many rows as there is room for: failures, then suppressed, then duplicate ones."""
         counts = self.counts()
-        left_out = sum(counts[name] for name in (*map(str, FAILED), INVALID))
         room = REPORT_BYTES - len(json.dumps(counts))
-        failures = []
-        for failure in self.failures(untried=True):
-            fields = asdict(failure)
-            room -= len(json.dumps(fields)) + 2
-            if room < 0:
-                break
-            failures.append(fields)
-        return {**counts, "failures": failures, "failures_left_out": left_out - len(failures)}
+        named: dict[str, list[dict[str, Any]]] = {}
+        lists: dict[str, Iterable[Failure | LeftOut]] = {
+            "failures": itertools.chain(self.failures(untried=True), self.invalid()),
+            "suppressed_rows": self._plan.suppressed_rows,
+            "duplicate_rows": self._plan.duplicate_rows,
+        }
+        for name, rows in lists.items():
+            named[name] = []
+            for row in rows:
+                fields = asdict(row)
+                room -= len(json.dumps(fields)) + 2
+                if room < 0:
+                    break
+                named[name].append(fields)
+        failed = sum(counts[name] for name in (*map(str, FAILED), INVALID))
+        return {**counts, **named, "failures_left_out": failed - len(named["failures"])}
 
     def progress(self) -> str:
         """Say in a line how far it is."""

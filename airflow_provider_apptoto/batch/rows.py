@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.templating import ROW
@@ -23,6 +23,16 @@ _QUOTED = re.compile(r'"[^"]*"')
 Row = Mapping[str, Any]
 ReadRow = Row | ApptotoValidationError
 """A row, or what is wrong with it."""
+
+
+class FileRow(NamedTuple):
+    """A row of a file.
+
+    :param line: the line where it begins, as an editor counts: the first line of the file is 1.
+    """
+
+    line: int
+    row: ReadRow
 
 
 def rows_of(values: object) -> Iterator[ReadRow]:
@@ -40,7 +50,7 @@ def rows_of(values: object) -> Iterator[ReadRow]:
         yield value if isinstance(value, Mapping) else _malformed(f"is of type {type(value).__name__}, not a mapping")
 
 
-def rows_of_file(path: str) -> Iterator[ReadRow]:
+def rows_of_file(path: str) -> Iterator[FileRow]:
     """Return the rows of a CSV file (``.csv``) or of JSON Lines (``.jsonl``, ``.ndjson``), one at a time.
 
     A cell of a CSV file that is blank counts as not given, and so does ``null`` in JSON. Blank lines are no rows.
@@ -85,8 +95,8 @@ def _unreadable(path: str, error: Exception) -> ApptotoConfigurationError:
     return ApptotoConfigurationError("messages_path", f"{path} can't be read: {type(error).__name__}: {said}")
 
 
-def _read_csv(text: IO[str]) -> Iterator[ReadRow]:
-    first = next((line for line in text if line.strip()), "")
+def _read_csv(text: IO[str]) -> Iterator[FileRow]:
+    blank_lines, first = next(((number, line) for number, line in enumerate(text) if line.strip()), (0, ""))
     # a spreadsheet may write another one than a comma
     delimiter = max(_DELIMITERS, key=_QUOTED.sub("", first).count)
     # strict: a quote that is never closed would swallow the rest of the file
@@ -102,29 +112,34 @@ def _read_csv(text: IO[str]) -> Iterator[ReadRow]:
     if problem:
         msg = f"its first line has to name each column, each once; it {problem}"
         raise ApptotoConfigurationError("messages_path", msg)
-    for cells in lines:
-        values = [cell if cell.strip() else None for cell in cells]
-        if not any(values):
-            continue
-        if len(cells) == len(names):
-            yield dict(zip(names, values, strict=True))
-        else:
-            yield _malformed(f"has {len(cells)} cells, and the first line names {len(names)} columns")
+    line = blank_lines + lines.line_num + 1
+    try:
+        for cells in lines:
+            values = [cell if cell.strip() else None for cell in cells]
+            if any(values):
+                row: ReadRow = dict(zip(names, values, strict=False))
+                if len(cells) != len(names):
+                    row = _malformed(f"has {len(cells)} cells, and the first line names {len(names)} columns")
+                yield FileRow(line, row)
+            line = blank_lines + lines.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(f"{error} in the row that begins in line {line}") from None
 
 
-def _read_json_lines(text: IO[str]) -> Iterator[ReadRow]:
-    for line in text:
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line, object_pairs_hook=_object)
-        except ApptotoValidationError as error:
-            yield error
-            continue
-        except (ValueError, RecursionError):
-            yield _malformed("is not JSON")
-            continue
-        yield value if isinstance(value, dict) else _malformed("is not a JSON object")
+def _read_json_lines(text: IO[str]) -> Iterator[FileRow]:
+    for number, line in enumerate(text, 1):
+        if line.strip():
+            yield FileRow(number, _json_row(line))
+
+
+def _json_row(line: str) -> ReadRow:
+    try:
+        value = json.loads(line, object_pairs_hook=_object)
+    except ApptotoValidationError as error:
+        return error
+    except (ValueError, RecursionError):
+        return _malformed("is not JSON")
+    return value if isinstance(value, dict) else _malformed("is not a JSON object")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,7 +153,7 @@ def _malformed(problem: str) -> ApptotoValidationError:
     return ApptotoValidationError(ROW, problem)
 
 
-_FORMATS: dict[str, Callable[[IO[str]], Iterator[ReadRow]]] = {
+_FORMATS: dict[str, Callable[[IO[str]], Iterator[FileRow]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,

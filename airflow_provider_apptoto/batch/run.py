@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_apptoto.batch.plan import Plan, Planner
+from airflow_provider_apptoto.batch.plan import Plan, Planner, place
 from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.report import DONE, Tally
 from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
@@ -29,16 +29,16 @@ from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from airflow_provider_apptoto.batch.rows import ReadRow
+    from airflow_provider_apptoto.batch.rows import FileRow, ReadRow
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.templating import Given, Renderer
 
 log = logging.getLogger(__name__)
 
 MOST_LISTED = 50
-"""Failures that an error lists."""
+"""Rows that an error or a log line lists."""
 _PROGRESS = "apptoto-batch"
 """Name of the counts in the task's state."""
 
@@ -100,7 +100,7 @@ class Rows:
     renderer: Renderer
     resolve: Callable[[str, Any], Given]
 
-    def read(self) -> tuple[Iterator[ReadRow], str]:
+    def read(self) -> tuple[Iterator[ReadRow | FileRow], str]:
         """Return the rows, and what may be done with what they hold.
 
         :raises ApptotoConfigurationError: not exactly one of both is given.
@@ -137,18 +137,29 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
         # the frames below hold rows
         raise error.with_traceback(None) from None
     except LedgerStoreError as error:
-        raise ApptotoNotSentError(f"nothing was sent: {error}", reason=str(error)) from None
+        raise ApptotoNotSentError(f"Nothing was sent: {error}", reason=str(error)) from None
     tally = Tally(plan, has_ledger=scope.store is not None)
     log.info(
         "%d rows: %d messages to send, %d suppressed, %d duplicate, %d invalid",
         *(plan.rows, len(plan.messages), plan.suppressed, plan.duplicates, plan.invalid),
     )
-    if plan.invalid and (settings.on_invalid == "fail" or not (plan.messages or plan.suppressed)):
-        _push(context, tally)
-        raise AirflowFailException(
-            f"{plan.invalid} of {plan.rows} rows can't be sent, so that nothing was:\n{_listed(tally)}\n"
-            'Put them right and clear the task; with on_invalid="skip", the others are sent'
-        )
+    for reason, count, left_out in (
+        ("suppressed", plan.suppressed, plan.suppressed_rows),
+        ("duplicates", plan.duplicates, plan.duplicate_rows),
+    ):
+        if count:
+            lines = (place(row.index, row.line, row.reference) for row in left_out)
+            log.info("%d of %d rows are %s:%s", count, plan.rows, reason, _listed(lines, count))
+    if plan.invalid:
+        invalid = f"{plan.invalid} of {plan.rows} rows"
+        listed = _listed(tally.invalid(), plan.invalid)
+        if settings.on_invalid == "fail" or not (plan.messages or plan.suppressed):
+            _push(context, tally)
+            raise AirflowFailException(
+                f"{invalid} can't be sent, so nothing was sent:{listed}\n"
+                'Correct the rows and clear the task. To send the other rows all the same, set on_invalid="skip".'
+            )
+        log.warning("%s are invalid and were left out:%s", invalid, listed)
     sender = Sender(
         plan.messages,
         hook.get_conn(),
@@ -167,7 +178,7 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
         sender.send(progress)
     finally:
         progress()
-        log.info("What became of the rows:\n%s", tally.table())
+        log.info("Rows by outcome:\n%s", tally.table())
         if tally[State.UNKNOWN] or tally[ASSUMED_SENT]:
             show_unresolved(scope)
         _push(context, tally)
@@ -199,38 +210,39 @@ def _push(context: Mapping[str, Any], tally: Tally) -> None:
         log.exception("The report could not be stored as an XCom")
 
 
-def _listed(tally: Tally) -> str:
-    """Return the first failures, one a line; those whose turn never came are in the report."""
-    failures = list(itertools.islice(tally.failures(untried=False), MOST_LISTED + 1))
-    lines = [f"  {failure}" for failure in failures[:MOST_LISTED]]
-    return "\n".join([*lines, *(["  and more, see the XCom report"] if len(failures) > MOST_LISTED else [])])
+def _listed(rows: Iterable[object], count: int) -> str:
+    """Return the first rows, one a line, and how many of ``count`` are not listed."""
+    lines = [f"\n  {row}" for row in itertools.islice(rows, MOST_LISTED)]
+    if len(lines) < count:
+        lines.append(f"\n  and {count - len(lines)} more, see the XCom report")
+    return "".join(lines)
 
 
 def _end(tally: Tally, sender: Sender, settings: Settings, scope: Scope) -> None:
     """Raise what the end of the batch asks for, if it does."""
     unsent, unknown, rejected = (tally[outcome] for outcome in (State.NOT_SENT, State.UNKNOWN, State.REJECTED))
     total = len(sender.messages)
-    problems = f"of {total} messages, {unsent} were not sent, {unknown} may have been, {rejected} were refused"
-    if listed := _listed(tally):
-        listed = f":\n{listed}"
+    problems = f"Of {total} messages, {unsent} were not sent, {unknown} may have been sent, {rejected} were refused"
+    failed = unsent + unknown + rejected
+    listed = f":{_listed(tally.failures(untried=False), failed)}" if failed else ""
     final = rejected > settings.most_rejected(total) or (unknown and scope.on_unknown != OnUnknown.RESEND)
     if sender.too_old is not None and not final:
         raise sender.too_old.ending(f"{unsent} of {total} messages are", was_tried=sender.was_begun)
     if (unsent or (unknown and not final)) and sender.too_old is None:
         if scope.store is None and any(tally[outcome] for outcome in (*DONE, State.UNKNOWN)):
             raise AirflowFailException(
-                f"{problems}. There is no ledger to tell which: another try would send the others again, so that there "
-                f"is none. Set state_conn_id on the Apptoto connection{listed}"
+                f"{problems}. Without a ledger, a retry would send again what was delivered, so the task is not "
+                f"retried. Set state_conn_id on the Apptoto connection to keep a ledger{listed}"
             )
-        msg = f"{problems}: {sender.stopped or 'see the list'}. The next try sends what is missing{listed}"
+        msg = f"{problems}: {sender.stopped or 'see the list'}. The next try sends the rest{listed}"
         if unsent:
             raise ApptotoNotSentError(msg, reason=sender.stopped, retry_after=sender.retry_after)
         raise ApptotoUnknownOutcomeError(msg)
     if final:
         if unknown and scope.store is not None:
             listed += (
-                "\nOf those that may have been sent, look in Apptoto whether it has them; each has its KEY in the list "
-                f"and in the report; {scope.store.how_to_resolve('KEY')}"
+                "\nCheck in Apptoto which of those that may have been sent it has. Each one's KEY is in this list and "
+                f"in the XCom report; {scope.store.how_to_resolve('KEY')}"
             )
         raise AirflowFailException(f"{problems}{listed}")
     if listed:

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.plan import MOST_PROBLEMS
+from airflow_provider_apptoto.batch.plan import MOST_PROBLEMS, LeftOut
 from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
@@ -196,11 +196,55 @@ def test_a_column_that_a_row_lacks_is_an_error_of_this_row(text: str, options: d
 @pytest.mark.contract
 def test_a_column_that_is_not_given_never_reads_as_none_and_may_have_a_substitute() -> None:
     row = SMS | {"first_name": None}
-    _, reason = refused(plan_of([row], {"message": "Hi {{ row.first_name }}"}))
-    assert "a value is None" in reason
+    assert refused(plan_of([row], {"message": "Hi {{ row.first_name }}"}))[0] == "message"
     assert texts(plan_of([row], {"message": "Hi {{ row.first_name or 'you' }}{{ row.nope | default('!') }}"})) == [
         "Hi you!"
     ]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("Hi {{ row.first_name }}", "row.first_name"),
+        ("Hi {{ row['first_name'] }}, Dr {{ row.doctor }}", "row.first_name"),
+        ("Hi {{ row.first_name or row.doctor }}", "row.doctor"),
+        ("Hi {{ row.first_name.upper() }}", "row.first_name"),
+        ("{% if row.first_name is none %}{{ row['last name'] }}{% endif %}", 'row["last name"]'),
+        ("Hi {{ row.first_name or 'you' }}\n{{ row.doctor }}", "row.doctor"),
+    ],
+)
+def test_the_error_of_an_empty_column_names_the_column_and_what_to_write(text: str, column: str) -> None:
+    row = SMS | {"first_name": None, "doctor": None, "last name": None, "other": SECRET}
+    assert refused(plan_of([row], {"message": text})) == (
+        "message",
+        (
+            f'{column} is empty, and the text would read "None" there. Fill in the column, or put a substitute in the '
+            f'text: {{{{ {column} or "there" }}}}'
+        ),
+    )
+
+
+@pytest.mark.contract
+def test_the_error_of_an_empty_column_offers_no_substitute_for_a_recipient() -> None:
+    row = {"type": "sms", "phone": None, "message": "Hi"}
+    assert refused(plan_of([row], {"to": "{{ row.phone }}"})) == ("to", "row.phone is empty")
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% if row.middle_name %}{{ row.middle_name }}{% endif %}{{ params.doctor }}",
+        "{{ row.middle_name or '' }}{{ nope }}",
+        "{{ row[row.chosen] }}",
+    ],
+    ids=["None of another source", "undefined", "a name out of a value"],
+)
+def test_an_empty_column_is_not_blamed_for_what_it_did_not_cause(text: str) -> None:
+    row = SMS | {"middle_name": None, "chosen": SECRET, SECRET: None}
+    _, reason = refused(plan_of([row], {"message": text}, context={"params": {"doctor": None}}))
+    assert "is empty" not in reason
 
 
 @pytest.mark.contract
@@ -406,7 +450,41 @@ def test_bad_rows_of_a_file_are_counted_from_its_first_row_after_the_names(tmp_p
     path.write_text(f"to,message\n\n{PHONE},Hi\nragged\n,Hi\n")
     plan = plan_of(rows_of_file(str(path)), {"type": "sms"})
     assert [(index, field) for index, _, field, _ in problems(plan)] == [(1, "row"), (2, "to")]
+    assert [problem.line for problem in plan.problems] == [4, 5]
     assert plan.rows == 3
+
+
+def test_rows_of_a_list_have_no_line() -> None:
+    plan = plan_of([SMS | {"message": "Hi"}, {"type": "sms"}])
+    assert [plan.messages[0].line, plan.problems[0].line] == [None, None]
+
+
+def test_suppressed_and_duplicate_rows_are_named_by_line_and_reference(tmp_path: Any) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"to,id\n{PHONE},A1\n{OTHER_PHONE},A2\n{PHONE},A3\n{OTHER_PHONE},A4\n")
+    plan = plan_of(
+        rows_of_file(str(path)), {"type": "sms", "message": "Hi"}, reference_field="id", suppression=[OTHER_PHONE]
+    )
+    assert [planned.line for planned in plan.messages] == [2]
+    assert plan.suppressed_rows == [LeftOut(1, 3, "A2"), LeftOut(3, 5, "A4")]
+    assert plan.duplicate_rows == [LeftOut(2, 4, "A3")]
+
+
+def test_of_very_many_suppressed_and_duplicate_rows_the_first_are_named_and_all_are_counted() -> None:
+    rows = [{"to": to} for to in (PHONE, OTHER_PHONE) for _ in range(MOST_PROBLEMS + 5)]
+    plan = plan_of(rows, {"type": "sms", "message": "Hi"}, suppression=[OTHER_PHONE])
+    assert (plan.suppressed, plan.duplicates) == (MOST_PROBLEMS + 5, MOST_PROBLEMS + 4)
+    assert [len(plan.suppressed_rows), len(plan.duplicate_rows)] == [MOST_PROBLEMS, MOST_PROBLEMS]
+
+
+@pytest.mark.parametrize("key_field", [None, "id"])
+def test_a_row_that_contradicts_an_earlier_one_of_its_file_says_the_line_of_that(
+    tmp_path: Any, key_field: str | None
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"to,message,id\n\n{PHONE},A,7\n{PHONE},B,7\n")
+    [(_, _, _, reason)] = problems(plan_of(rows_of_file(str(path)), {"type": "sms"}, key_field=key_field))
+    assert reason.startswith("is the same in line 3, which says another thing")
 
 
 def test_a_file_that_breaks_off_makes_no_plan_at_all(tmp_path: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.plan import Plan, PlannedMessage, Problem
+from airflow_provider_apptoto.batch.plan import LeftOut, Plan, PlannedMessage, Problem
 from airflow_provider_apptoto.batch.report import DONE, FAILED, MOST_NAMED, NO_MESSAGE, Failure, Tally
 from airflow_provider_apptoto.client import Message
 from tests.support.planning import PHONE, SECRET, plan_of
@@ -43,9 +43,11 @@ def plan_of_size(
         messages=[PlannedMessage(index, message, f"{index:032x}", None, reference) for index in range(messages)],
         duplicates=duplicates,
         suppressed=suppressed,
+        suppressed_rows=[LeftOut(index, index + 2, reference) for index in range(min(suppressed, 1000))],
+        duplicate_rows=[LeftOut(index, index + 2, reference) for index in range(min(duplicates, 1000))],
         invalid=invalid,
         problems=[
-            Problem(messages + index, reference, "to", "is blank; nothing blank is sent")
+            Problem(messages + index, None, reference, "to", "is blank; nothing blank is sent")
             for index in range(min(invalid, 1000))
         ],
     )
@@ -74,7 +76,8 @@ def test_counts_always_add_up_to_the_rows_and_failures_to_those_that_failed(
         tally.add(message, outcome, reason="x")
     tally.add_untried(plan.messages[len(outcomes) :], "the task was told to end")
     report = tally.report()
-    assert set(report) == {"total", *COUNTED, "failures", "failures_left_out"}
+    assert set(report) == {"total", *COUNTED, "failures", "failures_left_out", "suppressed_rows", "duplicate_rows"}
+    assert (len(report["suppressed_rows"]), len(report["duplicate_rows"])) == (suppressed, duplicates)
     assert report["total"] == plan.rows == sum(report[name] for name in COUNTED)
     assert (report["invalid"], report["suppressed"], report["duplicate"]) == (invalid, suppressed, duplicates)
     assert {name: report[name] for name in OUTCOMES if name != "not_sent"} == {
@@ -88,7 +91,12 @@ def test_counts_always_add_up_to_the_rows_and_failures_to_those_that_failed(
 
 def test_a_batch_of_no_rows_has_counts_too() -> None:
     report = Tally(Plan(), has_ledger=True).report()
-    assert report == {"total": 0} | dict.fromkeys(COUNTED, 0) | {"failures": [], "failures_left_out": 0}
+    assert report == {"total": 0} | dict.fromkeys(COUNTED, 0) | {
+        "failures": [],
+        "failures_left_out": 0,
+        "suppressed_rows": [],
+        "duplicate_rows": [],
+    }
 
 
 def test_what_many_threads_count_at_once_is_all_counted() -> None:
@@ -128,6 +136,7 @@ def test_a_failure_says_which_row_it_is_and_what_became_of_it() -> None:
     assert report["failures"] == [
         {
             "index": 0,
+            "line": None,
             "reference": "A1",
             "key": plan.messages[0].key,
             "outcome": "rejected",
@@ -136,6 +145,7 @@ def test_a_failure_says_which_row_it_is_and_what_became_of_it() -> None:
         },
         {
             "index": 2,
+            "line": None,
             "reference": "A3",
             "key": None,
             "outcome": "invalid",
@@ -173,13 +183,46 @@ def test_what_a_person_has_to_look_at_comes_first_and_bad_rows_last() -> None:
         ("invalid", 6),
     ]
     assert tally.report()["failures"][4]["reason"] == "not tried: the task was told to end"
-    assert [failure.index for failure in tally.failures(untried=False)] == [3, 1, 4, 0, 6]
+    assert [failure.index for failure in tally.failures(untried=False)] == [3, 1, 4, 0]
+    assert [failure.index for failure in tally.invalid()] == [6]
 
 
 def test_a_line_of_a_failure_shows_the_key_only_where_somebody_has_to_resolve_it() -> None:
-    assert str(Failure(3, "A1", "K", "unknown", None, "timeout")) == "row 3 (reference A1), key K: unknown: timeout"
-    assert str(Failure(3, None, None, "unknown", None, "timeout")) == "row 3: unknown: timeout"
-    assert str(Failure(0, None, "K", "rejected", 422, "no")) == "row 0: rejected, HTTP 422: no"
+    assert (
+        str(Failure(3, None, "A1", "K", "unknown", None, "timeout")) == "row 3 (reference A1), key K: unknown: timeout"
+    )
+    assert str(Failure(3, None, None, None, "unknown", None, "timeout")) == "row 3: unknown: timeout"
+    assert str(Failure(0, None, None, "K", "rejected", 422, "no")) == "row 0: rejected, HTTP 422: no"
+
+
+def test_a_line_of_a_failure_names_the_line_of_the_file() -> None:
+    assert str(Failure(5, 7, "A1", None, "rejected", 422, "no")) == "line 7 (reference A1): rejected, HTTP 422: no"
+    assert str(Failure(5, 7, None, None, "invalid", None, "to: no")) == "line 7: invalid: to: no"
+
+
+def test_the_report_names_suppressed_and_duplicate_rows_by_line_and_reference() -> None:
+    rows = [LeftOut(1, 3, "A2"), LeftOut(2, None, None)]
+    plan = Plan(rows=3, suppressed=1, duplicates=1, suppressed_rows=rows[:1], duplicate_rows=rows[1:])
+    report = Tally(plan, has_ledger=True).report()
+    assert report["suppressed_rows"] == [{"index": 1, "line": 3, "reference": "A2"}]
+    assert report["duplicate_rows"] == [{"index": 2, "line": None, "reference": None}]
+
+
+def test_suppressed_and_duplicate_rows_take_no_room_from_failures_and_the_report_fits() -> None:
+    plan = plan_of_size(2000, suppressed=5000, duplicates=5000, reference="r" * 200)
+    tally = Tally(plan, has_ledger=True)
+    tally.add(plan.messages[0], "unknown", reason="timeout")
+    report = tally.report()
+    assert [failure["index"] for failure in report["failures"]] == [0]
+    assert 100 < len(report["suppressed_rows"]) < 1000
+    assert report["duplicate_rows"] == []
+    assert size(report) <= MOST_BYTES
+    for message in plan.messages:
+        tally.add(message, "rejected", reason="r" * 200)
+    full = tally.report()
+    assert full["failures_left_out"] > 0
+    assert (full["suppressed"], full["suppressed_rows"]) == (5000, [])
+    assert size(full) <= MOST_BYTES
 
 
 # --- room

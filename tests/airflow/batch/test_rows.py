@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 def read(directory: Path, content: str | bytes, name: str = "people.csv") -> list[Any]:
     path = directory / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(rows_of_file(str(path)))
+    return [read.row for read in rows_of_file(str(path))]
+
+
+def lines(directory: Path, content: str, name: str = "people.csv") -> list[int]:
+    """Return the line of each row."""
+    path = directory / name
+    path.write_bytes(content.encode())
+    return [read.line for read in rows_of_file(str(path))]
 
 
 def refusal(call: Callable[..., Any], *arguments: Any) -> ApptotoConfigurationError:
@@ -222,6 +229,29 @@ def test_what_pythons_csv_writes_reads_back_the_same_and_blank_cells_as_not_give
     assert found == [row for row in expected if any(row.values())]
 
 
+# --- lines
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=ascii)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_a_csv_row_has_the_line_of_the_file_where_it_begins(tmp_path: Path, end: str, mark: str) -> None:
+    content = ["a,b", "1,2", "", '3,"x', "y", 'z"', ",", "ragged", "5,6"]
+    assert lines(tmp_path, mark + end.join(content)) == [2, 4, 8, 9]
+
+
+def test_blank_lines_before_the_names_and_lines_of_a_long_name_count_as_lines(tmp_path: Path) -> None:
+    assert lines(tmp_path, '\n \na,"b\nc"\n1,2\n3,4\n') == [5, 6]
+
+
+def test_a_json_row_has_its_line_of_the_file(tmp_path: Path) -> None:
+    assert lines(tmp_path, '\n{"a": "x\u2028y"}\n\nbroken\n[]\n{"b": 2}', "people.jsonl") == [2, 4, 5, 6]
+
+
+def test_a_quote_that_is_never_closed_is_refused_with_the_line_where_its_row_begins(tmp_path: Path) -> None:
+    error = refusal(read, tmp_path, f'to,message\n1,Hi\n\n2,"{SECRET}\n3,Bob\n4,Eve\n')
+    assert error.problem.endswith("is not CSV: unexpected end of data in the row that begins in line 4")
+
+
 # --- JSON Lines
 
 
@@ -296,7 +326,7 @@ def test_what_pythons_json_writes_reads_back_the_same(
 def test_a_uri_is_read_through_airflows_object_storage_as_a_path_is(tmp_path: Path, name: str, content: str) -> None:
     rows = read(tmp_path, content, name)
     assert rows == [{"to": "1", "message": "Grüße,\r\nMary"}]
-    assert list(rows_of_file((tmp_path / name).as_uri())) == rows
+    assert [read.row for read in rows_of_file((tmp_path / name).as_uri())] == rows
 
 
 @pytest.mark.contract
@@ -341,5 +371,5 @@ def test_a_file_is_streamed_so_that_its_first_row_is_there_before_its_last_is_re
     path = tmp_path / name
     path.write_bytes(head + good * 100_000 + b"\xff\n")
     rows: Iterator[Any] = iter(rows_of_file(str(path)))
-    assert next(rows) == {"a": "1", "b": "2"}
+    assert next(rows).row == {"a": "1", "b": "2"}
     refusal(lambda: list(rows))

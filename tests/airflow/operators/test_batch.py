@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.batch import sending
+from airflow_provider_apptoto.batch.run import MOST_LISTED
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
@@ -150,7 +151,7 @@ def report(dag_id: str, task_id: str = "batch") -> dict[str, Any]:
 
 def only(counts: dict[str, Any]) -> dict[str, int]:
     """Return the counts that are not zero."""
-    return {name: count for name, count in counts.items() if name not in {"failures", "failures_left_out"} and count}
+    return {name: count for name, count in counts.items() if isinstance(count, int) and count}
 
 
 def by_person(scripts: dict[int, Script]) -> Script:
@@ -299,6 +300,64 @@ def test_bad_rows_can_be_skipped(clinic: Clinic) -> None:
     assert [(failure["index"], failure["reference"]) for failure in run.xcom["failures"]] == [(1, "4712")]
 
 
+def table_of_six(folder: Path) -> str:
+    """Write a CSV file: A1 can be sent, A2 and A6 can't, A3 is like A1, A4 opted out, A5 is sent to a mailbox."""
+    path = folder / "people.csv"
+    path.write_text(
+        "id,to,first_name\n"
+        f"A1,{number(0)},Ann\nA2,{number(1)},\n\nA3,{number(0)},Ann\nA4,{number(4)},Dan\nA5,{number(5)},Eve\n"
+        "A6,on request,Fay\n"
+    )
+    return str(path)
+
+
+def test_rows_that_are_left_out_are_logged_by_line_and_reference_under_a_heading_that_counts_them(
+    clinic: Clinic, tmp_path: Path, provider_log: list[str]
+) -> None:
+    fields: dict[str, Any] = {"on_invalid": "skip", "reference_field": "id", "suppression": [number(4)]}
+    path = table_of_six(tmp_path)
+    run = clinic.run(lambda: batch(messages_path=path, **fields))
+    assert (run.state, clinic.copies) == ("success", Counter([0, 5]))
+    [invalid] = [line for line in provider_log if "invalid and" in line]
+    heading, first, last = invalid.splitlines()
+    assert heading == "2 of 6 rows are invalid and were left out:"
+    assert first.startswith("  line 3 (reference A2): invalid: message: row.first_name is empty, ")
+    assert last.startswith("  line 8 (reference A6): invalid: to: ")
+    assert "1 of 6 rows are suppressed:\n  line 6 (reference A4)" in provider_log
+    assert "1 of 6 rows are duplicates:\n  line 5 (reference A3)" in provider_log
+    assert not any("were not sent" in line for line in provider_log)
+    found = report(clinic.dag_id)
+    assert found["suppressed_rows"] == [{"index": 3, "line": 6, "reference": "A4"}]
+    assert found["duplicate_rows"] == [{"index": 2, "line": 5, "reference": "A3"}]
+    assert [(failure["index"], failure["line"]) for failure in found["failures"]] == [(1, 3), (5, 8)]
+
+
+def test_the_error_of_invalid_rows_lists_them_by_line_and_nobody_else(clinic: Clinic, tmp_path: Path) -> None:
+    path = table_of_six(tmp_path)
+    assert clinic.run(lambda: batch(messages_path=path, suppression=[number(4)])).state == "failed"
+    heading, *listed, advice = clinic.error.splitlines()
+    assert heading == "2 of 6 rows can't be sent, so nothing was sent:"
+    assert [line.partition(": ")[0] for line in listed] == ["  line 3", "  line 8"]
+    assert advice.endswith('set on_invalid="skip".')
+
+
+def test_the_error_of_failed_messages_lists_these_and_no_invalid_rows(clinic: Clinic) -> None:
+    clinic.server.scripts = [by_person({2: answering(422, {"error": "no such number"})})]
+    clinic.send([row(0), {"to": "call me"}, row(2)], on_invalid="skip")
+    assert clinic.error.splitlines() == [
+        "Of 2 messages, 0 were not sent, 0 may have been sent, 1 were refused:",
+        "  line 3: rejected, HTTP 422: no such number",
+    ]
+
+
+def test_a_heading_counts_also_the_rows_for_which_its_list_has_no_room(clinic: Clinic) -> None:
+    clinic.run(lambda: batch(messages=[{"to": "call me"}] * (MOST_LISTED + 7)))
+    heading, *listed, more, _ = clinic.error.splitlines()
+    assert heading.startswith(f"{MOST_LISTED + 7} of {MOST_LISTED + 7} rows")
+    assert (len(listed), listed[-1].partition(":")[0]) == (MOST_LISTED, f"  row {MOST_LISTED - 1}")
+    assert more == "  and 7 more, see the XCom report"
+
+
 def test_a_list_of_bad_rows_alone_fails_also_where_bad_rows_are_skipped(clinic: Clinic) -> None:
     run = clinic.send([{"phone": number(0)}, {"phone": number(1)}], on_invalid="skip")
     assert (run.state, only(report(clinic.dag_id))) == ("failed", {"total": 2, "invalid": 2})
@@ -439,6 +498,7 @@ def test_a_row_that_is_refused_stops_no_other_and_fails_the_task_for_good(clinic
     [failure] = found["failures"]
     assert failure == {
         "index": 3,
+        "line": 4,
         "reference": "A3",
         "key": failure["key"],
         "outcome": "rejected",
