@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,20 @@ from typing import TYPE_CHECKING, Any
 import airflow
 import pendulum
 import pytest
+from airflow.models import DagRun
+from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_apptoto.cli import main
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
 from airflow_provider_apptoto.sandbox import Sandbox
 from tests.support.dag_runs import Run, run_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
+REMINDERS = "example_apptoto_remind_tomorrow"
+REPLACES = "If you have an earlier e-mail about these reminders, this one replaces it."
 RECEIVED: dict[str, set[tuple[str, str | int]]] = {
     "example_apptoto_send_message": {
         ("sms", "+16505550199"),
@@ -69,15 +77,37 @@ class Result:
         return {message["to"]: message["message"] for message in self.messages}
 
 
-def make_clinic(path: Path) -> None:
-    """Make the database that an example reads; somebody opted out, and one's number is none."""
+def day_of_appointments() -> pendulum.DateTime:
+    """Return the day whose appointments a run that begins now reads."""
     interval_end = pendulum.now("America/New_York")
     if airflow.__version__.startswith("2.") and interval_end.hour < 16:
         # the data interval of a manual run ends when the last scheduled one did, on newer Airflows now
         interval_end = interval_end.subtract(days=1)
-    day = interval_end.add(days=1).to_date_string()
+    return interval_end.add(days=1)
+
+
+def make_clinic(path: Path) -> None:
+    """Make the database that an example reads; somebody opted out, and one's number is none."""
+    day = day_of_appointments().to_date_string()
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(APPOINTMENTS.replace(":day", f"'{day}'"))
+
+
+def connect(sandbox: Sandbox, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make the connections of the examples: to the sandbox, and to databases in this folder."""
+    connections: dict[str, dict[str, Any]] = {
+        "APPTOTO_DEFAULT": {
+            "conn_type": "apptoto",
+            "login": sandbox.login,
+            "password": sandbox.api_key,
+            "host": sandbox.url,
+            "extra": {"requests_per_minute": 6000, "state_conn_id": "state"},
+        },
+        "STATE": {"conn_type": "sqlite", "host": str(folder / "state.db")},
+        "CLINIC": {"conn_type": "sqlite", "host": str(folder / "clinic.db")},
+    }
+    for conn_id, fields in connections.items():
+        patch.setenv(f"AIRFLOW_CONN_{conn_id}", json.dumps(fields))
 
 
 @pytest.fixture(scope="module")
@@ -92,19 +122,7 @@ def result_of(
         folder = tmp_path_factory.mktemp(name)
         make_clinic(folder / "clinic.db")
         with Sandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
-            connections: dict[str, dict[str, Any]] = {
-                "APPTOTO_DEFAULT": {
-                    "conn_type": "apptoto",
-                    "login": sandbox.login,
-                    "password": sandbox.api_key,
-                    "host": sandbox.url,
-                    "extra": {"requests_per_minute": 6000, "state_conn_id": "state"},
-                },
-                "STATE": {"conn_type": "sqlite", "host": str(folder / "state.db")},
-                "CLINIC": {"conn_type": "sqlite", "host": str(folder / "clinic.db")},
-            }
-            for conn_id, fields in connections.items():
-                patch.setenv(f"AIRFLOW_CONN_{conn_id}", json.dumps(fields))
+            connect(sandbox, folder, patch)
             run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"folder": str(folder)})
             return Result(run, sandbox.messages())
 
@@ -153,10 +171,112 @@ def test_the_example_of_the_endpoints_page_goes_out_verbatim(result_of: Callable
 
 
 @pytest.mark.contract
-def test_the_reminders_say_when_and_the_reception_learns_whom_to_call(result_of: Callable[[str], Result]) -> None:
-    texts = result_of("example_apptoto_remind_tomorrow").texts()
-    assert texts["+16505550101"] == "Hi Ann, Dr Lee sees you tomorrow at 09:00."
-    assert texts["+16505550102"] == "Hi Bob, Dr Ray sees you tomorrow at 09:30."
-    first, *rest = texts["reception@clinic.example"].splitlines()
-    assert first == "2 of 3 were reminded."
-    assert [line.partition(": invalid")[0] for line in rest] == ["Please call about appointment 4713"]
+def test_the_reminders_say_the_day_and_the_reception_learns_whom_to_call(result_of: Callable[[str], Result]) -> None:
+    day = f"{day_of_appointments():dddd, MMMM D}"
+    texts = result_of(REMINDERS).texts()
+    assert texts["+16505550101"] == f"Hi Ann, Dr Lee sees you on {day} at 09:00."
+    assert texts["+16505550102"] == f"Hi Bob, Dr Ray sees you on {day} at 09:30."
+    assert texts["reception@clinic.example"].splitlines() == [
+        f"2 of 3 patients with an appointment on {day} were reminded.",
+        "Please call about appointment 4713: the phone number or another detail is missing or wrong.",
+        REPLACES,
+    ]
+
+
+# --- reminders that fail
+
+
+@dataclass
+class Clinic:
+    """The reminders of one run of their DAG, which can be cleared."""
+
+    sandbox: Sandbox
+    folder: Path
+
+    def remind(self) -> Run:
+        """Run all tasks of the run, again if they ran before."""
+        source = (EXAMPLES / f"{REMINDERS}.py").read_text()
+        return run_file(REMINDERS, source, conf={"folder": str(self.folder)})
+
+    @property
+    def mails(self) -> list[list[str]]:
+        """The lines of each mail to the reception, without the last, which they all have."""
+        messages = sorted(self.sandbox.messages(), key=lambda message: int(str(message["id"])))
+        mails = [str(message["message"]).splitlines() for message in messages if message["type"] == "email"]
+        assert {mail[-1] for mail in mails} <= {REPLACES}
+        return [mail[:-1] for mail in mails]
+
+
+@pytest.fixture
+def clinic(airflow_database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:  # noqa: ARG001
+    at = pendulum.now("UTC")
+    date = "logical_date" if "logical_date" in inspect.signature(DAG.test).parameters else "execution_date"
+    # each run of the DAG is the same run, as after a clear
+    monkeypatch.setattr(DagRun, "generate_run_id", lambda *_, **__: f"manual__{at.isoformat()}")
+    monkeypatch.setattr(DAG, "test", functools.partialmethod(DAG.test, **{date: at}))
+    make_clinic(tmp_path / "clinic.db")
+    with Sandbox() as sandbox:
+        connect(sandbox, tmp_path, monkeypatch)
+        yield Clinic(sandbox, tmp_path)
+
+
+@pytest.mark.contract
+def test_a_doubtful_reminder_fails_the_run_and_once_it_is_resolved_the_reception_gets_a_correction(
+    clinic: Clinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    day = f"{day_of_appointments():dddd, MMMM D}"
+    wrong_number = "Please call about appointment 4713: the phone number or another detail is missing or wrong."
+    clinic.sandbox.fault(kind="reset", accepted=True)
+    first = clinic.remind()
+    assert (first["remind"].state, first["tell_reception"].state, first.state) == ("failed", "success", "failed")
+    [[counts, doubtful, invalid]] = clinic.mails
+    assert counts == f"1 of 3 patients with an appointment on {day} were reminded."
+    asked, appointment = re.subn(r"\b471[12]\b", "N", doubtful), re.findall(r"471[12]", doubtful)
+    assert asked == ("Please call about appointment N: we do not know whether the text arrived.", 1)
+    assert invalid == wrong_number
+    main(["ledger", "resolve", "--reference", *appointment, "--to", "sent", "--note", "seen in Apptoto"])
+    capsys.readouterr()
+    assert clinic.remind().state == "success"
+    assert clinic.mails[1:] == [
+        [f"2 of 3 patients with an appointment on {day} were reminded.", wrong_number],
+    ]
+    assert clinic.remind().state == "success"
+    assert len(clinic.mails) == 2
+    assert sum(message["type"] == "sms" for message in clinic.sandbox.messages()) == 2
+
+
+@pytest.mark.contract
+def test_reminders_that_leave_no_report_fail_the_run_and_the_reception_is_told(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = f"{day_of_appointments():dddd, MMMM D}"
+    with monkeypatch.context() as patch:
+        execute = ApptotoSendMessageBatchOperator.execute
+
+        def killed(self: ApptotoSendMessageBatchOperator, context: Any) -> dict[str, Any]:
+            if self.task_id == "remind":
+                raise RuntimeError("the try ended before it could store its report")
+            return execute(self, context)
+
+        patch.setattr(ApptotoSendMessageBatchOperator, "execute", killed)
+        run = clinic.remind()
+    assert (run["tell_reception"].state, run.state) == ("success", "failed")
+    interrupted = f"The reminders for {day} were interrupted. Some patients may not have been reminded."
+    assert clinic.mails == [[interrupted]]
+    assert clinic.remind().state == "success"
+    assert clinic.mails[1][0] == f"2 of 3 patients with an appointment on {day} were reminded."
+
+
+@pytest.mark.contract
+@pytest.mark.skipif(airflow.__version__.startswith("2."), reason="before Airflow 3 each run has a logical date")
+def test_reminders_of_a_run_without_a_logical_date_are_sent(
+    airflow_database: None,  # noqa: ARG001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(DAG, "test", functools.partialmethod(DAG.test, logical_date=None))
+    make_clinic(tmp_path / "clinic.db")
+    with Sandbox() as sandbox:
+        connect(sandbox, tmp_path, monkeypatch)
+        assert Clinic(sandbox, tmp_path).remind().state == "success"
+        assert len(sandbox.messages()) == 3
