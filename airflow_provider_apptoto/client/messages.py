@@ -19,6 +19,7 @@ MESSAGE_FIELDS = ("type", *TARGETS, "message", "subject", "template_id")
 _MOST_ID_DIGITS = 18
 """What a 64-bit integer holds in any case."""
 _NO_ID = 10**_MOST_ID_DIGITS
+_OPENING = re.compile(r"\{[{%#]")
 _INVISIBLE = re.compile(
     r"[\s\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -31,8 +32,8 @@ class Message:
 
     Source: apidocs.apptoto.com/reference/v1send_message.
 
-    A ``Message`` that exists is valid: texts are not blank and can be encoded, the recipient is normalised, ids
-    have the types of the endpoint's table. Its ``repr`` shows neither recipient nor text.
+    A ``Message`` that exists is valid: texts are not blank, can be encoded and hold no template for a phone number or an
+    address, the recipient is normalised, ids have the types of the endpoint's table. Its ``repr`` shows neither recipient nor text.
 
     :param type: ``sms``, ``call`` or ``email``.
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``).
@@ -82,6 +83,9 @@ class Message:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        if self.to is not None:
+            _check_rendered("message", self.message)
+            _check_rendered("subject", self.subject)
 
     @property
     def target(self) -> str:
@@ -160,6 +164,16 @@ def _text(field: str, value: object) -> str | None:
         msg = "holds half a character (a lone surrogate), which can't be encoded; decode its source as UTF-8"
         raise ApptotoValidationError(field, msg) from None
     return value
+
+
+def _check_rendered(field: str, text: str | None) -> None:
+    """Refuse what is still a template: Apptoto fills in dynamic fields for events and participants only (assumed)."""
+    if text is not None and (found := _OPENING.search(text)):
+        msg = (
+            f"holds {found[0]}, and would be sent as it stands: only a message to an event_id or a participant_id has "
+            "dynamic fields. Render the text first, or write the braces apart"
+        )
+        raise ApptotoValidationError(field, msg)
 
 
 def _line(field: str, value: object) -> str | None:

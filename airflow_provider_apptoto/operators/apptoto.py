@@ -148,6 +148,8 @@ class ApptotoSendMessageOperator(_SendingOperator):
         "reference",
     )
 
+    _is_rendered = False
+
     def __init__(
         self,
         *,
@@ -193,6 +195,8 @@ class ApptotoSendMessageOperator(_SendingOperator):
         from airflow_provider_apptoto.delivery import deliver
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
+        if not self._is_rendered:  # called by hand, in a callback for example
+            self.render_template_fields(context)
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
         scope = self._scope(hook, context, reference=None if self.reference is None else str(self.reference))
         fields = {
@@ -222,6 +226,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
         from airflow_provider_apptoto.templating import render_fields
 
         render_fields(self, context, jinja_env, seen_oids)
+        self._is_rendered = True
 
 
 class ApptotoSendMessageBatchOperator(_SendingOperator):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
 from tests.support.faults import Exchange, FaultServer, answering, hanging
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 Connect = Callable[..., None]
 
@@ -215,3 +220,32 @@ def test_every_send_leaves_one_log_line_without_number_or_text(connection: Conne
     [*told, line] = provider_log
     assert sorted(text.partition(" ")[0] for text in told) == ["Delivery", "Sends"]
     assert re.fullmatch(r"sms to \+1•••0199: rejected, HTTP 422, \d+ ms, 1 segment \(GSM-7\)", line)
+
+
+def test_an_operator_that_a_callback_executes_renders_its_text(connection: Connect) -> None:
+    def tell(context: Context) -> None:
+        fields: dict[str, Any] = {"type": "sms", "to": "+16505550111", "message": "{{ ti.task_id }} failed"}
+        ApptotoSendMessageOperator(task_id="tell", max_age=None, **fields).execute(context)
+
+    def build() -> None:
+        @task(on_failure_callback=tell)
+        def breaks() -> None:
+            raise ValueError
+
+        breaks()
+
+    with FaultServer() as server:
+        connection(server.url)
+        run_dag(build)
+    assert [request.json["message"] for request in server.accepted] == ["breaks failed"]
+
+
+@pytest.mark.parametrize("text", ["Hi {{ name }}", "{% if x %}Hi{% endif %}", "Hi {# note #}", "a {{"])
+def test_a_hook_sends_no_template_to_a_number_or_an_address(connection: Connect, text: str) -> None:
+    with FaultServer() as server:
+        connection(server.url)
+        for fields in ({"type": "sms", "to": "+16505550111"}, {"type": "email", "to": "mary@clinic.example"}):
+            with pytest.raises(ApptotoValidationError, match=r"^message: holds \{.*would be sent as it stands"):
+                ApptotoHook().send_message(message=text, **fields)
+        ApptotoHook().send_message(type="sms", event_id=12, message=text)
+    assert len(server.requests) == 1

@@ -114,7 +114,7 @@ def test_a_message_goes_out_as_the_endpoints_page_says() -> None:
 
 
 def test_texts_in_any_script_arrive_to_the_letter() -> None:
-    text = 'Gr\u00fc\u00dfe \u4f60\u597d \U0001f469\u200d\u2695\ufe0f {{ name }} "quoted" \\ \u2028\n\tend '
+    text = 'Gr\u00fc\u00dfe \u4f60\u597d \U0001f469\u200d\u2695\ufe0f { name } "quoted" \\ \u2028\n\tend '
     with FaultServer() as server, client_of(server.url) as client:
         client.send(Message("sms", event_id=12, message=text))
     assert server.accepted[0].json == {"type": "sms", "event_id": 12, "message": text}

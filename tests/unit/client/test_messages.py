@@ -180,7 +180,7 @@ def test_a_text_of_letters_that_nobody_can_see_is_blank(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Hi there {{ name }}! {{ event.start_time | date_and_time_phrase }}",
+        "braces { like } these { { and %} #} too",
         "  kept\n\tas it is  \n",
         "0",
         ".",
@@ -193,6 +193,14 @@ def test_a_text_of_letters_that_nobody_can_see_is_blank(text: str) -> None:
 def test_a_text_goes_out_to_the_letter(text: str) -> None:
     assert Message("sms", to=PHONE, message=text).payload()["message"] == text
     assert Message("email", to=ADDRESS, message=text).payload()["message"] == text
+
+
+def test_dynamic_fields_go_out_to_those_for_whom_apptoto_fills_them_in() -> None:
+    text = "Hi there {{ name }}! {{ event.start_time | date_and_time_phrase }}"
+    assert Message("sms", event_id=12, message=text).payload()["message"] == text
+    for field in ("message", "subject"):
+        fields = {"type": "email", "to": ADDRESS, "message": "Hi", field: text}
+        assert refusal(fields).field == field
 
 
 @pytest.mark.parametrize("field", ["message", "subject", "to"])
