@@ -4,20 +4,25 @@ Which is which is decided by syntax alone. In a message to an event or a partici
 begins with a root (``name``, ``event``, ...) is Apptoto's, and so is what stands in ``{% raw %}``; everything else is
 Airflow's. Apptoto's parts are put aside, marks stand in for them while Jinja renders, and they are put back afterwards.
 Braces that the rendered text holds besides came out of a value: Apptoto would execute them, so they are an error.
+
+Liquid, Apptoto's language, finds the end of a block without reading quotes. A block that goes to Apptoto therefore
+holds no delimiters inside, so that both languages agree on where it ends.
 """
 
 from __future__ import annotations
 
 import copy
+import html
 import re
 import secrets
 import traceback
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jinja2
 from airflow.providers.common.compat.sdk import literal
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
@@ -31,7 +36,11 @@ DOCUMENTED_ROOTS = ("name", "event", "participant", "contact")
 """What dynamic fields begin with: apidocs.apptoto.com/reference/v1send_message, and the fields page of the manual."""
 
 _LITERAL = type(literal(None))
-_OPENING = re.compile(r"\{[{%#]")
+_OPENING = re.compile(r"\{(?=([{%#]))")
+_BLOCK = re.compile(r"\{\{(?![{%])(?:(?!\{[{%])[^}])*\}\}|\{%(?!\})(?:(?!\{[{%]|[}%]\}).)*%\}", re.DOTALL)
+"""A block of Liquid's. A lone ``}`` ends a ``{{`` block too: lib/liquid.rb of Liquid 5.4, VariableIncompleteEnd."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_DELIMITER = re.compile(r"\{[{%]|[}%]\}")
 _MARK = "\ufdd0"
 """A noncharacter of Unicode, which no text holds."""
 _MARKED = re.compile(rf"{_MARK}(\d+){_MARK}")
@@ -39,6 +48,20 @@ _NAME = re.compile(r"'(\w+)'")
 _MOST_SHOWN = 60
 _RAW = "{% raw %}...{% endraw %}"
 
+_OF_A_LOGICAL_DATE = {
+    "ds",
+    "ds_nodash",
+    "ts",
+    "ts_nodash",
+    "ts_nodash_with_tz",
+    "logical_date",
+    "data_interval_start",
+    "data_interval_end",
+    "prev_data_interval_start_success",
+    "prev_data_interval_end_success",
+    "task_instance_key_str",
+}
+"""What Airflow 3 leaves out of the context of a run that has no logical date."""
 
 ROW = "row"
 """What texts of a batch call the row whose columns they name."""
@@ -247,13 +270,13 @@ class Renderer:
         for part in self._parts(field, template, self._env, to_appointment=to_appointment):
             if part.root in self._roots:
                 roots.setdefault(part.root, part)
-                rest.append(aside.put(part.text) if to_appointment else part.text)
+                rest.append(self._aside(field, part, part.text, aside) if to_appointment else part.text)
             elif part.kind == "raw" and to_appointment:
-                rest.append(aside.put(part.inner))
+                rest.append(self._aside(field, part, part.inner, aside))
             elif part.kind == "data" and _OPENING.search(
                 part.text
             ):  # the DAG gave Jinja other delimiters than Apptoto's
-                rest.append(self._put_aside(field, part, aside, to_appointment=to_appointment))
+                rest.append(self._fields_aside(field, part, aside, to_appointment=to_appointment))
             else:
                 rest.append(part.text)
         remaining = "".join(rest)
@@ -261,33 +284,20 @@ class Renderer:
         self._refuse_ambiguity(field, remaining, roots, hint, to_appointment=to_appointment)
         return _Text(self._compile(field, remaining, hint), aside, to_appointment=to_appointment)
 
-    def check_text(self, field: str, text: str, *, to_appointment: bool, of_the_dag: bool = False) -> str:
-        """Return a text that Airflow does not render, such as an XCom, as it is.
+    def check_text(self, field: str, text: str, *, to_appointment: bool) -> str:
+        """Return a text that Airflow does not render, such as an XCom or a row's, as it is.
 
-        :param of_the_dag: whether the DAG's author wrote it, so that an error may show a block of it.
-
-        :raises ApptotoValidationError: it holds more than plain text and, for an appointment, dynamic fields.
+        :raises ApptotoValidationError: it is not plain text: what Apptoto fills stands in the DAG's own text.
         """
-        if not _OPENING.search(text):
-            return text
-        plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
-        try:
-            parts = list(_split(text, plain))
-        except jinja2.TemplateSyntaxError as error:
-            problem = f"line {error.lineno}: braces that are no dynamic field of Apptoto's; take them out of the value"
-            raise ApptotoValidationError(field, problem) from None
-        for part in parts:
-            if part.kind == "data" or (to_appointment and part.root in self._roots):
-                continue
+        if found := _opening_in(text):
+            line, opening = found
             problem = (
-                f"line {part.line}: {part.shown if of_the_dag else f'a {part.text[:2]} block'} would go out as it is: "
-                "Airflow renders neither the values of XComs nor other delimiters than the DAG's; render it where the "
-                "value is made"
+                f"line {line}: {opening} in a text that comes from an XCom, a row, a file or a function. Such a text "
+                "would go out as it is, so it has to be plain; take the braces out, or render it where the value is "
+                "made"
             )
             if to_appointment:
-                problem += f". Apptoto's fields begin with {', '.join(self._roots)}; name others in dynamic_fields"
-            elif part.root in self._roots:
-                problem += f". Apptoto fills its field {part.root} for an event_id or participant_id only"
+                problem += ". Write Apptoto's fields in the DAG's own text"
             raise ApptotoValidationError(field, problem)
         return text
 
@@ -298,7 +308,7 @@ class Renderer:
         """
         if not to_appointment and (found := _OPENING.search(text)):
             problem = (
-                f"{found[0]} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
+                f"{{{found[1]} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
                 "event_id or participant_id only"
             )
             raise ApptotoValidationError(field, problem)
@@ -315,10 +325,44 @@ class Renderer:
             return
         raise ApptotoValidationError(field, problem)
 
-    def _put_aside(self, field: str, part: _Part, aside: _Aside, *, to_appointment: bool) -> str:
-        self.check_text(field, part.text, to_appointment=to_appointment, of_the_dag=True)
+    def _aside(self, field: str, part: _Part, text: str, aside: _Aside) -> str:
+        """Put a text aside for Apptoto.
+
+        :raises ApptotoValidationError: a block in it does not end where Liquid ends it.
+        """
+        is_closed = _BLOCK.fullmatch(text) if part.kind == "variable" else not _DELIMITER.search(_without_blocks(text))
+        if not is_closed:
+            problem = (
+                f"line {part.line}: {part.shown} holds a block that Liquid, Apptoto's language, would end elsewhere; "
+                "take the braces inside the block out (quotes do not protect them), and close each {{ and {% in the "
+                "raw part that opens it"
+            )
+            raise ApptotoValidationError(field, problem)
+        return aside.put(text)
+
+    def _fields_aside(self, field: str, part: _Part, aside: _Aside, *, to_appointment: bool) -> str:
+        """Put aside the dynamic fields of a text in a DAG whose delimiters are not Apptoto's.
+
+        :raises ApptotoValidationError: it holds braces that are no dynamic field.
+        """
         plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
-        return "".join(aside.put(inner.text) if inner.root else inner.text for inner in _split(part.text, plain))
+        try:
+            inner = list(_split(part.text, plain, part.line))
+        except jinja2.TemplateSyntaxError as error:
+            problem = f"line {part.line + error.lineno - 1}: braces that are no dynamic field of Apptoto's"
+            raise ApptotoValidationError(field, problem) from None
+        pieces = []
+        for each in inner:
+            if each.kind != "data" and not (to_appointment and each.root in self._roots):
+                problem = (
+                    f"line {each.line}: {each.shown} would go out as it is: the DAG gives Jinja other delimiters. "
+                    f"Apptoto's fields begin with {', '.join(self._roots)}; name others in dynamic_fields"
+                )
+                if not to_appointment:
+                    problem += ". Apptoto fills them for an event_id or participant_id only"
+                raise ApptotoValidationError(field, problem)
+            pieces.append(each.text if each.kind == "data" else self._aside(field, each, each.text, aside))
+        return "".join(pieces)
 
     def _refuse_ambiguity(
         self, field: str, template: str, roots: Mapping[str, _Part], hint: str, *, to_appointment: bool
@@ -355,7 +399,7 @@ class Renderer:
         except jinja2.TemplateSyntaxError as error:
             problem = _syntax_problem(error, hint)
         except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
-            problem = _render_problem(error, source, None, hint)
+            problem = _render_problem(error, source, None, hint, self._context)
         raise ApptotoValidationError(field, problem)
 
 
@@ -392,7 +436,7 @@ class _Field:
             env = template.environment
             return "".join(template.root_render_func(env.context_class(env, context, template.name, template.blocks)))
         except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
-            problem = _render_problem(error, self.source, template, self.hint)
+            problem = _render_problem(error, self.source, template, self.hint, self.context)
         finally:
             rendering.reset(token)
         raise ApptotoValidationError(self.name, problem)
@@ -408,8 +452,8 @@ class _Text:
 
     def render(self, **variables: Any) -> str:
         text = self._field.render(**variables)
-        if found := _OPENING.search(text):
-            where = f"{found[0]} in the rendered text"
+        if found := _opening_in(text):
+            where = f"{found[1]} in the rendered text"
             if self._to_appointment:
                 problem = (
                     f"{where} came out of a value, and Apptoto would execute it; take the braces out of the value. If "
@@ -452,18 +496,42 @@ class _Part:
         return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 
 
-def _split(source: str, env: jinja2.Environment) -> Iterator[_Part]:
+def _plainest(text: str) -> str:
+    """Return a text as an engine would see it that normalizes Unicode and unescapes HTML first."""
+    for _ in range(2):  # what one step uncovers may be a disguise again
+        text = html.unescape(unicodedata.normalize("NFKC", text))
+        if "{" in text or "&" in text:
+            text = "".join(each for each in text if each in "\t\n\r" or unicodedata.category(each) not in {"Cc", "Cf"})
+    return text
+
+
+def _opening_in(text: str) -> tuple[int, str] | None:
+    """Return where a text begins a block, and what an error calls it; also where only its plainest form does.
+
+    It gives the line, and nothing of the text but the braces.
+    """
+    if found := _OPENING.search(text):
+        return text.count("\n", 0, found.start()) + 1, f"{{{found[1]}"
+    plainest = _plainest(text)
+    if found := _OPENING.search(plainest):
+        line = plainest.count("\n", 0, found.start()) + 1
+        return line, f"an escaped or look-alike {{{found[1]} (such as &#123; or a full-width brace)"
+    return None
+
+
+def _split(source: str, env: jinja2.Environment, first: int = 1) -> Iterator[_Part]:
     """Cut a template where Jinja's lexer does; the parts put together again mean the same.
 
+    :param first: the number of the source's first line.
     :raises jinja2.TemplateSyntaxError: it is no template.
     """
     kind, text, inner, root, start = "", "", "", "", 1
     for line, lexeme, value in env.lex(source):
         if not kind:
             if lexeme == "data":
-                yield _Part("data", value, line)
+                yield _Part("data", value, first + line - 1)
                 continue
-            kind, text, inner, root, start = lexeme.removesuffix("_begin"), value, "", "", line
+            kind, text, inner, root, start = lexeme.removesuffix("_begin"), value, "", "", first + line - 1
             continue
         text += value
         if lexeme == f"{kind}_end":
@@ -477,7 +545,15 @@ def _split(source: str, env: jinja2.Environment) -> Iterator[_Part]:
             root = value if lexeme == "name" else "-"
     if kind:
         msg = f"a {kind} that begins in line {start} is never closed"
-        raise jinja2.TemplateSyntaxError(msg, start)
+        raise jinja2.TemplateSyntaxError(msg, start - first + 1)
+
+
+def _without_blocks(text: str) -> str:
+    """Return a text without the blocks that Liquid ends where their author does: not in the middle of a quoted string.
+
+    A brace and a space stay in the place of each, since a brace right before a block would change it.
+    """
+    return _BLOCK.sub(lambda block: block[0] if re.search("['\"]", _QUOTED.sub("", block[0])) else "{ ", text)
 
 
 def _names_set_in(tree: nodes.Template) -> set[str]:
@@ -520,12 +596,12 @@ class _Aside:
             )
             raise ApptotoValidationError(field, problem)
         texts = [self._texts[number] for number in numbers]
-        whole = plain[0]
-        for piece in (piece for pair in zip(texts, plain[1:], strict=True) for piece in pair):
-            if _OPENING.search(whole[-1:] + piece[:1]):
+        whole = "".join([plain[0], *(piece for pair in zip(texts, plain[1:], strict=True) for piece in pair)])
+        # the plain pieces hold no opening, so that one too many is one that two pieces make together
+        for form in (str, _plainest):
+            if len(_OPENING.findall(form(whole))) != sum(len(_OPENING.findall(form(text))) for text in texts):
                 problem = "a brace stands right beside a dynamic field and would change it; put a space between them"
                 raise ApptotoValidationError(field, problem)
-            whole += piece
         return whole
 
 
@@ -560,7 +636,7 @@ def _syntax_problem(error: jinja2.TemplateSyntaxError, hint: str) -> str:
     return f"line {error.lineno}: {(error.message or '').rstrip('.')}{hint}"
 
 
-def _render_problem(error: Exception, source: str, template: jinja2.Template | None, hint: str) -> str:
+def _render_problem(error: Exception, source: str, template: jinja2.Template | None, hint: str, context: Any) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
     where = ""
     if lines and lines[-1] is not None and template is not None:
@@ -569,8 +645,24 @@ def _render_problem(error: Exception, source: str, template: jinja2.Template | N
         return f"{where}a value is hidden; a mask would be sent in its place"
     if isinstance(error, _ValueProblem):
         return f"{where}{error}"
+    dates = set() if template is None else _missing_dates(source, template, context)
     if isinstance(error, jinja2.UndefinedError):
         # names that the text itself holds can be shown; others came out of values
         names = [name for name in _NAME.findall(str(error)) if re.search(rf"\b{name}\b", source)]
-        return f"{where}{' '.join(names) or 'something'} is undefined{hint}"
+        if dates.isdisjoint(names):
+            return f"{where}{' '.join(names) or 'something'} is undefined{hint}"
+        dates = dates.intersection(names)
+    if dates:
+        return (
+            f"{where}{', '.join(sorted(dates))} is undefined: this run has no logical date, so ds, ts and "
+            "data_interval_start do not exist; write {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+        )
     return f"{where}it can't be rendered ({type(error).__name__})"
+
+
+def _missing_dates(source: str, template: jinja2.Template, context: Any) -> set[str]:
+    """Return the names of a template that would exist if the run had a logical date."""
+    if "logical_date" in context:
+        return set()
+    named = meta.find_undeclared_variables(template.environment.parse(source))
+    return {name for name in named & _OF_A_LOGICAL_DATE if name not in context and name not in template.globals}

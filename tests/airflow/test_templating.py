@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import literal
 
@@ -85,9 +86,7 @@ def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
         "{{ event['title'] }} {{ event.guests[0] }}",
         "{{ event.start_time | date: 3 | upcase }}",
         "{{ event.title | default: 'none' , 'x' }}",
-        "{{ name | default('}}') }}",
-        "{{ name | default('{{ ds }}') }}",
-        "{{ event.f({'a': {'b': 1}}) }}",
+        "{{ name | default: '{ % #' }}",
         "{{ name ~ ds }}",
         "{{ name('x') }}",
         "{{ name if ds else ds }}",
@@ -143,17 +142,65 @@ def test_everything_else_is_airflows(text: str, wire: str) -> None:
     ("text", "wire"),
     [
         ("{% raw %}{% if event.x %}Hi{% endif %}{% endraw %}", "{% if event.x %}Hi{% endif %}"),
-        ("{{ ds }} {% raw %}{{ ds }}{# c #}{{ x ? y }}{{ z{% endraw %}{{ ds }}", "D {{ ds }}{# c #}{{ x ? y }}{{ zD"),
+        ("{{ ds }} {% raw %}{{ ds }}{# c #}{{ x ? y }} { z{% endraw %}{{ ds }}", "D {{ ds }}{# c #}{{ x ? y }} { zD"),
         ("a{%- raw -%}  {{ 'u' | play_mp3 }}  {%- endraw -%}  b", "a{{ 'u' | play_mp3 }}b"),
         ("{% for i in [1, 2] %}{% raw %}{{ ds }}{% endraw %}{% endfor %}", "{{ ds }}{{ ds }}"),
         ("{% raw %}{% endraw %}{% raw %}plain{% endraw %}", "plain"),
         ("{% raw %}{{ name }}{% endraw %}{% for name in 'ab' %}{{ '' ~ name }}{% endfor %}", "{{ name }}ab"),
         ("{% raw %}\n\n{{ x }}\n{% endraw %}\n", "\n\n{{ x }}\n\n"),
-        ("{% raw %}{%{% endraw %} if {{ ds }} {% raw %}%}{% endraw %}", "{% if D %}"),
+        ("{% raw %}{% if x %}{% endraw %}{{ ds }}{% raw %}{% endif %}{% endraw %}", "{% if x %}D{% endif %}"),
     ],
 )  # fmt: skip
 def test_what_stands_in_raw_is_apptotos(text: str, wire: str) -> None:
     assert to_appointment(text, {"ds": "D"}) == wire
+
+
+HOLDS_DELIMITERS = [
+    "{{ name | default('}}') }}",
+    "{{ name | default('{{ ds }}') }}",
+    "{{ name | default('}}{{ ds }}{{') }}",
+    "{{ name | default('{% x') }}",
+    "{{ name | default('%}') }}",
+    "{{ name | default('}') }}",
+    "{{ event.f({'a': {'b': 1}}) }}",
+    "{% raw %}{{ name | default: '}}' }}{% endraw %}",
+    "{% raw %}{{ name | default: '}}{{ x }}{{' }}{% endraw %}",
+    "{% raw %}{% if name == '%}' %}{% endif %}{% endraw %}",
+    "{% raw %}{% if name == '}}' %}{% endif %}{% endraw %}",
+    "{% raw %}{% if name == '{{' %}{% endif %}{% endraw %}",
+    "{% raw %}{{{ name }}{% endraw %}",
+    "{% raw %}{%} x %}{% endraw %}",
+]
+OPEN = ["{{ x", "{%", "{{ '", "{% if x", "{{ x }", "%}", "x }}", "{{ x }} {{ y", "{{ x {{ y }}", "{# {{ x #}"]
+
+
+def ends_elsewhere(shown: str, line: int = 2) -> str:
+    return (
+        f"message: line {line}: {shown} holds a block that Liquid, Apptoto's language, would end elsewhere; take the "
+        "braces inside the block out (quotes do not protect them), and close each {{ and {% in the raw part that opens "
+        "it"
+    )
+
+
+@pytest.mark.parametrize("block", HOLDS_DELIMITERS)
+def test_a_block_that_liquid_would_end_elsewhere_is_refused(block: str) -> None:
+    assert refusal(to_appointment, f"Hi\n{block}") == ends_elsewhere(block)
+
+
+@pytest.mark.parametrize("block", [block for block in HOLDS_DELIMITERS if "raw" not in block and "{%" not in block])
+def test_a_block_that_liquid_would_end_elsewhere_is_refused_with_delimiters_of_the_dags_own(block: str) -> None:
+    options: dict[str, Any] = {"jinja_environment_kwargs": OWN_DELIMITERS}
+    assert refusal(to_appointment, f"Hi\n{block}", **options) == ends_elsewhere(block)
+
+
+def test_a_block_of_airflows_may_hold_any_delimiter() -> None:
+    assert to_person("{% set name = 'Ann' %}{{ name | replace('n', '}}') }}") == "A}}}}"
+
+
+@pytest.mark.parametrize("inner", OPEN)
+def test_a_raw_part_closes_what_it_opens(inner: str) -> None:
+    said = refusal(to_appointment, f"Hi\n{{% raw %}}{inner}{{% endraw %}}{{{{ value }}}}", {"value": VALUE})
+    assert said == ends_elsewhere(f"{{% raw %}}{inner}{{% endraw %}}")
 
 
 def test_further_roots_are_apptotos_where_the_task_says_so() -> None:
@@ -369,6 +416,40 @@ def test_a_mask_that_became_text_on_its_way_never_goes_out_either(text: str) -> 
     refusal(to_person, f"Hi {text}", {"task": SimpleNamespace(to=Private(VALUE))})
 
 
+DATES = ["ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start", "data_interval_end"]
+
+
+@pytest.mark.parametrize("name", DATES)
+@pytest.mark.parametrize("form", ["{{ %s }}", "{{ %s | upper }}", "{{ %s or 'x' }}", "{{ %s.day }}", "{{ day(%s) }}"])
+def test_a_run_without_a_logical_date_is_named_as_the_reason(name: str, form: str) -> None:
+    def day(value: str) -> str:
+        return value + "T"
+
+    text, context = f"Hi\n{form % name}", {"day": day}
+    said = (
+        f"message: line 2: {name} is undefined: this run has no logical date, so ds, ts and data_interval_start do "
+        "not exist; write {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+    )
+    for send in (to_appointment, to_person):
+        assert refusal(send, text, context) == said
+    assert refusal(make_renderer(context).render, "message", text) == said
+
+
+def test_a_run_without_a_logical_date_is_no_reason_where_another_name_is_missing() -> None:
+    told = "no logical date"
+    assert told not in refusal(to_person, "{{ params.ds }}", {"params": {}})
+    assert told not in refusal(to_person, "{{ nope }} {{ ds }}")
+    assert told not in refusal(to_person, "{{ data_interval_start }}", {"logical_date": 1})
+    assert told not in refusal(to_person, "{{ 1 / 0 }}{{ ds }}", {"ds": 1})
+    assert told not in refusal(to_person, "{{ 1 / 0 }}{{ ds }}", user_defined_macros={"ds": 1})
+
+
+def test_what_the_hint_says_to_write_works_with_and_without_a_logical_date() -> None:
+    text, day = "{{ (dag_run.logical_date or dag_run.run_after) | ds }}", pendulum.datetime(2026, 1, 2)
+    assert to_person(text, {"dag_run": SimpleNamespace(logical_date=None, run_after=day)}) == "2026-01-02"
+    assert to_person(text, {"dag_run": SimpleNamespace(logical_date=day)}) == "2026-01-02"
+
+
 def test_undefined_inside_of_a_list_is_an_error_too() -> None:
     refusal(to_person, "Hi {{ [nope] }}")
 
@@ -422,6 +503,58 @@ def test_braces_in_a_value_are_refused(text: str, value: str) -> None:
 def test_braces_that_meet_only_in_the_rendered_text_are_refused(text: str) -> None:
     for send in (to_appointment, to_person):
         refusal(send, text, {"brace": "{"})
+
+
+DISGUISES = {
+    "full-width": "\uff5b\uff5b name \uff5d\uff5d",
+    "full-width percent": "{\uff05 if x",
+    "small": "\ufe5b\ufe5b",
+    "vertical": "\ufe37\ufe37",
+    "entities": "&#123;&#x7B;",
+    "entity without its end": "&#123&#123",
+    "named entities": "&lcub;&lbrace;",
+    "half an entity": "{&percnt;",
+    "escaped twice": "&amp;#123;{",
+    "full-width entity": "\uff06#123;{",
+    "zero-width space": "{\u200b{",
+    "escaped zero-width space": "{&#8203;{",
+    "NUL": "{\0%",
+    "soft hyphen": "{\xad{",
+    "byte order mark": "{\ufeff#",
+}
+
+
+@pytest.mark.parametrize("value", DISGUISES.values(), ids=DISGUISES)
+def test_braces_in_disguise_are_refused(value: str) -> None:
+    looks = "an escaped or look-alike {"
+    for send in (to_appointment, to_person):
+        assert looks in refusal(send, "Hi {{ value }}", {"value": VALUE + value})
+    assert looks in refusal(to_appointment, "{{ name }} {{ a }}{{ b }}", {"a": value[:1], "b": value[1:]})
+    for appointment in (True, False):
+        said = refusal(check, f"Hi\n{VALUE}{value}", appointment=appointment)
+        assert said.startswith(f"message: line 2: {looks}")
+
+
+@pytest.mark.parametrize("brace", ["\uff5b", "&#123;", "{\u200b"], ids=ascii)
+def test_a_brace_in_disguise_right_beside_a_dynamic_field_is_refused(brace: str) -> None:
+    for text in ("{{ value }}{{ name }}", "{{ value }}{% raw %}{% if x %}{% endif %}{% endraw %}"):
+        assert "stands right beside a dynamic field" in refusal(to_appointment, text, {"value": brace})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\uff5b \uff5b", "&amp; &lt;b&gt;", "&#123; x", "{\n{", "{ &nbsp;{", "\u0627{\u200f", "\uff1a-\uff5b"],
+    ids=ascii,
+)
+def test_what_is_no_opening_in_any_disguise_is_plain_text(value: str) -> None:
+    for send in (to_appointment, to_person):
+        assert send("a {{ value }} b", {"value": value}) == f"a {value} b"
+        assert check(value, appointment=send is to_appointment) == value
+
+
+def test_raw_keeps_disguised_braces_that_the_author_wrote() -> None:
+    text = "&#123;{ \uff5b\uff5b"
+    assert to_appointment(f"{{% raw %}}{text}{{% endraw %}} {{{{ name }}}}") == f"{text} {{{{ name }}}}"
 
 
 @pytest.mark.parametrize("value", ["{", "}", "}}", "%}", "{ {", "}{", "${x}", "#{x}", "{}", "{0}", "\\{"])
@@ -655,11 +788,11 @@ def test_with_delimiters_of_the_dags_own_braces_that_apptoto_would_not_fill_are_
 
 
 def test_with_delimiters_of_the_dags_own_a_dynamic_field_to_a_person_is_refused() -> None:
-    said = refusal(to_person, "{{ name }} [[ ds ]]", {"ds": VALUE}, jinja_environment_kwargs=OWN_DELIMITERS)
+    said = refusal(to_person, "[[ ds ]]\n{{ name }}", {"ds": VALUE}, jinja_environment_kwargs=OWN_DELIMITERS)
     assert said == (
-        "message: line 1: {{ name }} would go out as it is: Airflow renders neither the values of XComs nor other "
-        "delimiters than the DAG's; render it where the value is made. Apptoto fills its field name for an event_id or "
-        "participant_id only"
+        "message: line 2: {{ name }} would go out as it is: the DAG gives Jinja other delimiters. Apptoto's fields "
+        "begin with name, event, participant, contact; name others in dynamic_fields. Apptoto fills them for an "
+        "event_id or participant_id only"
     )
     assert to_person("[[ ds ]] {", {"ds": "D"}, jinja_environment_kwargs=OWN_DELIMITERS) == "D {"
     refusal(to_person, "[[ ds ]", {"ds": VALUE}, jinja_environment_kwargs=OWN_DELIMITERS)
@@ -703,65 +836,48 @@ def check(text: str, *, appointment: bool = True, **options: Any) -> str:
     return make_renderer(**options).check_text("message", text, to_appointment=appointment)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [PAGES_EXAMPLE, "plain { } }} %} {ds} \n\n", "{{ name | f: 3 }}\r\n", "{{- event.x -}}  ", "  {{ contact }} {", ""],
-)
-def test_a_value_may_hold_plain_text_and_dynamic_fields(text: str) -> None:
-    assert check(text) == text
+SMUGGLED = [
+    "{{ event.title | default: '}}{% for p in event.participants %}{{ p.phone }}{% endfor %}{{ name' }}",
+    "{{ name | default: '}}{% assign x = event.custom.diagnosis %}{{ x }}{{ name' }}",
+    "Hi {{ event.custom.diagnosis }}",
+]
+"""Texts whose first block Jinja takes for one dynamic field, and Liquid for several; and a plain field."""
 
 
-def test_a_value_may_hold_the_tasks_own_dynamic_fields() -> None:
-    assert check("{{ practice }}", dynamic_fields=("practice",)) == "{{ practice }}"
+@pytest.mark.parametrize("text", ["plain { } }} %} {ds} \n\n", "a {", ""])
+@pytest.mark.parametrize("appointment", [True, False])
+def test_a_text_from_elsewhere_may_hold_plain_text(text: str, *, appointment: bool) -> None:
+    assert check(text, appointment=appointment) == text
 
 
 @pytest.mark.parametrize(
     "block",
     [
+        *SMUGGLED,
+        PAGES_EXAMPLE,
+        "{{ name }}",
+        "{{- event.x -}}",
+        "{{ practice }}",
         "{{ ds }}",
-        "{{ nope.x | f }}",
         "{{ 'x' }}",
-        "{{ (name) }}",
         "{% if event %}",
         "{# c #}",
         "{% raw %}{{ name }}{% endraw %}",
+        "x {{ name",
+        "{{ a ? b }}",
+        "{%",
     ],
 )
-def test_a_value_that_holds_anything_else_is_refused(block: str) -> None:
-    said = refusal(check, f"Hi {{{{ name }}}}\n{block}", dynamic_fields=("practice",))
-    assert said.startswith("message: line 2: ")
-    assert "would go out as it is: Airflow renders neither the values of XComs nor other delimiters" in said
-    assert said.endswith(
-        "render it where the value is made. Apptoto's fields begin with name, event, participant, contact, practice; "
-        "name others in dynamic_fields"
+def test_a_text_from_elsewhere_that_holds_anything_else_is_refused(block: str) -> None:
+    opening = re.search(r"\{[{%#]", block)
+    assert opening is not None
+    said = (
+        f"message: line 2: {opening[0]} in a text that comes from an XCom, a row, a file or a function. Such a text "
+        "would go out as it is, so it has to be plain; take the braces out, or render it where the value is made"
     )
-    assert "would go out as it is" in refusal(check, f"Hi\n{block}", appointment=False)
-
-
-@pytest.mark.parametrize("text", ["x {{ name", "{{ a ? b }}", "{# c", "{% raw %} {{", "{{ ) }}", "{%"])
-def test_a_value_that_is_no_template_is_refused(text: str) -> None:
-    for appointment in (True, False):
-        assert refusal(check, f"Hi\n{text}", appointment=appointment).startswith("message: line 2: ")
-
-
-def test_a_value_to_a_person_may_hold_plain_text_only() -> None:
-    assert check("plain { } }} %} {ds}\n", appointment=False) == "plain { } }} %} {ds}\n"
-    said = refusal(check, "Hi\n{{ name }}", appointment=False)
-    assert said.startswith("message: line 2: ")
-    assert said.endswith(". Apptoto fills its field name for an event_id or participant_id only")
-    assert refusal(check, "{{ ds }}", appointment=False).endswith("render it where the value is made")
-
-
-@pytest.mark.parametrize(
-    "text", ["{{ %s }}", "{# %s #}", "{%% raw %%}%s{%% endraw %%}", "{%% if '%s' %%}", "{{ '%s' }}"]
-)
-def test_of_a_value_nothing_is_shown(text: str) -> None:
-    refusal(check, text % VALUE)
-
-
-def test_of_a_value_that_can_not_be_read_raw_is_not_pointed_to() -> None:
-    # in a value, raw is refused
-    assert "raw" not in refusal(check, "{{ name")
+    text = f"{VALUE}\n{block}"
+    assert refusal(check, text, appointment=False) == said
+    assert refusal(check, text, dynamic_fields=("practice",)) == f"{said}. Write Apptoto's fields in the DAG's own text"
 
 
 def literally(text: str, *, appointment: bool) -> str:
@@ -852,7 +968,7 @@ def test_fields_of_the_target_decide_whose_a_block_is(target: dict[str, Any]) ->
     ("message", "wire"),
     [
         (literal("{% if event %}{{ ds }}"), "{% if event %}{{ ds }}"),
-        (Later("Hi {{ name }} {"), "Hi {{ name }} {"),
+        (Later("Hi Mary {"), "Hi Mary {"),
         (made_by_function, "D {"),
         (Later(5), 5),
         (["Hi {{ ds }}"], ["Hi {{ ds }}"]),
@@ -866,9 +982,10 @@ def test_what_is_no_string_is_resolved_and_never_rendered(message: Any, wire: An
 
 
 def test_a_value_of_an_xcom_is_not_rendered() -> None:
-    fine, wrong, number = "Hi {{ name }} {", "{{ value }}", "{{ ds }}"
+    fine, field, wrong, number = "Hi {", "Hi {{ name }}", "{{ value }}", "{{ ds }}"
     assert hidden(render(make_task(type="sms", event_id=5, message=fine), seen=(fine,))) == {"message": fine}
-    for message, seen in ((Later(wrong), ()), (wrong, (wrong,)), (lambda **_: wrong, ())):
+    refused: list[tuple[Any, tuple[Any, ...]]] = [(Later(wrong), ()), (wrong, (wrong,)), (lambda **_: wrong, ())]
+    for message, seen in (*refused, (Later(field), ()), (field, (field,)), (lambda **_: field, ())):
         task = make_task(type="sms", event_id=5, template_id=6)
         task.message = message
         assert "would go out as it is" in refusal(render, task, seen=seen)

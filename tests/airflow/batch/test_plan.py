@@ -319,7 +319,7 @@ def test_a_default_that_is_no_template_is_one_error_and_not_one_a_row(text: str,
 
 @pytest.mark.contract
 @pytest.mark.parametrize(
-    "text", ["{{ conn.apptoto_default.password }}", "{{ row.n }}", "{% raw %}x{% endraw %}", "{# #}x"]
+    "text", ["{{ conn.apptoto_default.password }}", "{{ row.n }}", "{% raw %}x{% endraw %}", "{# #}x", "Hi {{ name }}"]
 )
 @pytest.mark.parametrize("target", [SMS, EVENT], ids=["person", "event"])
 def test_a_text_of_a_file_or_an_xcom_is_never_rendered_but_refused(text: str, target: dict[str, Any]) -> None:
@@ -328,15 +328,6 @@ def test_a_text_of_a_file_or_an_xcom_is_never_rendered_but_refused(text: str, ta
     assert "would go out as it is" in reason
     field, _ = refused(plan_of([target | {"n": SECRET}], {"message": text}, defaults_kind="value"))
     assert field == "message"
-
-
-@pytest.mark.contract
-def test_a_text_of_a_file_or_an_xcom_may_hold_dynamic_fields_for_an_appointment_alone() -> None:
-    row = {"message": "Hi {{ name }}, {{ event.title }}"}
-    assert texts(plan_of([EVENT | row])) == ["Hi {{ name }}, {{ event.title }}"]
-    field, reason = refused(plan_of([SMS | row]))
-    assert field == "message"
-    assert "Apptoto fills its field name for an event_id or participant_id only" in reason
 
 
 @pytest.mark.contract
