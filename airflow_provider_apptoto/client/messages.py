@@ -32,8 +32,9 @@ class Message:
 
     Source: apidocs.apptoto.com/reference/v1send_message.
 
-    A ``Message`` that exists is valid: texts are not blank, can be encoded and hold no template for a phone number or an
-    address, the recipient is normalised, ids have the types of the endpoint's table. Its ``repr`` shows neither recipient nor text.
+    A ``Message`` that exists is valid: texts are not blank, can be encoded, and are no template where nobody would fill
+    it in; the recipient is normalised, ids have the types of the endpoint's table. Its ``repr`` shows neither recipient
+    nor text.
 
     :param type: ``sms``, ``call`` or ``email``.
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``).
