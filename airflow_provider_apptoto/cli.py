@@ -127,6 +127,8 @@ def _forget(given: argparse.Namespace) -> None:
 
 
 def _init(given: argparse.Namespace) -> None:
+    from airflow_provider_apptoto.hooks.apptoto import ledger_secret
+
     hook = _hook(given)
     pin = hook.ledger_pin(Variables("airflow.models.variable"))
     if hook.state_database is None or pin is None:
@@ -138,6 +140,7 @@ def _init(given: argparse.Namespace) -> None:
         pin.accept()
     else:
         pin.check()
+    hook.state_database.check_secret(ledger_secret(), accept=given.accept)
     print("The state database is ready.")
 
 

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 _SECTION = "apptoto"
 _OPTIONS: Mapping[str, Mapping[str, Any]] = get_provider_info()["config"][_SECTION]["options"]
-_VARIABLES = {f"AIRFLOW__{_SECTION}__{name}".upper(): name for name in _OPTIONS}
-"""Environment variables, and the option that each of them sets."""
+_NAMES = {
+    f"{name}{suffix}": name
+    for name, about in _OPTIONS.items()
+    for suffix in (("", "_cmd", "_secret") if about.get("sensitive") else ("",))
+}
+"""Names in the file, and the option that each of them sets."""
+_VARIABLES = {f"AIRFLOW__{_SECTION}__{name}".upper(): name for name in _NAMES}
+"""Environment variables, and the name in the file that each of them stands for."""
 _NEAR = 0.85
 """Likeness, 0 to 1, from which another name is taken for a mistyped one."""
 
@@ -28,11 +34,12 @@ def option(name: str) -> tuple[str, str] | None:
     :raises ApptotoConfigurationError: it is set, and blank; or something is set by a name that is no option's.
     """
     _check_names()
-    variable = next(variable for variable, of in _VARIABLES.items() if of == name)
-    is_in_file = conf.has_section(_SECTION) and name in conf.options(_SECTION)
-    if variable not in os.environ and not is_in_file:
+    in_file = conf.options(_SECTION) if conf.has_section(_SECTION) else []
+    sources = [variable for variable, of in _VARIABLES.items() if _NAMES[of] == name and variable in os.environ]
+    sources += [f"[{_SECTION}] {of}" for of in in_file if _NAMES[of] == name]
+    if not sources:
         return None
-    source = variable if variable in os.environ else f"[{_SECTION}] {name}"
+    source = sources[0]
     value = conf.get(_SECTION, name, fallback="")
     if not value.strip():
         raise ApptotoConfigurationError(source, f"is blank: {_allowed(name)}; or remove it")
@@ -44,8 +51,8 @@ def _check_names() -> None:
         if section != _SECTION and _is_near(section, _SECTION):
             raise ApptotoConfigurationError(f"[{section}]", f"is not known to Airflow; did you mean [{_SECTION}]?")
     for name in conf.options(_SECTION) if conf.has_section(_SECTION) else ():
-        if name not in _OPTIONS:
-            raise ApptotoConfigurationError(f"[{_SECTION}] {name}", f"is not known; {_meant(name, list(_OPTIONS))}")
+        if name not in _NAMES:
+            raise ApptotoConfigurationError(f"[{_SECTION}] {name}", f"is not known; {_meant(name, list(_NAMES))}")
     for variable in os.environ:
         if variable in _VARIABLES or not variable.upper().startswith("AIRFLOW_"):
             continue

@@ -280,7 +280,7 @@ def _send_once(message: Message, client: ApptotoClient, scope: Scope, unsent: se
         scope.check_stop()
 
     while True:
-        entry = _new_entry(message, client, scope, scope.store.salt())
+        entry = _new_entry(message, client, scope, _hash_key(message, client, scope, scope.store))
         resend = scope.on_unknown == OnUnknown.RESEND
         claimed = claim(
             scope.store,
@@ -299,13 +299,19 @@ def _send_once(message: Message, client: ApptotoClient, scope: Scope, unsent: se
             log.info("Another try took message %s over while this one waited: looking what became of it", entry.key)
 
 
-def key_of(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> str:
+def _hash_key(message: Message, client: ApptotoClient, scope: Scope, store: LedgerStore) -> bytes:
+    """Return what a message's hashes are keyed with: an older secret where its entry was made under that."""
+    newest, *older = store.hash_keys()
+    return next((key for key in older if store.find(key_of(message, client, scope, key)) is not None), newest)
+
+
+def key_of(message: Message, client: ApptotoClient, scope: Scope, hash_key: bytes) -> str:
     """Return a message's key in the ledger.
 
-    :param salt: the store's.
+    :param hash_key: one of the store's.
     """
     return message_key(
-        salt,
+        hash_key,
         message,
         account=client.account,
         mode=client.mode,
@@ -315,10 +321,10 @@ def key_of(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -
     )
 
 
-def _new_entry(message: Message, client: ApptotoClient, scope: Scope, salt: bytes) -> Entry:
+def _new_entry(message: Message, client: ApptotoClient, scope: Scope, hash_key: bytes) -> Entry:
     return Entry(
-        key=key_of(message, client, scope, salt),
-        fingerprint=fingerprint(salt, message),
+        key=key_of(message, client, scope, hash_key),
+        fingerprint=fingerprint(hash_key, message),
         type=message.type,
         origin=scope.origin,
         reference=scope.reference,

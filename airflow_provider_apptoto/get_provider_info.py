@@ -77,7 +77,13 @@ def get_provider_info() -> dict[str, Any]:
                     "default_region": {
                         "label": "Default region",
                         "description": "Two letters, like US: phone numbers without + are completed by it. "
-                        "Blank: they go to Apptoto as they are written.",
+                        "Blank: they are refused.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "allowed_regions": {
+                        "label": "Allowed regions",
+                        "description": "Regions whose phone numbers may get messages, like US, CA; * for all. "
+                        "Blank: the default region; all if that is blank too.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "delivery_mode": {
@@ -124,6 +130,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "dry_run",
                         "default": "live",
+                    },
+                    "ledger_secret": {
+                        "description": "Keys the hashes that stand for recipients in ledgers, so that nobody who reads "
+                        "one finds them out by trying all numbers: at least 16 characters. To replace it, set NEW,OLD "
+                        "until what was sent under the old one is purged.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "sensitive": True,
+                        "example": "output-of: openssl rand -base64 32",
+                        "default": "",
                     },
                 },
             },

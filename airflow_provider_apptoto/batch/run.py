@@ -57,6 +57,7 @@ class Settings:
     max_rejected: Any
     stop_after_unknown: int
     concurrency: int
+    max_segments: int | None
     redact: bool
 
     def __post_init__(self) -> None:
@@ -189,11 +190,11 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
 def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
     read, kind = rows.read()
     client = hook.get_conn()
-    salt = secrets.token_bytes(16) if scope.store is None else patiently(scope, scope.store.salt)
+    hash_key = secrets.token_bytes(16) if scope.store is None else patiently(scope, scope.store.hash_keys)[0]
     planner = Planner(
         renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
-        build=functools.partial(hook.build_message, redact=settings.redact),
-        key_of=lambda message, item: key_of(message, client, dataclasses.replace(scope, item=item), salt),
+        build=functools.partial(hook.build_message, max_segments=settings.max_segments, redact=settings.redact),
+        key_of=lambda message, item: key_of(message, client, dataclasses.replace(scope, item=item), hash_key),
         suppression=Suppression(rows.suppressed(), hook.default_region),
         key_field=settings.key_field,
         reference_field=settings.reference_field,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.state.database import StateDatabase
     from airflow_provider_apptoto.state.ledger import LedgerTiming
     from airflow_provider_apptoto.state.pin import Memory, Pin
+    from airflow_provider_apptoto.state.secret import LedgerSecret
     from airflow_provider_apptoto.state.store import LedgerStore
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,22 @@ def _tell_once(level: int, text: str) -> None:
     if text not in _told:
         _told.add(text)
         log.log(level, text)
+
+
+def ledger_secret() -> LedgerSecret:
+    """Return what keys the hashes of ledgers in this deployment.
+
+    :raises ApptotoConfigurationError: ``[apptoto] ledger_secret`` is set, and is none.
+    """
+    from airflow_provider_apptoto.state.secret import LedgerSecret
+
+    found = option("ledger_secret")
+    if found is None:
+        return LedgerSecret()
+    secret = LedgerSecret.parse(*found)
+    for value in secret.values:
+        mask_secret(value)
+    return secret
 
 
 class ApptotoHook(BaseHook):
@@ -88,6 +105,7 @@ class ApptotoHook(BaseHook):
         message: str | None = None,
         subject: str | None = None,
         template_id: int | str | None = None,
+        max_segments: int | None = 3,
     ) -> SendResult:
         """Send one message; the parameters are those of :class:`~airflow_provider_apptoto.client.Message`.
 
@@ -104,18 +122,23 @@ class ApptotoHook(BaseHook):
             message=message,
             subject=subject,
             template_id=template_id,
+            max_segments=max_segments,
         )
         return self.get_conn().send(checked)
 
     def build_message(self, **fields: Any) -> Message:
-        """Return a checked message, its phone number completed by the connection's ``default_region``.
+        """Return a message, checked by the connection's ``default_region`` and ``allowed_regions``.
 
-        :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
+        :param fields: the other parameters of :class:`~airflow_provider_apptoto.client.Message`.
         :raises ApptotoValidationError: the message is not one that Apptoto takes.
         """
         from airflow_provider_apptoto.client import Message
 
-        return Message(**fields, default_region=self._settings.default_region)
+        return Message(
+            **fields,
+            default_region=self._settings.default_region,
+            allowed_regions=self._settings.allowed_regions,
+        )
 
     def ledger_store(self, context: Mapping[str, Any]) -> LedgerStore | None:
         """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
@@ -129,7 +152,8 @@ class ApptotoHook(BaseHook):
 
             _tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
             pin = self.ledger_pin(Variables())
-            return SqlLedgerStore(self.state_database, ledger_command("resolve", self.apptoto_conn_id), pin)
+            command = ledger_command("resolve", self.apptoto_conn_id)
+            return SqlLedgerStore(self.state_database, command, pin, ledger_secret())
         task_state = context.get("task_state_store")
         if task_state is None:
             _tell_once(
@@ -141,7 +165,7 @@ class ApptotoHook(BaseHook):
         from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
 
         _tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
-        return TaskStateLedgerStore(task_state)
+        return TaskStateLedgerStore(task_state, ledger_secret())
 
     def ledger_pin(self, memory: Memory) -> Pin | None:
         """Return what tells whether the state database is the one that earlier tasks used; ``None``: there is none.

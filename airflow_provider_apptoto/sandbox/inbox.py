@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -42,6 +44,9 @@ class Inbox:
         self._lock = threading.Lock()
         try:
             # Autocommit: what was answered with success is on the disk.
+            if database is not None:
+                with contextlib.suppress(OSError):  # what prevents it, SQLite says better
+                    os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
             self._connection = sqlite3.connect(database or ":memory:", check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise _unusable(database, error) from error

@@ -35,6 +35,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.privacy import safe_text
+from airflow_provider_apptoto.state.secret import other_secret
 from airflow_provider_apptoto.state.store import LedgerAwayError, LedgerStoreError
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
     from airflow_provider_apptoto.connection import AirflowConnection
+    from airflow_provider_apptoto.state.secret import LedgerSecret
 
 SCHEMA_VERSION = 1
+_CHECK = "check:"
+"""Begins the names of rows that tell a secret of the deployment from another one."""
 
 _DRIVERS = {
     "sqlite": {"sqlite3": "sqlite"},
@@ -203,6 +207,25 @@ class StateDatabase:
             found = self._meta().get("salt")
             return None if found is None else bytes.fromhex(found)
 
+    def check_secret(self, secret: LedgerSecret, *, accept: bool = False) -> None:
+        """Remember with which secrets this database is used.
+
+        :param accept: forget those that are not among these: what was written under them is not found any more.
+        :raises LedgerStoreError: it was used with a secret that is not among these.
+        """
+        checks = [f"{_CHECK}{check}" for check in secret.checks(self.salt())]
+        others = {name for name in self._read_meta() if name.startswith(_CHECK)} - set(checks)
+        if others and not accept:
+            raise LedgerStoreError(other_secret("the state database"))
+        with contextlib.suppress(IntegrityError), self.transaction() as connection:
+            if others:
+                connection.execute(meta.delete().where(meta.c.name.in_(others)))
+            connection.execute(meta.insert().values(name=checks[0], value=""))
+
+    def _read_meta(self) -> dict[str, str]:
+        with self._readable_errors():
+            return self._meta()
+
     def clock(self) -> Any:
         """Return an SQL expression: seconds since 1970, the same for all who use this database."""
         return literal_column(_CLOCKS[self.dialect] if self.dialect in _CLOCKS else repr(time.time()))
@@ -228,6 +251,8 @@ class StateDatabase:
         engine = sqlalchemy.create_engine(
             self._url, future=True, hide_parameters=True, pool_pre_ping=True, connect_args=_OPTIONS[self.dialect]
         )
+        if self.dialect == "sqlite":
+            event.listen(engine, "do_connect", lambda *_: _make_private(self._url.database))
         event.listen(engine, "connect", self._set_up)
         return engine
 
@@ -286,6 +311,13 @@ class StateDatabase:
             # SQLite has waited for its lock
             is_away = self.dialect != "sqlite" and isinstance(error, OperationalError | InterfaceError)
             raise (LedgerAwayError if is_away else LedgerStoreError)(msg) from None
+
+
+def _make_private(path: str | None) -> None:
+    """Make a file that nobody else may read; what prevents that, SQLite says better."""
+    with contextlib.suppress(OSError):
+        if path:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
 _databases: dict[tuple[int, str], StateDatabase] = {}

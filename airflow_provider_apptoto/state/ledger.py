@@ -48,7 +48,7 @@ class LedgerTiming:
 
 
 def message_key(
-    salt: bytes,
+    hash_key: bytes,
     message: Message,
     *,
     account: tuple[str, str],
@@ -61,7 +61,7 @@ def message_key(
 
     Neither its text, which may differ between tries, nor try and map index belong to it.
 
-    :param salt: the store's; without it nobody can find a recipient out by trying all numbers.
+    :param hash_key: the store's; without it nobody can find a recipient out by trying all numbers.
     :param account: base URL and login.
     :param mode: the delivery mode: a redirected message does not stand for the real one.
     :param idempotency_key: the occasion, by the user's own name for it; else the task and its run are the occasion.
@@ -73,7 +73,7 @@ def message_key(
         if item is None
         else ["item", item]
     )
-    return _hash(salt, [_VERSION, *account, mode, *occasion, *target])[:32]
+    return _hash(hash_key, [_VERSION, *account, mode, *occasion, *target])[:32]
 
 
 def _recipient(to: str | None) -> str | None:
@@ -83,13 +83,13 @@ def _recipient(to: str | None) -> str | None:
     return "".join(character for character in to if character.isdigit() or character == "+")
 
 
-def fingerprint(salt: bytes, message: Message) -> str:
+def fingerprint(hash_key: bytes, message: Message) -> str:
     """Return what shows whether two messages say the same, and nothing of what they say."""
-    return _hash(salt, [_VERSION, message.message, message.subject, message.template_id])[:16]
+    return _hash(hash_key, [_VERSION, message.message, message.subject, message.template_id])[:16]
 
 
-def _hash(salt: bytes, parts: list[Any]) -> str:
-    return hmac.new(salt, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+def _hash(hash_key: bytes, parts: list[Any]) -> str:
+    return hmac.new(hash_key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
 class TakenOverError(Exception):

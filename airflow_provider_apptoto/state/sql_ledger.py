@@ -10,6 +10,7 @@ from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_apptoto.state.database import StateDatabase, changes, ledger
+from airflow_provider_apptoto.state.secret import LedgerSecret
 from airflow_provider_apptoto.state.store import Entry, State
 
 if TYPE_CHECKING:
@@ -67,21 +68,32 @@ class SqlLedgerStore:
 
     :param resolve_command: the command line that resolves entries, up to the key.
     :param pin: tells a database that lost its memory; ``None``: nobody looks.
+    :param secret: the deployment's, which keys the hashes.
     """
 
     spans_tasks = True
 
-    def __init__(self, database: StateDatabase, resolve_command: str, pin: Pin | None = None) -> None:
+    def __init__(
+        self,
+        database: StateDatabase,
+        resolve_command: str,
+        pin: Pin | None = None,
+        secret: LedgerSecret = LedgerSecret(),  # noqa: B008  without state
+    ) -> None:
         self._database = database
         self._resolve_command = resolve_command
-        self._unchecked = pin
+        self._pin = pin
+        self._secret = secret
+        self._is_checked = False
 
-    def salt(self) -> bytes:
-        """Return the secret that hashes are keyed with, of a database that has lost nothing."""
-        if self._unchecked is not None:
-            self._unchecked.check()
-            self._unchecked = None
-        return self._database.salt()
+    def hash_keys(self) -> list[bytes]:
+        """Return what hashes are keyed with, of a database that has lost nothing, and that knows the secrets."""
+        if not self._is_checked:
+            if self._pin is not None:
+                self._pin.check()
+            self._database.check_secret(self._secret)
+            self._is_checked = True
+        return self._secret.keys(self._database.salt())
 
     def find(self, key: str) -> Entry | None:
         """Return an entry."""

@@ -160,8 +160,8 @@ class LedgerStore(Protocol):
     spans_tasks: bool
     """Whether other tasks, DAGs and runs see the entries."""
 
-    def salt(self) -> bytes:
-        """Return the secret of this store that hashes are keyed with; always the same."""
+    def hash_keys(self) -> list[bytes]:
+        """Return what hashes are keyed with, the newest first; the others are those of older secrets."""
 
     def find(self, key: str) -> Entry | None:
         """Return an entry."""

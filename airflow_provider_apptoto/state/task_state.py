@@ -8,6 +8,7 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto.state.secret import LedgerSecret, other_secret
 from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, State
 
 if TYPE_CHECKING:
@@ -26,25 +27,31 @@ class TaskStateLedgerStore:
     Airflow's store has no compare-and-set, and needs none here: it takes writes from the newest try only.
 
     :param task_state: the context's ``task_state_store``.
+    :param secret: the deployment's, which keys the hashes.
     """
 
     spans_tasks = False
 
-    def __init__(self, task_state: Any) -> None:
+    def __init__(self, task_state: Any, secret: LedgerSecret = LedgerSecret()) -> None:  # noqa: B008  without state
         self._task_state = task_state
+        self._secret = secret
 
-    def salt(self) -> bytes:
-        """Return the secret that hashes are keyed with; made by the first try."""
-        return self._salt
+    def hash_keys(self) -> list[bytes]:
+        """Return what hashes are keyed with, the newest first; the salt is made by the first try."""
+        return self._hash_keys
 
     @cached_property
-    def _salt(self) -> bytes:
+    def _hash_keys(self) -> list[bytes]:
         with _lock:
-            salt = self._ask(lambda: self._task_state.get(_SALT))
-            if salt is None:
-                salt = secrets.token_hex(16)
-                self._set(_SALT, salt)
-        return bytes.fromhex(salt)
+            found = self._ask(lambda: self._task_state.get(_SALT))
+            if found is None:
+                salt = secrets.token_bytes(16)
+                found = {"salt": salt.hex(), "secret": self._secret.checks(salt)[0]}
+                self._set(_SALT, found)
+        salt = bytes.fromhex(found["salt"])
+        if found["secret"] not in self._secret.checks(salt):
+            raise LedgerStoreError(other_secret("the task's state"))
+        return self._secret.keys(salt)
 
     def find(self, key: str) -> Entry | None:
         """Return an entry."""

@@ -495,6 +495,28 @@ def test_a_batch_that_finds_another_ledger_sends_nothing(clinic: Clinic, state_f
     assert clinic.copies == 2
 
 
+# --- the secret that keys its hashes
+
+
+def test_a_secret_is_replaced_without_a_second_copy_and_its_loss_sends_nothing(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]
+) -> None:
+    old, new = "the old one of 20 letters", "the new one of 20 letters"
+    monkeypatch.setenv("AIRFLOW__APPTOTO__LEDGER_SECRET", old)
+    first = clinic.run(send())["send"].xcom
+    monkeypatch.setenv("AIRFLOW__APPTOTO__LEDGER_SECRET", f"{new},{old}")
+    again = clinic.run(send())["send"].xcom
+    assert (first["outcome"], again["outcome"], first["key"]) == ("sent", "deduplicated", again["key"])
+    assert clinic.run(send(to=OTHER_NUMBER))["send"].xcom["outcome"] == "sent"
+    monkeypatch.setenv("AIRFLOW__APPTOTO__LEDGER_SECRET", new)
+    assert clinic.run(send())["send"].state == "failed"
+    assert "keyed with another ledger_secret" in str(errors["send"])
+    monkeypatch.setenv("AIRFLOW__APPTOTO__LEDGER_SECRET", "short")
+    assert clinic.run(send())["send"].state == "failed"
+    assert str(errors["send"]).startswith("AIRFLOW__APPTOTO__LEDGER_SECRET: has to be one secret")
+    assert clinic.copies == 2
+
+
 # --- max_age
 
 OLD = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)

@@ -27,8 +27,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.entry: Entry | None = None
 
-    def salt(self) -> bytes:
-        return b"salt"
+    def hash_keys(self) -> list[bytes]:
+        return [b"salt"]
 
     def find(self, key: str) -> Entry | None:
         assert key == "key"

@@ -39,7 +39,7 @@ def used(tmp_path: Path, memory: Memory) -> Path:
     """Give the file of a ledger in which a message stands."""
     path = tmp_path / "state.db"
     store = store_of(path, memory)
-    store.salt()
+    store.hash_keys()
     assert store.swap(None, entry())
     store._database._engine.dispose()
     return path
@@ -53,7 +53,7 @@ def test_all_that_was_committed_stands_in_one_file(used: Path) -> None:
 
 def test_the_same_database_is_used_on(used: Path, memory: Memory) -> None:
     store = store_of(used, memory)
-    store.salt()
+    store.hash_keys()
     assert store.find("k1") is not None
 
 
@@ -77,14 +77,14 @@ def test_a_database_that_lost_its_memory_is_refused_until_somebody_accepts_it(
     lose(used)
     for store in [store_of(used, memory), store_of(used, memory)]:
         with pytest.raises(LedgerStoreError, match=rf"'state' {says}.*ledger init --accept"):
-            store.salt()
+            store.hash_keys()
     database = StateDatabase(URL.create("sqlite", database=str(used)))
     if lose is not replace:
         assert database.existing_salt() is None  # looking made no tables
     Pin("state", database, memory, "").accept()
     store = store_of(used, memory)
     assert store.find("k1") is None
-    store_of(used, memory).salt()
+    store_of(used, memory).hash_keys()
 
 
 def test_a_database_whose_tables_are_gone_is_refused(database: StateDatabase, memory: Memory) -> None:
@@ -99,7 +99,7 @@ def test_a_database_whose_tables_are_gone_is_refused(database: StateDatabase, me
 
 def test_a_file_that_is_deleted_under_a_worker_takes_no_further_message(used: Path, memory: Memory) -> None:
     store = store_of(used, memory)
-    store.salt()
+    store.hash_keys()
     used.unlink()
     with pytest.raises(LedgerStoreError):
         store.swap(None, entry(key="k2"))
@@ -111,7 +111,7 @@ def test_without_a_pin_that_can_be_read_nothing_is_sent(used: Path) -> None:
             raise ConnectionError("of the API server")
 
     with pytest.raises(LedgerStoreError, match=r"Variable apptoto_ledger_state.*can't be read: ConnectionError"):
-        store_of(used, Broken()).salt()
+        store_of(used, Broken()).hash_keys()
 
 
 def test_a_pin_that_can_not_be_set_is_warned_of(used: Path, provider_log: list[str]) -> None:
@@ -119,5 +119,5 @@ def test_a_pin_that_can_not_be_set_is_warned_of(used: Path, provider_log: list[s
         def set(self, *_: object) -> None:
             raise PermissionError
 
-    store_of(used, ReadOnly()).salt()
+    store_of(used, ReadOnly()).hash_keys()
     assert any("apptoto_ledger_state can't be set" in line for line in provider_log)

@@ -1,0 +1,93 @@
+"""A ledger's hashes are keyed with a secret of the deployment, which can be replaced, and must not get lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+
+from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.state.database import StateDatabase
+from airflow_provider_apptoto.state.secret import LedgerSecret
+from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
+from airflow_provider_apptoto.state.store import LedgerStoreError
+from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
+
+OLD, NEW = "an old secret of 20 characters", "a new secret of 20 characters"
+
+
+def secret(*values: str) -> LedgerSecret:
+    return LedgerSecret.parse(",".join(values), "ledger_secret") if values else LedgerSecret()
+
+
+def keys(database: StateDatabase, of: LedgerSecret) -> list[bytes]:
+    """Return what a new task hashes with."""
+    return SqlLedgerStore(database, "", secret=of).hash_keys()
+
+
+def test_a_secret_that_is_replaced_is_still_looked_under(database: StateDatabase) -> None:
+    [old] = keys(database, secret(OLD))
+    assert keys(database, secret(OLD)) == [old] != [database.salt()]
+    [new, still] = keys(database, secret(NEW, OLD))
+    assert (still, new != old) == (old, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [([OLD], [NEW]), ([OLD], []), ([], [NEW]), ([NEW, OLD], [OLD]), ([NEW, OLD], [])]
+)
+def test_a_secret_that_is_not_known_any_more_is_refused_until_somebody_accepts_it(
+    database: StateDatabase, before: list[str], after: list[str]
+) -> None:
+    keys(database, secret(*before))
+    for _ in range(2):
+        with pytest.raises(LedgerStoreError, match=r"keyed with another ledger_secret.*NEW,OLD"):
+            keys(database, secret(*after))
+    database.check_secret(secret(*after), accept=True)
+    assert len(keys(database, secret(*after))) == 1
+
+
+class TaskState(dict[str, Any]):
+    """Airflow's task state, as far as a salt needs it."""
+
+    def set(self, name: str, value: Any, **_: object) -> None:
+        self[name] = value
+
+
+@pytest.mark.parametrize(("before", "after"), [([OLD], [NEW]), ([OLD], []), ([], [NEW])])
+def test_a_task_whose_secret_changed_between_its_tries_sends_nothing(
+    before: list[str], after: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_apptoto.state.task_state._set", TaskState.set)
+    state = TaskState()
+    first = TaskStateLedgerStore(state, secret(*before)).hash_keys()
+    assert TaskStateLedgerStore(state, secret(*before)).hash_keys() == first
+    assert OLD not in str(state)
+    with pytest.raises(LedgerStoreError, match=r"task's state are keyed with another ledger_secret"):
+        TaskStateLedgerStore(state, secret(*after)).hash_keys()
+    assert first[0] in TaskStateLedgerStore(state, secret(NEW, *before) if before else secret()).hash_keys()
+
+
+@pytest.mark.parametrize("text", ["short", f"{OLD},", f",{OLD}", f"{OLD},short", ","])
+def test_what_is_no_secret_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match=r"^here: has to be one secret, or several") as raised:
+        LedgerSecret.parse(text, "here")
+    assert "short" not in str(raised.value)
+    assert OLD not in repr(secret(OLD))
+
+
+def test_nobody_else_may_read_a_database_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    umask = os.umask(0o022)
+    try:
+        database = StateDatabase(URL.create("sqlite", database=str(path)))
+        database.init()
+    finally:
+        os.umask(umask)
+    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o600)
+    assert "state.db" in modes
+    database._engine.dispose()
