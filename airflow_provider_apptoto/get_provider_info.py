@@ -40,14 +40,16 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_apptoto.hooks.apptoto.ApptotoHook",
                 "hook-name": "Apptoto",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port", "extra"],
+                    "hidden-fields": ["schema", "extra"],
                     "relabeling": {
                         "login": "Account e-mail",
                         "password": "API key",
                         "host": "Base URL",
+                        "port": "Port (443; Test Connection needs it)",
                     },
                     "placeholders": {
                         "host": "https://api.apptoto.com",
+                        "port": "443",
                         "login": "name@clinic.example",
                     },
                 },

@@ -18,7 +18,7 @@ with DAG(
     ApptotoSendMessageOperator.partial(
         task_id="text_staff",
         type="sms",
-        message="The lab closes at noon on {{ ds }}.",
+        message="The lab closes at noon on {{ (dag_run.logical_date or dag_run.run_after) | ds }}.",
     ).expand(to=["+16505550101", "+16505550102"])
     # [END howto_operator_apptoto_expand]
 

@@ -49,6 +49,7 @@ _BASE_URL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LAST_PORT = 65_535
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _REDIRECT_TO = re.compile(rf"(?:https?:)?//(?P<host>{_HOST})(?=[:/?#]|$)", re.ASCII | re.IGNORECASE)
 
 
@@ -79,6 +80,8 @@ def check_base_url(url: str) -> str:
     port = parts["port"] or ""
     if port and not 0 < int(port[1:]) <= _LAST_PORT:
         raise refuse(f"there is no port {port[1:]}")
+    if port == _DEFAULT_PORTS[scheme]:
+        port = ""  # the account is the same with it and without
     return f"{scheme}://{host}{port}{parts['path'].rstrip('/') or '/v1'}"
 
 

@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_apptoto import __version__
-from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED
+from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, connection_command
 from airflow_provider_apptoto.sandbox.faults import Fault, Faults
 from airflow_provider_apptoto.sandbox.inbox import FIELDS, Inbox, Value, by_recipient
 
@@ -60,6 +60,7 @@ class SandboxApp:
     def __init__(self, inbox: Inbox, faults: Faults, *, login: str, api_key: str) -> None:
         self._inbox = inbox
         self._faults = faults
+        self._account = login, api_key
         self._credentials = f"{login}:{api_key}".encode()
         pages = Environment(
             loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -140,6 +141,7 @@ class SandboxApp:
             documented=DOCUMENTED,
             assumed=ASSUMED,
             refresh="refresh" in request.query_params,
+            command=connection_command(*self._account, request.url.port or 0),
             version=__version__,
         )
         return HTMLResponse(html, headers=_PAGE_HEADERS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+HOST = "127.0.0.1"
 LOGIN = "sandbox@example.com"
 API_KEY = "sandbox-api-key"
 
@@ -23,3 +26,13 @@ ASSUMED = (
     "Any event, participant and template exists; dynamic fields and templates are shown as sent, not filled.",
     "No credit, opt-outs, quiet hours or rate limits; switch faults on to rehearse what they would answer.",
 )
+
+
+def connection_command(login: str, api_key: str, port: int) -> str:
+    """Return the command that stores a connection to a sandbox in Airflow.
+
+    The port has a field of its own: *Test Connection* of Airflow 3.3.1 and 3.3.2 needs one that is stored.
+    """
+    fields = {"type": "apptoto", "login": login, "password": api_key, "host": f"http://{HOST}", "port": str(port)}
+    options = " ".join(f"--conn-{name} {shlex.quote(value)}" for name, value in fields.items())
+    return f"airflow connections add apptoto_default {options}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shlex
 import socket
 import sys
 import threading
@@ -19,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.app import SandboxApp
-from airflow_provider_apptoto.sandbox.behaviour import API_KEY, LOGIN
+from airflow_provider_apptoto.sandbox.behaviour import API_KEY, HOST, LOGIN, connection_command
 from airflow_provider_apptoto.sandbox.faults import Fault, Faults
 from airflow_provider_apptoto.sandbox.inbox import Entry, Inbox
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-HOST = "127.0.0.1"
 
 _MAX_PORT = 65535
 # A client's kept connection that the server closes first turns the client's next request into a failure.
@@ -152,16 +150,8 @@ class Sandbox:
         return json.dumps({"conn_type": "apptoto", "login": self.login, "password": self.api_key, "host": self.url})
 
     def connection_command(self) -> str:
-        """Give the command that stores the connection in Airflow; with a port, as *Test Connection* needs it."""
-        fields = {
-            "type": "apptoto",
-            "login": self.login,
-            "password": self.api_key,
-            "host": f"http://{HOST}",
-            "port": str(self._running.port),
-        }
-        options = " ".join(f"--conn-{name} {shlex.quote(value)}" for name, value in fields.items())
-        return f"airflow connections add apptoto_default {options}"
+        """Give the command that stores the connection in Airflow."""
+        return connection_command(self.login, self.api_key, self._running.port)
 
     def messages(self) -> list[Entry]:
         """List what arrived, in the order of arrival.

@@ -134,6 +134,8 @@ def database_url(connection: AirflowConnection) -> URL:
     """
     where = f"state_conn_id {connection.conn_id!r}"
     kind = "postgres" if connection.conn_type == "postgresql" else connection.conn_type or ""
+    if kind == "generic" and Path(connection.host or "").is_absolute():
+        kind = "sqlite"  # as Airflow stores one where the provider of SQLite is not installed
     if kind not in _DRIVERS:
         msg = f"is a connection of type {connection.conn_type!r}; one of sqlite, postgres and mysql is needed"
         raise ApptotoConfigurationError(where, msg)

@@ -129,6 +129,26 @@ def test_what_a_form_leaves_blank_is_unset() -> None:
     assert read("") == read("{}") == read()
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "base_url"),
+    [
+        ("", 443, "https://api.apptoto.com/v1"),
+        ("https://api.apptoto.com", 443, "https://api.apptoto.com/v1"),
+        ("api.apptoto.com:443", 443, "https://api.apptoto.com/v1"),
+        ("http://127.0.0.1", 8025, "http://127.0.0.1:8025/v1"),
+        ("http://127.0.0.1:8025", 8025, "http://127.0.0.1:8025/v1"),
+        ("http://127.0.0.1:8025/v2", 8025, "http://127.0.0.1:8025/v2"),
+    ],
+)
+def test_a_stored_port_that_airflow_needs_changes_neither_url_nor_account(host: str, port: int, base_url: str) -> None:
+    assert read({}, host=host, port=port).base_url == base_url
+
+
+def test_a_stored_port_that_contradicts_the_url_is_refused() -> None:
+    with pytest.raises(ApptotoConfigurationError, match="this is not a base URL"):
+        read({}, host="http://127.0.0.1:8025", port=443)
+
+
 def test_the_names_that_older_forms_give_are_understood() -> None:
     older = {f"extra__apptoto__{name}": str(value) for name, value in EVERYTHING.items()}
     assert read(older) == read(EVERYTHING)

@@ -144,6 +144,7 @@ def connection(**fields: Any) -> AirflowConnection:
     [
         ({"conn_type": "sqlite", "host": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
         ({"conn_type": "sqlite", "schema": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        ({"conn_type": "generic", "host": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
         (
             {
                 "conn_type": "postgres",
@@ -168,6 +169,7 @@ def test_airflow_connections_of_three_kinds_can_be_state_databases(fields: dict[
     [
         ({"conn_type": "http", "host": "db"}, "'http'; one of sqlite, postgres and mysql is needed"),
         ({"conn_type": None}, "one of sqlite"),
+        ({"conn_type": "generic", "host": "state.db"}, "'generic'; one of sqlite"),
         ({"conn_type": "sqlite", "host": "state.db"}, "needs the absolute path of a file as its host"),
         ({"conn_type": "sqlite"}, "needs the absolute path"),
         ({"conn_type": "mysql", "host": "db"}, "needs one of MySQLdb, pymysql, mysql.connector to be installed"),
