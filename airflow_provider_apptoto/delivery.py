@@ -21,7 +21,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
-from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, reveal
+from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, reveal, without_frames
 from airflow_provider_apptoto.state.ledger import (
     Claim,
     LedgerTiming,
@@ -214,12 +214,12 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
         if isinstance(error, ApptotoUnknownOutcomeError):
             show_unresolved(scope)
             if scope.on_unknown == OnUnknown.RESEND:
-                raise error.with_traceback(None) from None
-        raise AirflowFailException(str(error)) from error.with_traceback(None)
-    except ApptotoNotSentError as error:
-        raise error.with_traceback(None) from None
+                raise without_frames(error)
+        raise AirflowFailException(str(error)) from without_frames(error)
     except TooOldError as error:
-        raise error.ending("the message is") from None
+        raise without_frames(error).ending("the message is") from None
+    except BaseException as error:  # the task's timeout too
+        raise without_frames(error)
     if delivery.outcome == ASSUMED_SENT:
         show_unresolved(scope)
     return delivery
@@ -244,7 +244,7 @@ def send_once(message: Message, client: ApptotoClient, scope: Scope) -> Delivery
     try:
         return patiently(scope, lambda: _send_once(message, client, scope, unsent))
     except LedgerStoreError as error:
-        msg = f"the message was not sent: {error}. It is not sent without a ledger, so that it can't be sent twice"
+        msg = f"Nothing is sent now: {error}. A message is not sent without its ledger, so that it can't be sent twice"
         raise ApptotoNotSentError(msg, reason=str(error)) from None
 
 
@@ -354,7 +354,12 @@ def _send(message: Message, client: ApptotoClient, scope: Scope, claimed: Claim 
         if isinstance(error, ApptotoUnknownOutcomeError):
             return _unresolved(message, scope, None if claimed is None else claimed.entry, error)
         metrics.message(message.type, state)
-        raise
+        if claimed is None or state is not State.REJECTED or error.status is None:
+            raise
+        text = (
+            f"{error}\n{_about(message, claimed.entry)}\nCorrect what was refused, then clear the task: it sends again"
+        )
+        raise type(error)(text, status=error.status, reason=error.reason) from None
     _note_end(written_at, claimed, State.SENT, result.http_status, "")
     scope.ended(State.SENT)
     metrics.message(message.type, result.outcome)
@@ -383,10 +388,10 @@ def _settled(message: Message, scope: Scope, found: Entry, *, other_text: bool) 
     if found.state is not State.SENT:
         return _unresolved(message, scope, found, None)
     log.log(
-        logging.INFO if other_text else scope.log_level,
+        logging.WARNING if other_text else scope.log_level,
         "%s to %s: already sent at %s by try %d of %s%s",
         *(message.type, message.target, found.at, found.origin.try_number, found.origin),
-        "; ITS TEXT WAS ANOTHER ONE, and this text is not sent" if other_text else "",
+        ". The text has changed since then, and the new one is not sent" if other_text else "",
     )
     metrics.message(message.type, DEDUPLICATED)
     return _known_before(message, found, scope, DEDUPLICATED)
@@ -409,12 +414,19 @@ def _unresolved(
         raise error or ApptotoUnknownOutcomeError("it is not known whether the message was sent")
     answer = "the try ended while it sent" if entry.state is State.SENDING else entry.answer
     text = (
-        f"it is not known whether this message was sent: {answer}.\n"
-        f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}, "
-        f"try {entry.origin.try_number} of {entry.origin}, key {entry.key}\n"
-        f"Look in Apptoto whether it has the message; {scope.store.how_to_resolve(entry.key)}."
+        f"it is not known whether this message was sent: {answer}.\n{_about(message, entry)}\n"
+        f"Check in Apptoto whether the message was sent; {scope.store.how_to_resolve(entry.key)}."
     )
     raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason or answer) from error
+
+
+def _about(message: Message, entry: Entry) -> str:
+    """Name a message, in lines that a log page shows whole."""
+    return (
+        f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}\n"
+        f"  try {entry.origin.try_number} of {entry.origin}\n"
+        f"  key {entry.key}"
+    )
 
 
 def _known_before(message: Message, entry: Entry | None, scope: Scope, outcome: str) -> Delivery:

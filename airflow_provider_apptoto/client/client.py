@@ -26,6 +26,7 @@ from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, 
 from airflow_provider_apptoto.client.retry import RetryPolicy
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 from airflow_provider_apptoto.client.segments import estimate_segments
+from airflow_provider_apptoto.privacy import without_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +47,8 @@ DEFAULT_MAX_RETRY_AFTER = 3600.0
 MOST_TIMEOUT = 86_400.0
 _SLOTS_AHEAD = 0.1
 """Seconds: slots that are further away are left to others."""
+_WORTH_A_LINE = 2.0
+"""Seconds: of a longer wait, the log tells when it begins."""
 _BESIDE_TIMEOUT = 30.0
 """Seconds that an exchange may last beside the longest silence."""
 
@@ -264,7 +267,11 @@ class ApptotoClient:
         while True:
             attempt += 1
             self._wait_for_slot(sleep)
-            answer = self._with_bounded_wait(exchange())
+            try:
+                answer = self._with_bounded_wait(exchange())
+            except BaseException as error:
+                # the frames below hold the body and the headers of the request
+                raise without_frames(error)
             outcome = judge(answer)
             if outcome is not Outcome.NOT_SENT:
                 return outcome, answer
@@ -275,6 +282,8 @@ class ApptotoClient:
                 self._pacer.push_back(wait)
             if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
+            if wait > _WORTH_A_LINE:
+                log.info("Not sent (%s): attempt %d follows in %.0f s", _status(answer), attempt + 1, wait)
             sleep(wait)
 
     def _wait_for_slot(self, sleep: Callable[[float], None]) -> None:
@@ -296,6 +305,8 @@ class ApptotoClient:
                     f"Rate limited: the next slot is in {pause:.0f} s (Apptoto sent Retry-After, or many requests wait)"
                 )
                 raise ApptotoNotSentError(msg, reason=msg, retry_after=pause)
+            if pause > _WORTH_A_LINE:
+                log.info("Rate limited: the next slot is in %.0f s", pause)
             sleep(max(pause - _SLOTS_AHEAD, 0.0))
         finally:
             self._queue.release()

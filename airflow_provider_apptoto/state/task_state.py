@@ -79,9 +79,10 @@ class TaskStateLedgerStore:
     def how_to_resolve(self, key: str) -> str:
         """Say which entry a person has to edit."""
         return (
-            f"in Airflow open the task instance, Storage, Task State Store,\nand edit {_name(key)}:\n"
-            'set its "state" to "sent" if Apptoto '
-            'has the message, else to "not_sent". Then clear the task: it succeeds without sending, or sends'
+            "then,\nin Airflow, open the task instance, Storage, Task State Store, and edit\n"
+            f"  {_name(key)}\n"
+            'Set its "state" to "sent" if Apptoto has the message, else to "not_sent".\n'
+            "Then clear the task: it succeeds without sending, or sends"
         )
 
     def _set(self, name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from typing import TYPE_CHECKING, Self
@@ -23,8 +24,8 @@ class Proxy:
         self._server = port
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self.is_down = False
-        """Whether connections are closed as soon as they are made."""
+        self.refusals = 0.0
+        """How many connections are still to be closed as soon as they are made."""
         self.loses_answer_to: Callable[[bytes], bool] = lambda _: False
         """Told what a client has sent: the answer to it gets lost, and so does its connection."""
 
@@ -48,14 +49,13 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
 
-    def go_down(self, seconds: float) -> None:
-        """Break all connections, and let nobody in for some seconds, as a server that is restarted."""
-        self.is_down = True
-        self.cut()
-        threading.Timer(seconds, self._come_up).start()
+    def go_down(self, refusals: float = math.inf) -> None:
+        """Break all connections, and refuse the next ones, as a server that is restarted.
 
-    def _come_up(self) -> None:
-        self.is_down = False
+        :param refusals: how many.
+        """
+        self.refusals = refusals
+        self.cut()
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -65,8 +65,10 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client:
-            if self.is_down:
-                return
+            with self._lock:
+                if self.refusals > 0:
+                    self.refusals -= 1
+                    return
             with socket.create_connection(("127.0.0.1", self._server)) as server:
                 with self._lock:
                     self._open |= {client, server}

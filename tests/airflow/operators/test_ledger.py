@@ -127,7 +127,7 @@ def test_a_text_that_was_changed_before_the_clear_is_not_sent_and_the_log_says_s
     clinic.run(send())
     clinic.run(send(message=TEXT.replace("fine", "lost")))
     assert clinic.copies == 1
-    assert any("ITS TEXT WAS ANOTHER ONE" in line for line in provider_log)
+    assert any("The text has changed since then, and the new one is not sent" in line for line in provider_log)
     assert not any("scan" in line for line in provider_log)
 
 
@@ -310,7 +310,7 @@ def test_a_store_that_fails_before_the_send_stops_it_and_the_next_try_sends(
     run = clinic.run(send(retries=1, retry_delay=NOW, on_retry_callback=lambda _: state_file.rmdir()))
     assert (run["send"].state, run["send"].tries, clinic.copies, len(clinic.server.requests)) == ("success", 2, 1, 1)
     shown = capsys.readouterr()
-    assert "It is not sent without a ledger" in shown.out + shown.err
+    assert "A message is not sent without its ledger" in shown.out + shown.err
 
 
 def test_a_store_that_fails_after_the_send_is_cried_out_and_the_task_succeeds(
@@ -354,6 +354,25 @@ def test_the_failure_names_the_message_and_the_commands_that_resolve_it(
     clinic.run(second, dag_id=other)
     main(["ledger", "resolve", "--dag", other, "--state", "unknown", "--to", "not_sent", "--note", "not there"])
     assert clinic.run(second, dag_id=other)["second"].xcom["outcome"] == "sent"
+
+
+def test_a_refused_message_is_named_as_an_unknown_one_is_in_lines_that_a_log_page_shows_whole(
+    clinic: Clinic, errors: dict[str, BaseException]
+) -> None:
+    def refusing(exchange: Exchange) -> None:
+        is_first = exchange.request.json["to"] == NUMBER
+        (answering(422, {"error": "no"}) if is_first else BROKEN)(exchange)
+
+    clinic.server.scripts = [refusing]
+    clinic.run(send(reference="appointment 4711"), send(task_id="unknown", to=OTHER_NUMBER))
+    for task_id, number in {"send": "0199", "unknown": "0198"}.items():
+        lines = str(errors[task_id]).splitlines()
+        assert lines[1].startswith(f"  sms to +1•••{number}, reference ")
+        assert lines[2].startswith(f"  try 1 of {clinic.dag_id}.{task_id}, run ")
+        assert re.fullmatch(r"  key [0-9a-f]{32}", lines[3])
+        assert max(map(len, lines)) <= 110
+    assert "appointment 4711" in str(errors["send"])
+    assert str(errors["send"]).endswith("then clear the task: it sends again")
 
 
 def test_resend_tries_again_what_may_have_been_sent_with_and_without_a_ledger(
@@ -477,7 +496,7 @@ def test_a_try_that_finds_another_ledger_sends_nothing_until_somebody_accepts_it
         lose(state_file)
         run = clinic.run(send())
     assert run["send"].state == "failed"
-    assert re.search(r"not sent: the state database of connection 'state' is empty.* --accept", str(errors["send"]))
+    assert re.search(r"Nothing is sent now: the state database of connection 'state' is empty.* --accept", str(errors["send"]))
     assert clinic.copies == 1
     main(["ledger", "init", "--accept"])
     assert clinic.run(send())["send"].xcom["outcome"] == "sent"
