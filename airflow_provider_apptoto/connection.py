@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_apptoto.client.client import (
@@ -22,6 +22,7 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, Ap
 from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE
 from airflow_provider_apptoto.client.recipients import (
     check_region,
+    check_regions,
     normalise_email_address,
     normalise_phone_number,
 )
@@ -30,6 +31,8 @@ from airflow_provider_apptoto.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 CONNECTION_TYPE: Mapping[str, Any] = get_provider_info()["connection-types"][0]
 EXTRA_FIELDS: Mapping[str, Mapping[str, Any]] = CONNECTION_TYPE["conn-fields"]
@@ -124,6 +127,7 @@ class ConnectionSettings:
     requests_per_minute: float
     max_retry_after: float
     default_region: str | None
+    allowed_regions: tuple[str, ...] | None
     delivery_mode: DeliveryMode | None
     redirect_phone_to: str | None
     redirect_email_to: str | None
@@ -160,6 +164,7 @@ class ConnectionSettings:
             requests_per_minute=_number(extra, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
             max_retry_after=_number(extra, "max_retry_after", DEFAULT_MAX_RETRY_AFTER),
             default_region=region,
+            allowed_regions=_checked(extra, "allowed_regions", check_regions),
             delivery_mode=None if (mode := extra.get("delivery_mode")) is None else DeliveryMode.strictest(mode),
             redirect_phone_to=_checked(
                 extra,
@@ -247,7 +252,7 @@ def _number(extra: Mapping[str, Any], name: str, default: float) -> float:
     return number
 
 
-def _checked(extra: Mapping[str, Any], name: str, check: Callable[[str], str]) -> str | None:
+def _checked(extra: Mapping[str, Any], name: str, check: Callable[[str], T]) -> T | None:
     value = extra.get(name)
     if value is None:
         return None

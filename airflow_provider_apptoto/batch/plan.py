@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_apptoto.batch.rows import FileRow
-from airflow_provider_apptoto.batch.spelling import check_spelling
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import TARGETS
 
@@ -115,8 +114,7 @@ class Planner:
         """Make the plan.
 
         :param kind: of the rows, as :class:`~airflow_provider_apptoto.templating.Given` has it.
-        :raises ApptotoConfigurationError: there are more than ``max_messages``, their phone numbers are written in
-            several ways, or something is wrong that is no row's.
+        :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
         """
         plan = Plan()
         planned: dict[str, PlannedMessage] = {}
@@ -127,8 +125,6 @@ class Planner:
                 msg = f"is {self.max_messages}, and there are more messages than that: nothing was sent"
                 raise ApptotoConfigurationError("max_messages", msg)
         plan.messages = list(planned.values())
-        if self.key_field is None:
-            check_spelling(plan.messages)
         return plan
 
     def _add(

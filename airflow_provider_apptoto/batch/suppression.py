@@ -6,18 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number, written_number
-from airflow_provider_apptoto.privacy import mask_recipient
+from airflow_provider_apptoto.client.recipients import e164, normalise_email_address, written_number
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.client import Message
 
 _FIELD = "suppression"
 _MOST_SHOWN = 20
-_UNCOMPARABLE = (
-    "has no + and country code, so that it can't be compared with the suppression list; write them, or set "
-    "default_region on the connection"
-)
 
 
 class Suppression:
@@ -61,8 +56,6 @@ class Suppression:
             raise ApptotoValidationError("to", msg)
         if message.type == "email":
             return message.to.casefold() in self._suppressed
-        if not message.to.startswith("+"):
-            raise ApptotoValidationError("to", f"{message.target} {_UNCOMPARABLE}")
         return message.to in self._suppressed
 
 
@@ -73,10 +66,8 @@ def _comparable(recipient: object, region: str | None) -> str | None:
     if "@" in recipient:
         return normalise_email_address(recipient, field=_FIELD).casefold()
     written = written_number(recipient, field=_FIELD)
-    if "+" not in written and region is None:
-        raise ApptotoValidationError(_FIELD, f"{mask_recipient(written)} {_UNCOMPARABLE}")
     try:
-        return normalise_phone_number(written, region=region, field=_FIELD)
+        return e164(written, region=region, field=_FIELD)
     except ApptotoValidationError:
         if "+" in written:  # out of use
             return None

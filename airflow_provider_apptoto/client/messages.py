@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import InitVar, dataclass
 from typing import Any, Literal, get_args
 
-from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
+from airflow_provider_apptoto.client.segments import estimate_segments
 from airflow_provider_apptoto.privacy import HIDDEN, STARS, mask_recipient
 
 MessageType = Literal["sms", "call", "email"]
@@ -20,6 +22,8 @@ _MOST_ID_DIGITS = 18
 """What a 64-bit integer holds in any case."""
 _NO_ID = 10**_MOST_ID_DIGITS
 _OPENING = re.compile(r"\{[{%#]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Category Cc of Unicode, without tab and newline."""
 _INVISIBLE = re.compile(
     r"[\s\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -40,13 +44,21 @@ class Message:
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``).
     :param event_id: every participant of this event gets a copy; an integer, or its digits.
     :param participant_id: this participant of an event; an integer, or its digits.
-    :param message: the text; required unless ``template_id`` is given.
+    :param message: the text; required unless ``template_id`` is given. Of control characters, only newline and tab are
+        allowed; CR LF and CR become newlines.
     :param subject: for ``email`` only; one line.
     :param template_id: a template stored in Apptoto; an integer, or its digits.
     :param redact: whether ``target`` hides the recipient.
-    :param default_region: region (e.g. ``US``) that a number without ``+`` is completed by; else it goes as written.
+    :param max_segments: refuse an ``sms`` whose text is estimated to take more SMS segments than this, at least 1;
+        ``None``: no limit. The length of a text with dynamic fields is not known, and not limited.
+    :param default_region: region (ISO 3166 in capitals, e.g. ``US``) that completes a number without ``+``. Without it,
+        such a number is refused.
+    :param allowed_regions: regions (as ``default_region``) whose numbers may get messages; ``*`` among them: all.
+        ``None``: that of ``default_region``, or all if there is none. Not kept: a copy by ``dataclasses.replace`` may
+        go to any region.
     :raises ApptotoValidationError: exactly one of ``to``, ``event_id`` and ``participant_id`` is needed, and at least
         one of ``message`` and ``template_id``; or a field is not what it has to be.
+    :raises ApptotoConfigurationError: ``max_segments`` is neither ``None`` nor an integer of at least 1.
     """
 
     type: str
@@ -57,10 +69,13 @@ class Message:
     subject: str | None = None
     template_id: int | str | None = None
     redact: bool = True
+    max_segments: int | None = 3
     default_region: InitVar[str | None] = None
+    allowed_regions: InitVar[Collection[str] | None] = None
 
-    def __post_init__(self, default_region: str | None) -> None:
+    def __post_init__(self, default_region: str | None, allowed_regions: Collection[str] | None) -> None:
         """Check every field, and put the normal form in its place."""
+        _check_max_segments(self.max_segments)
         if self.type not in MESSAGE_TYPES:
             # a text, a number or a name may have got here by mistake, and is not shown
             raise ApptotoValidationError("type", f"is not one of {', '.join(MESSAGE_TYPES)}")
@@ -75,10 +90,10 @@ class Message:
                 "subject", f"only an email has a subject, a message of type {self.type} has none"
             )
         checked = {
-            "to": _recipient(self.type, self.to, default_region),
+            "to": _recipient(self.type, self.to, default_region, allowed_regions),
             "event_id": _integer("event_id", self.event_id),
             "participant_id": _integer("participant_id", self.participant_id),
-            "message": _text("message", self.message),
+            "message": _without_controls("message", _text("message", self.message)),
             "subject": _line("subject", self.subject),
             "template_id": _integer("template_id", self.template_id),
         }
@@ -87,6 +102,8 @@ class Message:
         if self.to is not None:
             _check_rendered("message", self.message)
             _check_rendered("subject", self.subject)
+        if self.type == "sms" and self.message is not None and self.max_segments is not None:
+            _check_length(self.message, self.max_segments)
 
     @property
     def target(self) -> str:
@@ -119,7 +136,26 @@ class Message:
         return f"<Message {self.type} to {self.target}>"
 
 
-def _recipient(kind: str, to: object, region: str | None) -> str | None:
+def _check_max_segments(value: object) -> None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return
+    msg = f"{value!r} is not an integer of at least 1; None means no limit"
+    raise ApptotoConfigurationError("max_segments", msg)
+
+
+def _check_length(text: str, max_segments: int) -> None:
+    if _OPENING.search(text):  # dynamic fields: only Apptoto knows what it fills in
+        return
+    segments = estimate_segments(text)
+    if segments.parts > max_segments:
+        msg = (
+            f"takes about {segments}, and max_segments is {max_segments}; shorten the text, or raise max_segments "
+            "(None: no limit)"
+        )
+        raise ApptotoValidationError("message", msg)
+
+
+def _recipient(kind: str, to: object, region: str | None, allowed_regions: Collection[str] | None) -> str | None:
     if isinstance(to, int | float):
         msg = (
             "arrived as a number, which has lost its leading + (Airflow's render_template_as_native_obj does that); "
@@ -135,7 +171,9 @@ def _recipient(kind: str, to: object, region: str | None) -> str | None:
         raise ApptotoValidationError(
             "to", f"{mask_recipient(recipient)} is an e-mail address, and type {kind} needs a phone number"
         )
-    return normalise_phone_number(recipient, region=region, sms=kind == "sms")
+    if allowed_regions is None and region is not None:
+        allowed_regions = (region,)
+    return normalise_phone_number(recipient, region=region, allowed_regions=allowed_regions, sms=kind == "sms")
 
 
 def _integer(field: str, value: object) -> int | None:
@@ -165,6 +203,19 @@ def _text(field: str, value: object) -> str | None:
         msg = "holds half a character (a lone surrogate), which can't be encoded; decode its source as UTF-8"
         raise ApptotoValidationError(field, msg) from None
     return value
+
+
+def _without_controls(field: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if found := _CONTROL.search(text):
+        msg = (
+            f"holds the control character U+{ord(found[0]):04X} (character {found.start() + 1}); only newline and tab "
+            "are allowed. Remove it where the text is made"
+        )
+        raise ApptotoValidationError(field, msg)
+    return text
 
 
 def _check_rendered(field: str, text: str | None) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.privacy import mask_recipient
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from phonenumbers import PhoneNumber
 
 log = logging.getLogger(__name__)
 
@@ -15,22 +21,58 @@ _EXTENSION = re.compile(r"\d\s*(?:x|ext|extension|#|;|,)[\s.:=]*\d+$", re.IGNORE
 _WRITTEN_NUMBER = re.compile(r"[\s(]*\+?[\d\s().\-/]+")
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15
 """Subscriber numbers have at least seven digits in practice, and at most 15 (ITU-T E.164)."""
+ALL_REGIONS = "*"
 
 
-def normalise_phone_number(number: str, *, region: str | None = None, field: str = "to", sms: bool = False) -> str:
-    """Return a phone number as E.164 where it can be known, else as it was written.
+def normalise_phone_number(
+    number: str,
+    *,
+    region: str | None = None,
+    allowed_regions: Collection[str] | None = None,
+    field: str = "to",
+    sms: bool = False,
+) -> str:
+    """Return a phone number that may get messages, as E.164.
 
     :param number: with a leading ``+`` and country code, or as it is dialled within ``region``.
-    :param region: two letters (ISO 3166), e.g. ``US``. Without it a number that has no ``+`` is only checked for
-        its shape: Apptoto completes it by the account's own country (apidocs.apptoto.com/reference/v1events).
+    :param region: two letters (ISO 3166) in capitals, e.g. ``US``; completes a number without ``+``.
+    :param allowed_regions: regions whose numbers may get messages; ``*`` among them, or ``None``: all.
     :param field: the field's name for the error.
     :param sms: whether it has to take text messages.
-    :raises ApptotoValidationError: not a number that can be dialled from everywhere, or not one that takes texts.
+    :raises ApptotoValidationError: not a number in use, without ``+`` and ``region``, of a region that is not allowed,
+        or of a type that gets no messages.
     """
+    import phonenumbers
+
     plain = written_number(number, field=field)
-    if "+" not in plain and region is None:
-        return plain
-    return _e164(plain, region, field=field, shown=mask_recipient(number), sms=sms)
+    parsed = _parse(plain, region, field=field)
+    shown = mask_recipient(plain)
+    _check_type(phonenumbers.number_type(parsed), shown, field=field, sms=sms)
+    if not (
+        allowed_regions is None
+        or ALL_REGIONS in allowed_regions
+        or any(phonenumbers.is_valid_number_for_region(parsed, allowed) for allowed in allowed_regions)
+    ):
+        country = phonenumbers.region_code_for_number(parsed)
+        is_region = country in phonenumbers.SUPPORTED_REGIONS
+        wanted = ", ".join([*sorted(allowed_regions), str(country)]) if is_region else ALL_REGIONS
+        msg = (
+            f"{shown} is a number of {country if is_region else 'no country'}, and messages go to "
+            f"{', '.join(sorted(allowed_regions))} only. To allow it, set allowed_regions on the connection to {wanted}"
+        )
+        raise ApptotoValidationError(field, msg)
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def e164(number: str, *, region: str | None, field: str) -> str:
+    """Return a phone number as E.164, whether or not it may get messages.
+
+    :param number: as :func:`written_number` returns it.
+    :raises ApptotoValidationError: not a number in use, or without ``+`` and ``region``.
+    """
+    import phonenumbers
+
+    return phonenumbers.format_number(_parse(number, region, field=field), phonenumbers.PhoneNumberFormat.E164)
 
 
 def written_number(number: str, *, field: str) -> str:
@@ -64,9 +106,13 @@ def _plain(character: str) -> str:
     return "+" if character == "\uff0b" else {"Cf": "", "Pd": "-", "Zs": " "}.get(category, character)
 
 
-def _e164(number: str, region: str | None, *, field: str, shown: str, sms: bool) -> str:
+def _parse(number: str, region: str | None, *, field: str) -> PhoneNumber:
     import phonenumbers
 
+    shown = mask_recipient(number)
+    if "+" not in number and region is None:
+        msg = f"{shown} has no country code; write it with + and country code, or set default_region on the connection"
+        raise ApptotoValidationError(field, msg)
     try:
         parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:
@@ -75,13 +121,27 @@ def _e164(number: str, region: str | None, *, field: str, shown: str, sms: bool)
         where = "" if "+" in number else f" in {region}"
         msg = f"{shown} is not a number in use{where}; check it, and write other countries' with + and country code"
         raise ApptotoValidationError(field, msg)
-    kind = phonenumbers.number_type(parsed)
-    if sms and kind in {phonenumbers.PhoneNumberType.TOLL_FREE, phonenumbers.PhoneNumberType.PREMIUM_RATE}:
-        named = "toll-free" if kind == phonenumbers.PhoneNumberType.TOLL_FREE else "premium-rate"
-        raise ApptotoValidationError(field, f"{shown} is a {named} number, which takes no text messages")
-    if sms and kind == phonenumbers.PhoneNumberType.FIXED_LINE:
+    return parsed
+
+
+def _check_type(number_type: int, shown: str, *, field: str, sms: bool) -> None:
+    """Refuse numbers that cost extra or that reach no person."""
+    from phonenumbers import PhoneNumberType
+
+    refused = {
+        PhoneNumberType.PREMIUM_RATE: "premium-rate",
+        PhoneNumberType.SHARED_COST: "shared-cost",
+        PhoneNumberType.UAN: "UAN (company)",
+        PhoneNumberType.PAGER: "pager",
+        PhoneNumberType.VOICEMAIL: "voicemail",
+    }
+    if number_type in refused:
+        msg = f"{shown} is a {refused[number_type]} number, which gets neither texts nor calls; use another number"
+        raise ApptotoValidationError(field, msg)
+    if sms and number_type == PhoneNumberType.TOLL_FREE:
+        raise ApptotoValidationError(field, f"{shown} is a toll-free number, which takes no text messages")
+    if sms and number_type == PhoneNumberType.FIXED_LINE:
         log.warning("%s: %s is a landline, where a text may never arrive", field, shown)
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
 def normalise_email_address(address: str, *, field: str = "to") -> str:
@@ -104,14 +164,24 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
     return found.normalized
 
 
-def check_region(region: str) -> str:
+def check_region(region: str, *, field: str = "default_region") -> str:
     """Return a region code in upper case.
 
+    :param field: the field's name for the error.
     :raises ApptotoConfigurationError: not a region with phone numbers of its own.
     """
     import phonenumbers
 
     if (code := region.upper()) not in phonenumbers.SUPPORTED_REGIONS:
         msg = f"{region!r} is not a region; give two letters (ISO 3166), like US or GB"
-        raise ApptotoConfigurationError("default_region", msg)
+        raise ApptotoConfigurationError(field, msg)
     return code
+
+
+def check_regions(regions: str) -> tuple[str, ...]:
+    """Return the region codes of a list like ``US, CA``, in upper case; ``*`` stands for all regions.
+
+    :raises ApptotoConfigurationError: one is not a region with phone numbers of its own.
+    """
+    codes = [code.strip() for code in regions.split(",")]
+    return tuple(code if code == ALL_REGIONS else check_region(code, field="allowed_regions") for code in codes)

@@ -47,7 +47,8 @@ class Routing:
     """Send to the recipient (``live``), to a stand-in (``redirect``), or not at all (``dry_run``).
 
     :param mode: the delivery mode.
-    :param redirect_phone_to: phone number that gets every ``sms`` and ``call`` in ``redirect``.
+    :param redirect_phone_to: phone number, with ``+`` and country code, that gets every ``sms`` and ``call`` in
+        ``redirect``.
     :param redirect_email_to: address that gets every ``email`` in ``redirect``.
     :raises ApptotoConfigurationError: not a mode.
     """
@@ -83,4 +84,5 @@ class Routing:
             if message.message is None
             else f"[Redirected, was for {mask_recipient(message.to)}]\n{message.message}"
         )
-        return dataclasses.replace(message, to=stand_in, message=text)
+        # the heading makes the text longer, and its bullets take it out of GSM-7
+        return dataclasses.replace(message, to=stand_in, message=text, max_segments=None)

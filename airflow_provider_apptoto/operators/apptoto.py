@@ -122,6 +122,8 @@ class ApptotoSendMessageOperator(_SendingOperator):
     :param max_age: skip the task where its run is older than this (catch-up, a late backfill); ``None``: never. The
         age counts from the end of the data interval or the logical date, whichever is later, else from ``run_after``.
         Where an earlier try began, the task fails: it had something to send.
+    :param max_segments: refuse an SMS whose text is estimated to take more segments than this, at least 1; ``None``: no
+        limit. Texts with dynamic fields are not limited, since only Apptoto knows their length.
     :param dynamic_fields: names, besides ``name``, ``event``, ``participant`` and ``contact``, that Apptoto's dynamic
         fields begin with.
     :param redact: hide recipient and text in rendered fields, logs and XCom; ``False`` shows them, never the key.
@@ -165,6 +167,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
         reference: str | None = None,
         on_unknown: str = "fail",
         max_age: timedelta | None = timedelta(hours=24),
+        max_segments: int | None = 3,
         delivery_mode: str | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
@@ -186,6 +189,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
         self.reference = reference
         self.on_unknown = on_unknown
         self.max_age = max_age
+        self.max_segments = max_segments
         self.delivery_mode = delivery_mode
         self.dynamic_fields = dynamic_fields
         self.redact = redact
@@ -208,6 +212,7 @@ class ApptotoSendMessageOperator(_SendingOperator):
             "subject": self.subject,
             "template_id": self.template_id,
             "redact": self.redact,
+            "max_segments": self.max_segments,
         }
         delivery = deliver(fields, hook, scope)
         return {
@@ -256,8 +261,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     :param suppression: phone numbers and e-mail addresses that get nothing: a list, or the output of a task. (templated
         as ``messages``)
     :param key_field: the column whose value tells messages apart (an appointment's id, say), up to 200 characters. By
-        default channel and recipient do, so that nobody can get two of one batch; phone numbers then have to be
-        written in one way, unless the connection has a ``default_region``.
+        default channel and recipient do, so that nobody can get two of one batch.
     :param reference_field: the column with your own id of the thing, kept and shown in clear, up to 200 characters.
     :param on_invalid: what to do where rows can't be sent: ``fail`` (nothing is sent) or ``skip`` (the others are).
     :param max_messages: send nothing if there are more messages than this, at least 1; ``None``: no limit.
@@ -273,6 +277,8 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
         ``assume_sent``.
     :param max_age: skip the task where its run is older than this, and no try began; ``None``: never. A batch that
         began in time is sent to its end.
+    :param max_segments: treat a row as invalid whose SMS is estimated to take more segments than this, as with
+        :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`.
     :param dynamic_fields: further names that Apptoto's dynamic fields begin with.
     :param redact: hide rows in rendered fields, logs and XCom; ``False`` shows them, never the key.
     :param delivery_mode: ``redirect`` or ``dry_run`` for this task.
@@ -315,6 +321,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
         idempotency_key: str | None = None,
         on_unknown: str = "fail",
         max_age: timedelta | None = timedelta(hours=24),
+        max_segments: int | None = 3,
         delivery_mode: str | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
@@ -339,6 +346,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
         self.idempotency_key = idempotency_key
         self.on_unknown = on_unknown
         self.max_age = max_age
+        self.max_segments = max_segments
         self.delivery_mode = delivery_mode
         self.dynamic_fields = dynamic_fields
         self.redact = redact
@@ -359,6 +367,7 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
             max_rejected=self.max_rejected,
             stop_after_unknown=self.stop_after_unknown,
             concurrency=self.concurrency,
+            max_segments=self.max_segments,
             redact=self.redact,
         )
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)

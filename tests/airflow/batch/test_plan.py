@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -592,7 +591,7 @@ def test_a_key_that_two_different_messages_have_is_an_error(other: dict[str, Any
 @pytest.mark.parametrize(
     ("kind", "one", "other"),
     [
-        ("sms", "650-555-0199", "(650) 555 0199"),
+        ("sms", "+1 650-555-0199", "+1 (650) 555 0199"),
         ("email", "Mary@clinic.com", "mary@clinic.com"),
         ("email", "mary@CLINIC.com", "mary@clinic.com"),
     ],
@@ -672,32 +671,56 @@ def test_every_row_is_sent_or_counted_as_one_thing_and_no_two_messages_share_a_k
     assert [planned.key for planned in again.messages] == [planned.key for planned in plan.messages]
 
 
-# --- phone numbers in several spellings
+# --- phone numbers that get no messages
 
 
-SPELLINGS = ["650-555-0199", "16505550199", "011 1 650 555 0199", "001 650 555 0199", "0650 555 0199", "5550199"]
+SPELLINGS = [
+    "650-555-0199",
+    "(650) 555-0199",
+    "6505550199",
+    "16505550199",
+    "1 650 555 0199",
+    "011 1 650 555 0199",
+    "001 650 555 0199",
+    "0650 555 0199",
+    "5550199",
+]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("first", [PHONE, "(650) 555-0199", "6505550199"])
-def test_one_number_in_two_spellings_is_refused_without_a_region_to_tell(first: str, spelling: str) -> None:
-    rows = [{"to": number} for number in ("+14155550100" if first == PHONE else "415-555-0100", first, spelling)]
-    defaults = {"type": "sms", "message": "Hi"}
-    if spelling.replace("-", "") == "6505550199" and first != PHONE:
-        assert plan_of(rows, defaults).duplicates == 1
-        return
-    error = refusal(rows, defaults)
-    assert error.field == "default_region"
-    assert re.match(
-        r"rows [01] and 2 write phone numbers with and without (\+|a prefix), .* Set default_region", str(error.problem)
-    )
+def test_one_person_in_nine_spellings_gets_nothing_without_a_region_and_each_row_says_what_to_set() -> None:
+    plan = plan_of([{"to": number, "id": number} for number in SPELLINGS], {"type": "sms", "message": "Hi"})
+    assert plan.messages == []
+    assert [(index, field) for index, _, field, _ in problems(plan)] == [(index, "to") for index in range(9)]
+    for _, _, _, reason in problems(plan):
+        assert reason == (
+            "•••0199 has no country code; write it with + and country code, or set default_region on the connection"
+        )
+    keyed = plan_of([{"to": SPELLINGS[0], "id": 1}], {"type": "sms", "message": "Hi"}, key_field="id")
+    assert (keyed.messages, keyed.invalid) == ([], 1)
 
 
-def test_numbers_in_one_spelling_or_with_a_region_or_ids_are_not_refused() -> None:
-    defaults = {"type": "sms", "message": "Hi"}
-    numbers = ["650-555-0199", "(415) 555-0199", "212.555.0199", "0171 5550199", "030 5550199"]
-    assert len(plan_of([{"to": number} for number in numbers], defaults).messages) == 5
-    both = [{"to": PHONE, "id": 1}, {"to": "650-555-0199", "id": 2}]
-    assert plan_of(both, defaults, region="US").duplicates == 1
-    assert len(plan_of(both, defaults, key_field="id").messages) == 2
-    assert len(plan_of([{"to": PHONE}, {"to": ADDRESS, "type": "email"}], defaults).messages) == 2
+def test_one_person_in_several_spellings_gets_one_message_where_a_region_tells() -> None:
+    rows = [{"to": number} for number in (PHONE, *SPELLINGS[:5])]
+    plan = plan_of(rows, {"type": "sms", "message": "Hi"}, region="US")
+    assert (len(payloads(plan)), plan.duplicates) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "says"),
+    [
+        ({"to": "+5351234567"}, "to", "is a number of CU, and messages go to US only"),
+        ({"to": "+19005550199"}, "to", "is a premium-rate number"),
+        ({"to": "+19005550199", "type": "call"}, "to", "is a premium-rate number"),
+        ({"to": PHONE, "message": "a\x1b[2Jb"}, "message", "holds the control character U+001B"),
+        ({"to": PHONE, "message": "a" * 460}, "message", "takes about 4 segments (GSM-7), and max_segments is 3"),
+    ],
+    ids=["country", "type", "type of a call", "control character", "length"],
+)
+def test_a_row_that_would_cost_or_do_harm_is_invalid_and_the_others_are_planned(
+    row: dict[str, Any], field: str, says: str
+) -> None:
+    plan = plan_of([row, {"to": OTHER_PHONE}], {"type": "sms", "message": "Hi"}, region="US")
+    [(index, _, wrong, reason)] = problems(plan)
+    assert (index, wrong) == (0, field)
+    assert says in reason
+    assert [planned.index for planned in plan.messages] == [1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_apptoto.client import ApptotoConfigurationError, DeliveryMode
+from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoValidationError, DeliveryMode
 from airflow_provider_apptoto.connection import EXTRA_FIELDS, ConnectionSettings
 from airflow_provider_apptoto.hooks import apptoto as hooks
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
@@ -51,6 +51,7 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         requests_per_minute=90,
         max_retry_after=3600,
         default_region=None,
+        allowed_regions=None,
         delivery_mode=None,
         redirect_phone_to=None,
         redirect_email_to=None,
@@ -66,6 +67,7 @@ EVERYTHING = {
     "requests_per_minute": 60,
     "max_retry_after": 600,
     "default_region": "us",
+    "allowed_regions": "us, CA",
     "delivery_mode": "redirect",
     "redirect_phone_to": "(650) 555-0100",
     "redirect_email_to": "Test@Clinic.example",
@@ -78,7 +80,7 @@ def check_everything(settings: ConnectionSettings) -> None:
     assert settings.base_url == "https://proxy.example:8443/v1"
     assert (settings.timeout, settings.connect_timeout, settings.requests_per_minute) == (30, 2.5, 60)
     assert settings.max_retry_after == 600
-    assert settings.default_region == "US"
+    assert (settings.default_region, settings.allowed_regions) == ("US", ("US", "CA"))
     assert settings.delivery_mode is DeliveryMode.REDIRECT
     assert (settings.redirect_phone_to, settings.redirect_email_to) == ("+16505550100", "Test@clinic.example")
     assert settings.ca_bundle == __file__
@@ -178,6 +180,9 @@ def test_the_names_that_older_forms_give_are_understood() -> None:
         ({"extra": {"requests_per_minute": 0.5}}, "requests_per_minute: 0.5 is not a number from 1 to 6000"),
         ({"extra": {"max_retry_after": 90_000}}, "max_retry_after: 90000 is not a number from 1 to 86400"),
         ({"extra": {"default_region": "USA"}}, "default_region: 'USA' is not a region"),
+        ({"extra": {"allowed_regions": "US, UK"}}, "allowed_regions: 'UK' is not a region; give two letters"),
+        ({"extra": {"allowed_regions": "US CA"}}, "allowed_regions: 'US CA' is not a region"),
+        ({"extra": {"allowed_regions": ["US"]}}, "allowed_regions: has to be a string, but is of type list"),
         (
             {"extra": {"delivery_mode": "dryrun"}},
             "delivery_mode: 'dryrun' is not one of live, redirect, dry_run",
@@ -185,6 +190,11 @@ def test_the_names_that_older_forms_give_are_understood() -> None:
         ({"extra": {"delivery_mode": False}}, "delivery_mode: False is not one of live, redirect, dry_run"),
         ({"extra": {"redirect_phone_to": 16505550100}}, "redirect_phone_to: has to be a string"),
         ({"extra": {"redirect_phone_to": "+1650555"}}, "redirect_phone_to: .* is not a number in use"),
+        (
+            {"extra": {"redirect_phone_to": "6505550100"}},
+            "redirect_phone_to: •••0100 has no country code; .*default_region",
+        ),
+        ({"extra": {"redirect_phone_to": "+19005550199"}}, "redirect_phone_to: .* is a premium-rate number"),
         ({"extra": {"redirect_email_to": "test@"}}, "redirect_email_to: .* is not an e-mail address"),
         ({"extra": {"ca_bundle": "/no/such.pem"}}, "ca_bundle: is not a file on this machine"),
     ],
@@ -193,6 +203,50 @@ def test_a_wrong_setting_is_named_with_its_connection_and_what_is_allowed(fields
     with pytest.raises(ApptotoConfigurationError, match=f"^connection 'clinic', {says}") as raised:
         read(**fields)
     assert KEY not in str(raised.value)
+
+
+def test_a_stand_in_may_be_of_a_region_that_is_not_allowed() -> None:
+    extra = {"default_region": "US", "allowed_regions": "US", "redirect_phone_to": "+61491570156"}
+    assert read(extra).redirect_phone_to == "+61491570156"
+
+
+@pytest.mark.parametrize(
+    ("extra", "takes", "refuses"),
+    [
+        ({}, ["+16505550199", "+5351234567"], ["6505550199"]),
+        ({"default_region": "US"}, ["+16505550199", "6505550199"], ["+5351234567"]),
+        ({"allowed_regions": "US"}, ["+16505550199"], ["+5351234567", "6505550199"]),
+        ({"default_region": "US", "allowed_regions": "US, CU"}, ["6505550199", "+5351234567"], ["+442079460958"]),
+        ({"default_region": "US", "allowed_regions": "*"}, ["6505550199", "+5351234567"], ["+19005550199"]),
+    ],
+    ids=str,
+)
+def test_the_hook_sends_to_allowed_regions_alone(
+    connection: Callable[..., None], extra: dict[str, str], takes: list[str], refuses: list[str]
+) -> None:
+    with FaultServer() as server:
+        connection(server.url, **extra)
+        for number in refuses:
+            with pytest.raises(ApptotoValidationError, match=r"^to: "):
+                ApptotoHook().send_message(type="sms", to=number, message="Hi")
+        assert server.requests == []
+        for number in takes:
+            ApptotoHook().send_message(type="sms", to=number, message="Hi")
+        assert len(server.accepted) == len(takes)
+
+
+def test_the_hook_refuses_what_is_too_long_or_holds_control_characters(connection: Callable[..., None]) -> None:
+    with FaultServer() as server:
+        connection(server.url)
+        fields: dict[str, Any] = {"type": "sms", "to": "+16505550199"}
+        for text in ("a" * 460, "a\0b"):
+            for use in (ApptotoHook().send_message, ApptotoHook().build_message):
+                with pytest.raises(ApptotoValidationError, match=r"^message: "):
+                    use(**fields, message=text)
+        assert server.requests == []
+        ApptotoHook().send_message(**fields, message="a" * 460, max_segments=4)
+        ApptotoHook().send_message(**fields, message="a" * 1000, max_segments=None)
+        assert len(server.accepted) == 2
 
 
 @pytest.mark.parametrize("extra", ["{", "[]", '"dry_run"', "delivery_mode=dry_run"])

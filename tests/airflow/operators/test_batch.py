@@ -371,6 +371,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_rejected", 1.5, "1.5 is no fraction from 0.0 to 1.0, nor a count, which is an integer"),
     ("max_rejected", True, "True is not an integer of at least 0, or a fraction from 0.0 to 1.0"),
     ("stop_after_unknown", 0, "0 is not an integer of at least 1"),
+    ("max_segments", 0, "0 is not an integer of at least 1; None means no limit"),
     ("concurrency", 0, "0 is not an integer from 1 to 32"),
     ("concurrency", 33, "33 is not an integer from 1 to 32"),
     ("on_unknown", "guess", "'guess' is not one of fail, resend, assume_sent"),
@@ -431,6 +432,26 @@ def test_a_thousand_is_the_limit_unless_somebody_says_otherwise(clinic: Clinic) 
     assert clinic.errors["limited"].startswith("max_messages: is 1000, and there are more messages than that")
     unlimited = run["unlimited"]
     assert (unlimited.state, only(unlimited.xcom)) == ("success", {"total": 1001, "dry_run": 1001})
+
+
+def test_rows_that_would_cost_or_do_harm_are_invalid(clinic: Clinic, connection: Callable[..., None]) -> None:
+    connection(clinic.server.url, state_conn_id="state", default_region="US")
+    given = [
+        row(0),
+        row(1, to="+5351234567"),
+        row(2, to="1-900-555-0199"),
+        row(3, first_name="a" * 458),
+        row(4, first_name="\x1b[2J"),
+        row(5, to="650-555-1005"),
+    ]
+    assert clinic.send(given).state == "failed"
+    assert clinic.server.requests == []
+    _, *listed, _ = clinic.error.splitlines()
+    assert [line.split(": ")[2] for line in listed] == ["to", "to", "message", "message"]
+    run = clinic.send(given, on_invalid="skip")
+    assert (run.state, clinic.copies) == ("success", Counter([0, 5]))
+    longer = clinic.send(given, on_invalid="skip", max_segments=None)
+    assert (longer.state, clinic.copies) == ("success", Counter([0, 3, 5]))
 
 
 def test_those_who_opted_out_get_nothing_and_are_counted(clinic: Clinic) -> None:

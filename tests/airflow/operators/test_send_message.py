@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,10 +12,10 @@ import pytest
 from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
-from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError
+from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError, Message
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
 from tests.support.faults import Exchange, FaultServer, answering, hanging
 
@@ -191,6 +192,28 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "blank_event": ({"event_id": "{{ params.blank }}", "message": "Hi"}, "event_id: .* is blank"),
     "short_number": ({"to": "+1650555", "message": "Hi"}, "to: •••0555 is not a number in use"),
+    "no_country_code": ({"to": "650-555-0199", "message": "Hi"}, "to: •••0199 has no country code; .*default_region"),
+    "other_country": (
+        {"to": "+5351234567", "message": "Hi"},
+        "to: .* is a number of CU, and messages go to US only. To allow it, set allowed_regions",
+    ),
+    "call_that_costs": (
+        {"type": "call", "to": "+19005550199", "message": "Hi"},
+        "to: .* is a premium-rate number, which gets neither texts nor calls",
+    ),
+    "long_text": (
+        {"to": "+16505550199", "message": "{{ 'a' * 460 }}"},
+        "message: takes about 4 segments .GSM-7., and max_segments is 3",
+    ),
+    "longer_than_one": ({"event_id": 3, "message": "a" * 161, "max_segments": 1}, "message: takes about 2 segments"),
+    "no_limit_of_segments": (
+        {"to": "+16505550199", "message": "Hi", "max_segments": 0},
+        "max_segments: 0 is not an integer of at least 1",
+    ),
+    "control_character": (
+        {"to": "+16505550199", "message": "Hi {{ params.bell }}"},
+        "message: holds the control character U.0007 .character 4.; only newline and tab are allowed",
+    ),
     "no_parameter": ({"to": "{{ params.no_such_thing }}", "message": "Hi"}, "to: .*no_such_thing is undefined"),
 }
 """By task: what it says, and what its error says of that."""
@@ -201,16 +224,39 @@ def test_what_makes_no_message_fails_before_a_byte_leaves(
 ) -> None:
     def build() -> None:
         for task_id, (arguments, _) in WRONG.items():
-            ApptotoSendMessageOperator(task_id=task_id, type="sms", **arguments)
+            ApptotoSendMessageOperator(task_id=task_id, **{"type": "sms", **arguments})
 
     with FaultServer() as server:
-        connection(server.url)
-        run = run_dag(build, params={"blank": ""})
+        connection(server.url, allowed_regions="US")
+        run = run_dag(build, params={"blank": "", "bell": "\a"})
     assert [task.state for task in run.tasks] == ["failed"] * len(WRONG)
     assert server.connections == 0
     assert errors.keys() == WRONG.keys()
     for task_id, (_, says) in WRONG.items():
         assert re.match(says, str(errors[task_id])), task_id
+
+
+def test_a_text_may_be_as_long_as_its_task_says(connection: Connect) -> None:
+    limits: dict[str, tuple[int | None, int]] = {"three": (3, 459), "four": (4, 460), "none": (None, 5000)}
+
+    def build() -> None:
+        for task_id, (limit, length) in limits.items():
+            send(task_id=task_id, message="a" * length, max_segments=limit)()
+
+    with FaultServer() as server:
+        connection(server.url)
+        assert run_dag(build).state == "success"
+    assert sorted(len(request.json["message"]) for request in server.accepted) == [459, 460, 5000]
+
+
+def test_every_road_has_the_same_limit_of_segments() -> None:
+    roads = (
+        ApptotoSendMessageOperator.__init__,
+        ApptotoSendMessageBatchOperator.__init__,
+        ApptotoHook.send_message,
+        Message,
+    )
+    assert {inspect.signature(road).parameters["max_segments"].default for road in roads} == {3}
 
 
 def test_every_send_leaves_one_log_line_without_number_or_text(connection: Connect, provider_log: list[str]) -> None:
@@ -244,7 +290,11 @@ def test_an_operator_that_a_callback_executes_renders_its_text(connection: Conne
 def test_a_hook_sends_no_template_to_a_number_or_an_address(connection: Connect, text: str) -> None:
     with FaultServer() as server:
         connection(server.url)
-        for fields in ({"type": "sms", "to": "+16505550111"}, {"type": "email", "to": "mary@clinic.example"}):
+        targets: list[dict[str, Any]] = [
+            {"type": "sms", "to": "+16505550111"},
+            {"type": "email", "to": "mary@clinic.example"},
+        ]
+        for fields in targets:
             with pytest.raises(ApptotoValidationError, match=r"^message: holds \{.*would be sent as it stands"):
                 ApptotoHook().send_message(message=text, **fields)
         ApptotoHook().send_message(type="sms", event_id=12, message=text)

@@ -883,7 +883,7 @@ def test_the_line_says_how_many_sms_a_text_takes(caplog: pytest.LogCaptureFixtur
 
 def test_dry_run_shows_the_text_only_where_nothing_is_to_be_hidden(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
-    shown = Message("sms", to="+16505550199", message="Hi\nMary\x1b[2J", redact=False)
+    shown = Message("sms", to="+16505550199", message="Hi\nMary\u202e", redact=False)
     with FaultServer() as server, client_of(server.url, routing=DRY_RUN) as client:
         client.send(dataclasses.replace(shown, redact=True))
         client.send(shown)

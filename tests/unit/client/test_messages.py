@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_apptoto.client import ApptotoError, ApptotoRejectedError, ApptotoValidationError, Message
+from airflow_provider_apptoto.client import (
+    ApptotoConfigurationError,
+    ApptotoError,
+    ApptotoRejectedError,
+    ApptotoValidationError,
+    Message,
+)
 from airflow_provider_apptoto.privacy import Private
 
 PHONE = "+16505550199"
@@ -195,6 +201,32 @@ def test_a_text_goes_out_to_the_letter(text: str) -> None:
     assert Message("email", to=ADDRESS, message=text).payload()["message"] == text
 
 
+@pytest.mark.parametrize("kind", [SMS, SMS | {"type": "call"}, EMAIL], ids=["sms", "call", "email"])
+def test_of_control_characters_only_newline_and_tab_go_out(kind: dict[str, Any]) -> None:
+    for character in (chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"):
+        fields = {**kind, "message": f"Hi{character}Mary"}
+        if character in "\n\t\r":
+            assert Message(**fields).message == fields["message"].replace("\r", "\n")
+            continue
+        error = refusal(fields)
+        assert error.field == "message"
+        assert str(error) == (
+            f"message: holds the control character U+{ord(character):04X} (character 3); only newline and tab are "
+            "allowed. Remove it where the text is made"
+        )
+        assert "Mary" not in everything_shown(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("a\r\nb", "a\nb"), ("a\rb", "a\nb"), ("a\r\r\nb\n\r", "a\n\nb\n\n"), ("a\n\nb\r\n", "a\n\nb\n")],
+    ids=ascii,
+)
+def test_every_line_ending_becomes_a_newline(text: str, sent: str) -> None:
+    assert Message("email", to=ADDRESS, message=text).message == sent
+    assert Message("sms", event_id=12, message=text).message == sent
+
+
 def test_dynamic_fields_go_out_to_those_for_whom_apptoto_fills_them_in() -> None:
     text = "Hi there {{ name }}! {{ event.start_time | date_and_time_phrase }}"
     assert Message("sms", event_id=12, message=text).payload()["message"] == text
@@ -264,6 +296,77 @@ def test_a_value_that_is_still_hidden_is_never_sent_and_stays_hidden(field: str)
     error = refusal({"type": "email", "message": "Hi", **targets, field: Private("4711 results")})
     assert error.field == field
     assert "4711" not in everything_shown(error)
+
+
+# --- length
+
+
+def gsm(segments: int) -> str:
+    """Return the longest text of so many segments."""
+    return "a" * (160 if segments == 1 else 153 * segments)
+
+
+@pytest.mark.parametrize("target", [{"to": PHONE}, {"event_id": 12}, {"participant_id": 12}])
+@pytest.mark.parametrize(("limit", "most"), [({}, 3), ({"max_segments": 1}, 1), ({"max_segments": 7}, 7)])
+def test_a_text_of_more_segments_than_allowed_is_refused(
+    target: dict[str, Any], limit: dict[str, Any], most: int
+) -> None:
+    fields = {"type": "sms", **target, **limit}
+    assert Message(**fields, message=gsm(most)).message == gsm(most)
+    error = refusal({**fields, "message": gsm(most) + "b"})
+    assert str(error) == (
+        f"message: takes about {most + 1} segments (GSM-7), and max_segments is {most}; shorten the text, or raise "
+        "max_segments (None: no limit)"
+    )
+
+
+def test_a_text_outside_gsm_7_takes_more_segments() -> None:
+    text = "\u2019" + "a" * 200
+    assert Message("sms", to=PHONE, message=text).message == text
+    assert "takes about 4 segments (UCS-2)" in str(refusal({**SMS, "message": text + "b"}))
+
+
+def test_a_line_ending_counts_once() -> None:
+    text = "a\r\n" * 80
+    assert Message("sms", to=PHONE, message=text, max_segments=1).message == "a\n" * 80
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**SMS, "max_segments": None},
+        {**SMS, "type": "call"},
+        EMAIL,
+        {"type": "call", "event_id": 12},
+        {"type": "email", "event_id": 12},
+    ],
+    ids=str,
+)
+def test_without_a_limit_and_on_other_channels_a_text_may_be_of_any_length(fields: dict[str, Any]) -> None:
+    assert Message(**{**fields, "message": gsm(90)}).message == gsm(90)
+
+
+@pytest.mark.parametrize("dynamic", ["{{ name }}", "{% if name %}a{% endif %}"])
+def test_the_length_of_a_text_that_apptoto_fills_in_is_not_known_and_not_limited(dynamic: str) -> None:
+    text = gsm(3) + dynamic
+    for target in ("event_id", "participant_id"):
+        fields: dict[str, Any] = {"type": "sms", target: 12, "message": text}
+        assert Message(**fields).message == text
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, False, 1.0, 2.5, "3", "", [3]], ids=repr)
+@pytest.mark.parametrize("fields", [SMS, EMAIL, {"type": "sms", "to": PHONE, "template_id": 45}], ids=str)
+def test_a_limit_is_an_integer_of_at_least_one(fields: dict[str, Any], limit: Any) -> None:
+    with pytest.raises(
+        ApptotoConfigurationError, match="is not an integer of at least 1; None means no limit"
+    ) as raised:
+        Message(**fields, max_segments=limit)
+    assert raised.value.field == "max_segments"
+    assert repr(limit) in str(raised.value)
+
+
+def test_a_limit_is_not_sent() -> None:
+    assert Message(**SMS, max_segments=5).payload() == SMS
 
 
 # --- types and ids
@@ -380,7 +483,6 @@ def test_a_recipient_that_arrives_as_a_number_is_refused_with_the_reason(kind: s
 def test_a_recipient_is_normalised_by_the_channels_rules() -> None:
     assert Message("sms", to="+1 (650) 555-0199", message="Hi").to == PHONE
     assert Message("call", to="(650) 555-0199", message="Hi", default_region="US").to == PHONE
-    assert Message("sms", to="(650) 555-0199", message="Hi").to == "(650) 555-0199"
     assert Message("email", to=" mary@CLINIC.Example ", message="Hi", default_region="US").to == ADDRESS
 
 
@@ -392,9 +494,51 @@ def test_a_recipient_of_another_channel_is_refused() -> None:
 
 
 def test_a_number_that_takes_no_texts_can_still_be_called() -> None:
-    for number in ("+18005550199", "+19005550199"):
-        assert "no text messages" in str(refusal({**SMS, "to": number}))
-        assert Message("call", to=number, message="Hi").to == number
+    assert "no text messages" in str(refusal({**SMS, "to": "+18005550199"}))
+    assert Message("call", to="+18005550199", message="Hi").to == "+18005550199"
+
+
+@pytest.mark.parametrize("kind", ["sms", "call"])
+def test_a_number_that_costs_extra_is_refused_on_every_channel(kind: str) -> None:
+    for options in ({}, {"allowed_regions": ["*"]}, {"default_region": "US"}):
+        error = refusal({"type": kind, "to": "+19005550199", "message": "Hi", **options})
+        assert (error.field, "premium-rate" in str(error)) == ("to", True)
+
+
+@pytest.mark.parametrize("kind", ["sms", "call"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"default_region": "US"},
+        {"allowed_regions": ("US", "CA")},
+        {"default_region": "GB", "allowed_regions": ("US",)},
+    ],
+    ids=str,
+)
+def test_a_number_of_a_region_that_is_not_allowed_is_refused(kind: str, options: dict[str, Any]) -> None:
+    fields = {"type": kind, "message": "Hi", **options}
+    assert Message(**fields, to=PHONE).to == PHONE
+    for number in ("+5351234567", "+442079460958", "+61491570156"):
+        error = refusal({**fields, "to": number})
+        assert (error.field, "allowed_regions" in str(error)) == ("to", True)
+
+
+def test_without_a_region_or_with_a_star_any_country_s_number_is_taken() -> None:
+    for options in ({}, {"allowed_regions": ("*",)}, {"default_region": "US", "allowed_regions": ("*",)}):
+        for number in (PHONE, "+5351234567", "+442079460958"):
+            fields: dict[str, Any] = {"type": "call", "to": number, "message": "Hi", **options}
+            assert Message(**fields).to == number
+
+
+def test_regions_are_for_phone_numbers_alone() -> None:
+    assert Message("email", to=ADDRESS, message="Hi", allowed_regions=("US",)).to == ADDRESS
+    assert Message("sms", event_id=12, message="Hi", allowed_regions=("US",)).event_id == 12
+
+
+@pytest.mark.parametrize("kind", ["sms", "call"])
+def test_a_number_without_plus_and_region_is_refused(kind: str) -> None:
+    error = refusal({"type": kind, "to": "(650) 555-0199", "message": "Hi", "allowed_regions": ("*",)})
+    assert (error.field, "default_region" in str(error)) == ("to", True)
 
 
 # --- what is shown
@@ -444,6 +588,11 @@ def test_what_is_private_is_recipient_text_and_subject() -> None:
         {"type": "email", "to": "mary.jones@surgery.invalid", "message": "Your results"},
         {"type": "email", "to": ADDRESS, "message": "Your results\ud83d"},
         {"type": "email", "to": ADDRESS, "message": "Your results", "subject": "Your results\n"},
+        {"type": "sms", "to": PHONE, "message": "Your results", "allowed_regions": ("GB",)},
+        {"type": "sms", "to": "(650) 555-0199", "message": "Your results"},
+        {"type": "call", "to": "+19005550199", "message": "Your results"},
+        {"type": "sms", "to": PHONE, "message": "Your results\0"},
+        {"type": "sms", "to": PHONE, "message": "Your results" * 100},
         {"type": "sms", "to": PHONE, "event_id": 5, "message": "Your results"},
         {"type": "sms", "to": PHONE, "message": "Your results", "subject": "Your results"},
         {"type": "Your results are in", "to": PHONE, "message": "Your results"},
@@ -483,6 +632,14 @@ def test_a_copy_with_another_field_is_checked_again() -> None:
     assert dataclasses.replace(message, message="Bye").payload() == {"type": "sms", "to": PHONE, "message": "Bye"}
     with pytest.raises(ApptotoValidationError, match="blank"):
         dataclasses.replace(message, message=" ")
+
+
+def test_a_copy_keeps_its_limit() -> None:
+    message = Message("sms", to=PHONE, message="Hi", max_segments=1)
+    with pytest.raises(ApptotoValidationError, match="max_segments is 1"):
+        dataclasses.replace(message, message=gsm(2))
+    longer = Message("sms", to=PHONE, message=gsm(5), max_segments=None)
+    assert dataclasses.replace(longer, to="+16505550198").message == gsm(5)
 
 
 def test_a_message_that_was_checked_can_not_be_changed() -> None:

@@ -95,11 +95,25 @@ def test_redirect_sends_to_the_channels_stand_in_headed_by_the_masked_recipient(
     assert routed.payload() == payload
 
 
-def test_a_local_number_can_be_redirected_too() -> None:
-    message = Message("sms", to="(650) 555-0199", message="Hi")
-    routed = REDIRECT.route(message)
+@pytest.mark.parametrize("regions", [{"default_region": "US"}, {"allowed_regions": ["US"]}])
+def test_a_stand_in_may_be_of_any_region(regions: dict[str, Any]) -> None:
+    routed = REDIRECT.route(Message("sms", to="+16505550199", message="Hi", **regions))
     assert routed is not None
-    assert routed.payload() == {"type": "sms", "to": PHONE, "message": "[Redirected, was for •••0199]\nHi"}
+    assert routed.to == PHONE
+
+
+def test_a_text_as_long_as_allowed_is_redirected_though_the_heading_makes_it_longer() -> None:
+    for limit, text in ((1, "a" * 160), (3, "a" * 459)):
+        routed = REDIRECT.route(Message("sms", to="+16505550199", message=text, max_segments=limit))
+        assert routed is not None
+        assert routed.message == f"[Redirected, was for +1•••0199]\n{text}"
+
+
+def test_a_stand_in_that_costs_extra_gets_nothing() -> None:
+    routing = Routing(DeliveryMode.REDIRECT, redirect_phone_to="+19005550199")
+    for message in (SMS, CALL):
+        with pytest.raises(ApptotoValidationError, match="premium-rate"):
+            routing.route(message)
 
 
 def test_redirect_masks_the_recipient_for_the_stand_in_in_any_case() -> None:
