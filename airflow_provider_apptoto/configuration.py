@@ -25,7 +25,7 @@ _NAMES = {
 _VARIABLES = {f"AIRFLOW__{_SECTION}__{name}".upper(): name for name in _NAMES}
 """Environment variables, and the name in the file that each of them stands for."""
 _NEAR = 0.85
-"""Likeness, 0 to 1, from which another name is taken for a mistyped one."""
+"""Similarity, 0 to 1, from which another name counts as a mistyped one."""
 
 
 def option(name: str) -> tuple[str, str] | None:

@@ -144,7 +144,7 @@ class SqlLedgerStore:
         return [(entry, history[entry.key]) for entry in found]
 
     def resolvable(self, selection: Selection, *, force: bool = False) -> list[Entry]:
-        """Return the selected entries that a person may resolve: nobody can tell whether they were sent.
+        """Return the selected entries that a person may resolve: it is not known whether they were sent.
 
         :param force: also those that a person has resolved before.
         """
