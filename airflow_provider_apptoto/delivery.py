@@ -21,7 +21,7 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
-from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, reveal, without_frames
+from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, remove_frames, reveal
 from airflow_provider_apptoto.state.ledger import (
     Claim,
     LedgerTiming,
@@ -211,15 +211,18 @@ def deliver(fields: Mapping[str, Any], hook: ApptotoHook, scope: Scope) -> Deliv
         message = hook.build_message(**{name: reveal(value) for name, value in fields.items()})
         delivery = send_once(message, hook.get_conn(), scope)
     except (ApptotoRejectedError, ApptotoUnknownOutcomeError) as error:
+        remove_frames(error)
         if isinstance(error, ApptotoUnknownOutcomeError):
             show_unresolved(scope)
             if scope.on_unknown == OnUnknown.RESEND:
-                raise without_frames(error)
-        raise AirflowFailException(str(error)) from without_frames(error)
+                raise
+        raise AirflowFailException(str(error)) from error
     except TooOldError as error:
-        raise without_frames(error).ending("the message is") from None
+        remove_frames(error)
+        raise error.ending("the message is") from None
     except BaseException as error:  # the task's timeout too
-        raise without_frames(error)
+        remove_frames(error)
+        raise
     if delivery.outcome == ASSUMED_SENT:
         show_unresolved(scope)
     return delivery

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+import traceback
 import unicodedata
 import urllib.parse
 from contextvars import ContextVar
@@ -59,25 +60,27 @@ class Private:
     string, so that it can't be sent by mistake, and never holds another ``Private``: fields may be rendered twice.
 
     :param value: what to hide.
+    :param shown: what to show in its place.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_shown", "_value")
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, shown: str = STARS) -> None:
         self._value = reveal(value)
+        self._shown = shown
 
     def __repr__(self) -> str:
-        """Show stars.
+        """Show stars, or what is shown in their place.
 
         :raises HiddenValueError: while a text is rendered: stars would be sent in the place of the value.
         """
         if rendering.get():
             raise HiddenValueError
-        return STARS
+        return self._shown
 
     def serialize(self) -> str:
-        """Show stars to whatever Airflow stores."""
-        return STARS
+        """Show the same to whatever Airflow stores."""
+        return self._shown
 
 
 class Unrendered(Private):
@@ -102,6 +105,26 @@ rendering: ContextVar[bool] = ContextVar("apptoto_rendering", default=False)
 def reveal(value: Any) -> Any:
     """Return what a ``Private`` hides, and any other value as it is; an ``Unrendered`` is never revealed."""
     return value._value if type(value) is Private else value  # noqa: SLF001  nothing else may look inside
+
+
+def remove_frames(error: BaseException) -> None:
+    """Remove the traceback of an error, and of the errors that led to it: log handlers may show variables of frames.
+
+    An error that a later one suppresses is removed altogether, because its text may hold values. An error of another
+    package keeps the lines of code that led to it, as a note.
+
+    The bare ``raise`` that follows adds the frames of the callers, not its own.
+    """
+    if not type(error).__module__.startswith(f"{__package__}.") and error.__traceback__ is not None:
+        error.add_note("".join(["Raised by:\n", *traceback.format_tb(error.__traceback__)]).rstrip())
+    chain: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in chain:
+        chain.append(each)
+        each.__traceback__ = None
+        if each.__suppress_context__:
+            each.__context__ = each.__cause__
+        each = each.__context__
 
 
 def mask_recipient(recipient: str) -> str:

@@ -126,13 +126,21 @@ def render_batch_fields(
     :return: what renders rows, what resolves what they hold, and the latter fields.
     :raises ApptotoValidationError: a field can't be rendered.
     """
-    sources = {name: getattr(task, name) for name in task.template_fields}
+    from airflow_provider_apptoto.batch.rows import shown_path
 
-    def put(name: str, value: Any) -> None:
-        setattr(task, name, Private(value) if task.redact and value is not None and name in rows else value)
+    fields = {name: getattr(task, name) for name in task.template_fields}
+    sources = {name: field.template if isinstance(field, Unrendered) else field for name, field in fields.items()}
+
+    def put(name: str, value: Any, hidden: type[Private] = Private) -> None:
+        if name == "messages_path" and value is not None:
+            shown = shown_path(str(value))
+            value = value if shown == value else hidden(value, shown)
+        elif name in rows and value is not None and task.redact:
+            value = Private(value)
+        setattr(task, name, value)
 
     for name, source in sources.items():
-        put(name, source)
+        put(name, source, Unrendered)
     if ROW in context or ROW in env.globals:
         raise ApptotoValidationError(
             ROW, "is a user_defined_macro or a variable of this DAG's, and a row's columns; rename it"

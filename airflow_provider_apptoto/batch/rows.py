@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.privacy import HIDDEN, STARS, is_one_line
 from airflow_provider_apptoto.templating import ROW
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
+_USER_INFO = re.compile(r"(?<=://).*@")
 
 Row = Mapping[str, Any]
 ReadRow = Row | ApptotoValidationError
@@ -50,6 +52,13 @@ def rows_of(values: object) -> Iterator[ReadRow]:
         yield value if isinstance(value, Mapping) else _malformed(f"is of type {type(value).__name__}, not a mapping")
 
 
+def shown_path(path: str) -> str:
+    """Return what may be shown of ``messages_path``, which may hold a file's content by mistake, or credentials."""
+    if is_one_line(path) and path.lower().endswith(tuple(_FORMATS)):
+        return _USER_INFO.sub(f"{HIDDEN}@", path)
+    return STARS
+
+
 def rows_of_file(path: str) -> Iterator[FileRow]:
     """Return the rows of a CSV file (``.csv``) or of JSON Lines (``.jsonl``, ``.ndjson``), one at a time.
 
@@ -58,41 +67,43 @@ def rows_of_file(path: str) -> Iterator[FileRow]:
     :param path: an absolute path, or a URI that Airflow's object storage knows.
     :raises ApptotoConfigurationError: the file can't be read, or what it holds is neither.
     """
+    shown = shown_path(path)
     read = next((read for suffix, read in _FORMATS.items() if path.lower().endswith(suffix)), None)
     if read is None:
-        msg = f"{path} has to end in one of {', '.join(_FORMATS)}: that tells what the file holds"
+        msg = f"{shown} has to end in one of {', '.join(_FORMATS)}: that tells what the file holds"
         raise ApptotoConfigurationError("messages_path", msg)
     try:
         with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             yield from read(text)
     except UnicodeDecodeError:
-        raise ApptotoConfigurationError("messages_path", f"{path} is not in UTF-8; save it as that") from None
+        raise ApptotoConfigurationError("messages_path", f"{shown} is not in UTF-8; save it as that") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except csv.Error as error:
-        raise ApptotoConfigurationError("messages_path", f"{path} is not CSV: {error}") from None
+        raise ApptotoConfigurationError("messages_path", f"{shown} is not CSV: {error}") from None
 
 
 def _open(path: str) -> IO[bytes]:
     if "://" not in path:
         if not Path(path).is_absolute():
-            msg = f"{path} is neither an absolute path nor a URI"
+            msg = f"{shown_path(path)} is neither an absolute path nor a URI"
             raise ApptotoConfigurationError("messages_path", msg)
         if "\0" in path:
             raise ApptotoConfigurationError("messages_path", "holds a NUL, which no path has")
         return Path(path).open("rb")
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
 
     try:
         file: IO[bytes] = ObjectStoragePath(path).open("rb")
-    except ValueError as error:  # nobody knows this kind of storage
+    except (ValueError, AirflowException) as error:  # nobody knows this kind of storage, or its connection
         raise _unreadable(path, error) from None
     return file
 
 
 def _unreadable(path: str, error: Exception) -> ApptotoConfigurationError:
-    said = getattr(error, "strerror", None) or error
-    return ApptotoConfigurationError("messages_path", f"{path} can't be read: {type(error).__name__}: {said}")
+    shown = shown_path(path)
+    said = getattr(error, "strerror", None) or (error if shown == path else "its text may quote what is hidden")
+    return ApptotoConfigurationError("messages_path", f"{shown} can't be read: {type(error).__name__}: {said}")
 
 
 def _read_csv(text: IO[str]) -> Iterator[FileRow]:

@@ -25,6 +25,7 @@ from airflow_provider_apptoto.client.errors import (
 )
 from airflow_provider_apptoto.client.transport import MOST_CONNECTIONS
 from airflow_provider_apptoto.delivery import ASSUMED_SENT, OnUnknown, Scope, key_of, patiently, show_unresolved
+from airflow_provider_apptoto.privacy import remove_frames, reveal
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
@@ -109,7 +110,7 @@ class Rows:
         if (self.messages.value is None) == (self.path is None):
             raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is needed")
         if self.path is not None:
-            return rows_of_file(str(self.path)), "value"
+            return rows_of_file(str(reveal(self.path))), "value"
         return rows_of(self.messages.value), self.messages.kind
 
     def suppressed(self) -> Any:
@@ -134,11 +135,13 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     """
     try:
         plan = _plan(rows, settings, hook, scope)
-    except ApptotoConfigurationError as error:
-        # the frames below hold rows
-        raise error.with_traceback(None) from None
     except LedgerStoreError as error:
+        remove_frames(error)
         raise ApptotoNotSentError(f"Nothing was sent: {error}", reason=str(error)) from None
+    except BaseException as error:
+        # the frames below hold rows
+        remove_frames(error)
+        raise
     tally = Tally(plan, has_ledger=scope.store is not None)
     log.info(
         "%d rows: %d messages to send, %d suppressed, %d duplicate, %d invalid",
@@ -177,6 +180,10 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
 
     try:
         sender.send(progress)
+    except BaseException as error:
+        # the frames below hold requests
+        remove_frames(error)
+        raise
     finally:
         progress()
         log.info("Rows by outcome:\n%s", tally.table())

@@ -26,7 +26,7 @@ from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE, 
 from airflow_provider_apptoto.client.retry import RetryPolicy
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 from airflow_provider_apptoto.client.segments import estimate_segments
-from airflow_provider_apptoto.privacy import without_frames
+from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -271,7 +271,8 @@ class ApptotoClient:
                 answer = self._with_bounded_wait(exchange())
             except BaseException as error:
                 # the frames below hold the body and the headers of the request
-                raise without_frames(error)
+                remove_frames(error)
+                raise
             outcome = judge(answer)
             if outcome is not Outcome.NOT_SENT:
                 return outcome, answer

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from enum import StrEnum
 from http import HTTPStatus
@@ -51,7 +51,7 @@ class Answer:
     status: int | None = None
     retry_after: float | None = None
     location: str = ""
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # it may repeat the message
     failure: str = ""
 
     def json(self) -> Any:

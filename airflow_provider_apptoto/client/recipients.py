@@ -156,9 +156,11 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
     try:
         found = email_validator.validate_email(address.strip(), check_deliverability=False)
     except email_validator.EmailNotValidError:
-        # its text may quote the address
+        # raised below, so that this error, which may quote the address, is not its context
+        found = None
+    if found is None:
         msg = f"{mask_recipient(address)} is not an e-mail address; give one bare address, like name@clinic.example"
-        raise ApptotoValidationError(field, msg) from None
+        raise ApptotoValidationError(field, msg)
     if found.ascii_email is None:
         log.warning("%s: %s has letters that not all mail servers take (SMTPUTF8)", field, mask_recipient(address))
     return found.normalized

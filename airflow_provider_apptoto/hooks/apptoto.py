@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseHook, conf
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._compat import Variables, mask_secret
 from airflow_provider_apptoto.configuration import option
+from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,17 +115,22 @@ class ApptotoHook(BaseHook):
         :raises ApptotoRejectedError: refused.
         :raises ApptotoUnknownOutcomeError: it may have been sent; another try might send it twice.
         """
-        checked = self.build_message(
-            type=type,
-            to=to,
-            event_id=event_id,
-            participant_id=participant_id,
-            message=message,
-            subject=subject,
-            template_id=template_id,
-            max_segments=max_segments,
-        )
-        return self.get_conn().send(checked)
+        try:
+            checked = self.build_message(
+                type=type,
+                to=to,
+                event_id=event_id,
+                participant_id=participant_id,
+                message=message,
+                subject=subject,
+                template_id=template_id,
+                max_segments=max_segments,
+            )
+            return self.get_conn().send(checked)
+        except BaseException as error:
+            # this frame and those below hold the message
+            remove_frames(error)
+            raise
 
     def build_message(self, **fields: Any) -> Message:
         """Return a message, checked by the connection's ``default_region`` and ``allowed_regions``.
@@ -134,11 +140,16 @@ class ApptotoHook(BaseHook):
         """
         from airflow_provider_apptoto.client import Message
 
-        return Message(
-            **fields,
-            default_region=self._settings.default_region,
-            allowed_regions=self._settings.allowed_regions,
-        )
+        try:
+            return Message(
+                **fields,
+                default_region=self._settings.default_region,
+                allowed_regions=self._settings.allowed_regions,
+            )
+        except BaseException as error:
+            # the same
+            remove_frames(error)
+            raise
 
     def ledger_store(self, context: Mapping[str, Any]) -> LedgerStore | None:
         """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
@@ -235,15 +246,22 @@ class ApptotoHook(BaseHook):
     def _settings(self) -> ConnectionSettings:
         from airflow_provider_apptoto.connection import SANDBOX_URL, ConnectionSettings, SandboxAccount
 
-        sandbox = SandboxAccount.of_environment()
-        if sandbox is None:
-            return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
-        _tell_once(logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}")
         try:
-            extra = self.get_connection(self.apptoto_conn_id).extra
-        except AirflowException:  # a rehearsal needs no connection
-            extra = None
-        return ConnectionSettings.read(dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra))
+            sandbox = SandboxAccount.of_environment()
+            if sandbox is None:
+                return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
+            _tell_once(
+                logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}"
+            )
+            try:
+                extra = self.get_connection(self.apptoto_conn_id).extra
+            except AirflowException:  # a rehearsal needs no connection
+                extra = None
+            return ConnectionSettings.read(dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra))
+        except BaseException as error:
+            # the frames below hold Airflow's Connection, whose repr shows the password
+            remove_frames(error)
+            raise
 
     @property
     def default_region(self) -> str | None:
@@ -256,7 +274,12 @@ class ApptotoHook(BaseHook):
         from airflow_provider_apptoto.state.database import database_url, state_database
 
         conn_id = self._settings.state_conn_id
-        return None if conn_id is None else state_database(database_url(self.get_connection(conn_id)))
+        try:
+            return None if conn_id is None else state_database(database_url(self.get_connection(conn_id)))
+        except BaseException as error:
+            # the same
+            remove_frames(error)
+            raise
 
     def _pacer(self, settings: ConnectionSettings) -> Pacer:
         from sqlalchemy.engine import URL
@@ -278,7 +301,12 @@ class ApptotoHook(BaseHook):
 
     @cached_property
     def _client(self) -> ApptotoClient:
-        return self._build_client(self._settings)
+        try:
+            return self._build_client(self._settings)
+        except BaseException as error:
+            # the frames below hold the API key
+            remove_frames(error)
+            raise
 
     def _build_client(self, settings: ConnectionSettings) -> ApptotoClient:
         from airflow import __version__ as airflow_version

@@ -81,7 +81,14 @@ class _SendingOperator(BaseOperator):
     ) -> None:
         """Render by the rules of this package; the one method that Airflow calls for plain and for mapped tasks."""
         if parent is self:
-            self._render_fields(context, jinja_env, seen_oids)
+            try:
+                self._render_fields(context, jinja_env, seen_oids)
+            except BaseException as error:
+                from airflow_provider_apptoto.privacy import remove_frames
+
+                # the frames below hold fields
+                remove_frames(error)
+                raise
         else:
             super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
