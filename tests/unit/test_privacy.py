@@ -7,6 +7,7 @@ import html
 import json
 import subprocess
 import sys
+import traceback
 import unicodedata
 import urllib.parse
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.privacy import HIDDEN, Private, mask_recipient, reveal, safe_text
+from airflow_provider_apptoto.client import ApptotoError
+from airflow_provider_apptoto.privacy import HIDDEN, Private, mask_recipient, remove_frames, reveal, safe_text
 
 # --- recipients
 
@@ -431,6 +433,78 @@ def test_a_hidden_value_shows_itself_in_no_form_and_comes_back_as_it_was(value: 
 
 def test_a_value_is_hidden_once_however_often_it_is_asked_for() -> None:
     assert reveal(Private(Private("Your results"))) == "Your results"
+
+
+def test_a_hidden_value_may_show_something_else_in_its_place() -> None:
+    hidden = Private("s3://reader:key@clinic/rows.csv", "s3://•••@clinic/rows.csv")
+    assert f"{hidden} {hidden.serialize()}" == "s3://•••@clinic/rows.csv s3://•••@clinic/rows.csv"
+    assert reveal(hidden) == "s3://reader:key@clinic/rows.csv"
+
+
+# --- errors without frames
+
+
+def raised(call: Callable[[], object]) -> BaseException:
+    """Return what a call raises, as it leaves a function that removes the frames."""
+
+    def boundary() -> None:
+        try:
+            call()
+        except BaseException as error:
+            remove_frames(error)
+            raise
+
+    try:
+        boundary()
+    except BaseException as error:  # noqa: BLE001  all kinds
+        return error
+    pytest.fail("nothing was raised")
+
+
+def refuse() -> None:
+    raise ValueError("Mary")
+
+
+def suppress() -> None:
+    try:
+        refuse()
+    except ValueError:
+        raise ApptotoError("refused") from None
+
+
+def blame() -> None:
+    try:
+        refuse()
+    except ValueError as error:
+        raise ApptotoError("refused") from error
+
+
+def blame_each_other() -> None:
+    error, other = ApptotoError("refused"), ApptotoError("not sent")
+    error.__cause__, other.__cause__ = other, error
+    raise error
+
+
+@pytest.mark.parametrize("call", [refuse, suppress, blame, blame_each_other, sys.exit])
+def test_an_error_leaves_the_frames_behind_that_led_to_it(call: Callable[[], object]) -> None:
+    error = raised(call)
+    assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["raised"]
+
+
+def test_a_suppressed_error_is_left_behind_as_well() -> None:
+    assert raised(suppress).__context__ is None
+
+
+def test_a_cause_is_kept_without_its_frames() -> None:
+    cause = raised(blame).__cause__
+    assert isinstance(cause, ValueError)
+    assert cause.__traceback__ is None
+
+
+def test_an_error_of_another_package_keeps_the_lines_that_led_to_it_and_one_of_ours_does_not() -> None:
+    [note] = raised(refuse).__notes__
+    assert 'raise ValueError("Mary")' in note
+    assert not hasattr(raised(suppress), "__notes__")
 
 
 # --- a module for the client as well

@@ -234,11 +234,19 @@ def test_nor_does_a_connection_that_is_wrong(
         def build() -> None:
             for task_id in reasons:
                 here = task_id in {"no_ledger", "ledger_away"}
-                send(task_id, apptoto_conn_id=f"{task_id}_here" if here else task_id)
+                conn_id = f"{task_id}_here" if here else task_id
+                send(task_id, apptoto_conn_id=conn_id)
+                ApptotoSendMessageBatchOperator(
+                    task_id=f"{task_id}_of_a_batch",
+                    messages=[{"to": of("failing"), "message": of("text"), "type": "sms"}],
+                    apptoto_conn_id=conn_id,
+                )
 
         run_dag(build, user_defined_macros=MACROS)
-    assert tracker.errors.keys() == reasons.keys()
-    assert [task_id for task_id, reason in reasons.items() if reason not in tracker.errors[task_id]] == []
+    assert tracker.errors.keys() == {*reasons, *(f"{task_id}_of_a_batch" for task_id in reasons)}
+    assert [
+        task_id for task_id, error in tracker.errors.items() if reasons[task_id.split("_of_")[0]] not in error
+    ] == []
     assert tracker.leaks() == []
 
 
