@@ -141,7 +141,7 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "sensitive": True,
                         "example": "output-of: openssl rand -base64 32",
-                        "default": "",
+                        "default": None,
                     },
                 },
             },

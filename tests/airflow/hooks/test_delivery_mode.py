@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from configparser import ConfigParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +192,20 @@ def test_a_mistyped_line_of_the_configuration_file_sends_nothing(
             if not has_section:
                 conf.remove_section(section)
     assert server.connections == 0
+
+
+def test_the_configuration_file_that_a_new_airflow_writes_can_be_used_as_it_is(tmp_path: Path) -> None:
+    """Airflow writes every option of a provider with its default, also where that is blank."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    airflow = str(Path(sys.executable).with_name("airflow"))
+    subprocess.run([airflow, "providers", "list"], env=environment, check=True, capture_output=True)
+    assert "[apptoto]" in (tmp_path / "airflow.cfg").read_text()
+    ask = (
+        "from airflow_provider_apptoto.configuration import option\n"
+        "print(option('delivery_mode'), option('ledger_secret'))"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].endswith(" None")
 
 
 def test_the_log_says_once_which_mode_holds_and_who_set_it(

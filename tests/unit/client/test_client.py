@@ -177,7 +177,8 @@ def test_of_many_threads_one_holds_a_slot_that_is_not_near_so_that_others_get_th
     assert (most, len(server.accepted)) == (1, 16)
 
 
-def test_a_long_wait_is_logged_when_it_begins(provider_log: list[str]) -> None:
+def test_a_long_wait_is_logged_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "airflow_provider_apptoto")
     clock = Clock()
     scripts = [answering(429, Retry_After="30"), accepting]
     with (
@@ -191,8 +192,8 @@ def test_a_long_wait_is_logged_when_it_begins(provider_log: list[str]) -> None:
         ) as client,
     ):
         client.send(MESSAGE)
-    assert provider_log[0] == "Not sent (HTTP 429): attempt 2 follows in 30 s"
-    assert len(provider_log) == 2
+    assert caplog.messages[0] == "Not sent (HTTP 429): attempt 2 follows in 30 s"
+    assert len(caplog.messages) == 2
 
 
 def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
