@@ -147,7 +147,7 @@ class ApptotoHook(BaseHook):
                 allowed_regions=self._settings.allowed_regions,
             )
         except BaseException as error:
-            # the same
+            # this frame and those below hold the message
             remove_frames(error)
             raise
 
@@ -277,7 +277,7 @@ class ApptotoHook(BaseHook):
         try:
             return None if conn_id is None else state_database(database_url(self.get_connection(conn_id)))
         except BaseException as error:
-            # the same
+            # the frames below hold the database's password
             remove_frames(error)
             raise
 

@@ -1,4 +1,4 @@
-"""Failures as an error tracker gets them: with the variables of every frame, and with the errors that came before."""
+"""Failures as an error tracker gets them: with the variables of each frame and the errors that led to them."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ class Tracker:
             event_scrubber=EventScrubber(denylist=[], pii_denylist=[]),
         )
         self.seen: dict[str, str] = {}
-        """What is seen of each failure, by a name."""
+        """What is seen of each failure, by name."""
         self.errors: dict[str, str] = {}
 
     def capture(self, name: str, error: BaseException) -> None:
-        """Send an error, and look at what a handler sees that also follows what an error suppresses."""
+        """Send an error to the SDK, and add what a handler sees that also follows suppressed errors."""
         with sentry_sdk.new_scope() as scope:
             scope.set_client(self._client)
             sentry_sdk.capture_exception(error)
@@ -130,7 +130,7 @@ def _people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tracker(monkeypatch: pytest.MonkeyPatch) -> Tracker:
-    """Give a tracker that gets the failures of tasks where they leave the operator: what is above is Airflow's."""
+    """Give a tracker that gets the failures of tasks where they leave the operator; the frames above are Airflow's."""
     tracker = Tracker()
 
     def tracked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,7 +154,7 @@ def send(task_id: str, **fields: Any) -> None:
     ApptotoSendMessageOperator(task_id=task_id, **{"type": "sms", "to": of("failing"), "message": of("text"), **fields})
 
 
-def test_no_kind_of_failure_takes_anybody_along(connection: Callable[..., None], tracker: Tracker) -> None:
+def test_no_failure_of_a_task_leaks_recipient_text_or_key(connection: Callable[..., None], tracker: Tracker) -> None:
     with FaultServer([by_recipient]) as server:
         connection(server.url, password=KEY, timeout=5)
         connection(server.url, "impatient", password=KEY, timeout=1)
@@ -163,7 +163,7 @@ def test_no_kind_of_failure_takes_anybody_along(connection: Callable[..., None],
     assert tracker.leaks() == []
 
 
-def test_nor_does_a_mapped_task_whose_template_fails(connection: Callable[..., None], tracker: Tracker) -> None:
+def test_a_template_error_in_a_mapped_task_leaks_nothing(connection: Callable[..., None], tracker: Tracker) -> None:
     """Its recipient is not a template but another task's output."""
 
     def build() -> None:
@@ -181,8 +181,9 @@ def test_nor_does_a_mapped_task_whose_template_fails(connection: Callable[..., N
 
 # urllib3 leaves a socket to the garbage collector when a timeout strikes while it connects.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-def test_nor_does_a_timeout(connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may strike while a message is checked, and while its key and text wait for a connection."""
+def test_a_timeout_while_checking_or_connecting_leaks_nothing(
+    connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parse = phonenumbers.parse
 
     def parsed(number: str, region: str | None) -> Any:
@@ -204,7 +205,7 @@ def test_nor_does_a_timeout(connection: Callable[..., None], tracker: Tracker, m
     assert tracker.leaks() == []
 
 
-def test_nor_does_a_connection_that_is_wrong(
+def test_a_wrong_connection_leaks_neither_key_nor_password(
     connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = {"login": "ledger", "password": DATABASE_PASSWORD, "host": "127.0.0.1"}
@@ -250,7 +251,7 @@ def test_nor_does_a_connection_that_is_wrong(
     assert tracker.leaks() == []
 
 
-def test_nor_does_a_file_that_can_not_be_read(
+def test_a_file_that_can_not_be_read_leaks_nothing(
     connection: Callable[..., None], tracker: Tracker, tmp_path: Path
 ) -> None:
     row = f"to,text\n{NUMBERS['other']},{TEXT}\n"
@@ -273,10 +274,10 @@ def test_nor_does_a_file_that_can_not_be_read(
     assert tracker.leaks() == []
 
 
-def test_nor_does_a_path_that_is_none_or_holds_credentials(
+def test_a_path_that_is_content_or_holds_credentials_is_shown_nowhere(
     connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor do the fields that Airflow stores, and the log."""
+    """Neither by the error nor by what Airflow stores and logs."""
 
     def opened(path: ObjectStoragePath, *_: object) -> NoReturn:
         raise AirflowException(f"The conn_id {path} is not defined")
@@ -305,10 +306,9 @@ def test_nor_does_a_path_that_is_none_or_holds_credentials(
     assert "@bucket/rows.csv" in rendered()
 
 
-def test_nor_does_an_error_that_nobody_expects(
+def test_an_unexpected_error_leaks_nothing_and_keeps_its_lines_of_code(
     connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its message tells the lines that led to it, without what their variables held."""
 
     def payload(self: Message) -> NoReturn:
         assert self.to == NUMBERS["failing"]
@@ -345,7 +345,7 @@ def test_nor_does_an_error_that_nobody_expects(
         pytest.param({"to": NUMBERS["busy"]}, "HTTP 503", id="not sent"),
     ],
 )
-def test_nor_does_a_hook_that_a_task_calls(
+def test_a_failed_call_of_the_hook_leaks_nothing(
     fields: dict[str, Any], reason: str, connection: Callable[..., None], tracker: Tracker
 ) -> None:
     message = {"type": "sms", "to": NUMBERS["failing"], "message": TEXT, **fields}
