@@ -126,7 +126,7 @@ def render_batch_fields(
     :return: what renders rows, what resolves what they hold, and the latter fields.
     :raises ApptotoValidationError: a field can't be rendered.
     """
-    from airflow_provider_apptoto.batch.rows import shown_path
+    from airflow_provider_apptoto.batch.paths import shown_path
 
     fields = {name: getattr(task, name) for name in task.template_fields}
     sources = {name: field.template if isinstance(field, Unrendered) else field for name, field in fields.items()}

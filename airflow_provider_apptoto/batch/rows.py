@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_apptoto.batch.paths import SUFFIXES, shown_path
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.privacy import HIDDEN, STARS, is_one_line
 from airflow_provider_apptoto.templating import ROW
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
-_USER_INFO = re.compile(r"(?<=://).*@")
 
 Row = Mapping[str, Any]
 ReadRow = Row | ApptotoValidationError
@@ -50,13 +49,6 @@ def rows_of(values: object) -> Iterator[ReadRow]:
         raise ApptotoConfigurationError("messages", msg)
     for value in values:
         yield value if isinstance(value, Mapping) else _malformed(f"is of type {type(value).__name__}, not a mapping")
-
-
-def shown_path(path: str) -> str:
-    """Return what may be shown of ``messages_path``, which may hold a file's content by mistake, or credentials."""
-    if is_one_line(path) and path.lower().endswith(tuple(_FORMATS)):
-        return _USER_INFO.sub(f"{HIDDEN}@", path)
-    return STARS
 
 
 def rows_of_file(path: str) -> Iterator[FileRow]:
@@ -164,8 +156,6 @@ def _malformed(problem: str) -> ApptotoValidationError:
     return ApptotoValidationError(ROW, problem)
 
 
-_FORMATS: dict[str, Callable[[IO[str]], Iterator[FileRow]]] = {
-    ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-}
+_FORMATS: dict[str, Callable[[IO[str]], Iterator[FileRow]]] = dict(
+    zip(SUFFIXES, (_read_csv, _read_json_lines, _read_json_lines), strict=True)
+)

@@ -256,8 +256,9 @@ class ApptotoSendMessageBatchOperator(_SendingOperator):
     Returns (XCom ``return_value``, and ``report``, which is there also where the task fails): a dictionary with
     ``total`` (rows), how many of them were ``sent``, ``redirected``, ``dry_run``, ``deduplicated``, ``assumed_sent``,
     ``unknown``, ``rejected``, ``not_sent``, ``invalid``, ``suppressed`` and ``duplicate``; ``failures`` (each with
-    ``index``, ``reference``, ``key``, ``outcome``, ``http_status``, ``reason``), as many as go into 62 kB, and
-    ``failures_left_out``.
+    ``index``, ``line`` of the file, ``reference``, ``key``, ``outcome``, ``http_status``, ``reason``), as many as go
+    into 62 kB, and ``failures_left_out``; ``suppressed_rows`` and ``duplicate_rows`` (each with ``index``, ``line``,
+    ``reference``), as many as there is room for.
 
     :param messages: rows: a list of mappings, or the output of a task that is one. Exactly one of this and
         ``messages_path`` is needed. What stands in the DAG file is templated; what other tasks give is not.

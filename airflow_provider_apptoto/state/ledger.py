@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _VERSION = "v1"
+_WORTH_A_LINE = 2.0
+"""Seconds: of a longer wait, the log tells when it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,10 @@ class Claim:
                         *(new.key, new.reference, state, self.entry.state, error),
                     )
                     return
+            if pause > _WORTH_A_LINE:
+                log.warning(
+                    "The ledger could not be written: message %s is %s; trying again in %.0f s", new.key, state, pause
+                )
             time.sleep(pause)
 
 
