@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.batch.rows import Row
     from airflow_provider_apptoto.templating import Renderer, Template
+
+
+_NONE = re.compile(r"\bnone\b", re.IGNORECASE)
 
 
 class Columns:
@@ -149,12 +154,15 @@ class RowRenderer:
 
 
 def _rendered(name: str, source: str, template: Template, shown: Columns) -> str:
-    """Render a template; where it fails because a column is empty, name the column.
+    """Render a template; where it fails because a column is empty, or reads as the word None, name the column.
 
     :raises ApptotoValidationError: it can't be rendered.
     """
     try:
-        return template.render(**{ROW: shown})
+        text = template.render(**{ROW: shown})
+        column = _column_read_as_none(template, shown, text)
+        if column is None:
+            return text
     except ApptotoValidationError as error:
         column = _empty_column(template, shown, error)
         # a name that the text does not hold came out of a value
@@ -168,6 +176,18 @@ def _rendered(name: str, source: str, template: Template, shown: Columns) -> str
             f'{{{{ {name_in_text} or "there" }}}}'
         )
     raise ApptotoValidationError(name, problem)
+
+
+def _column_read_as_none(template: Template, shown: Columns, text: str) -> str | None:
+    """Return the empty column that a filter or ``~`` made the word None in a text, if one did."""
+    count = len(_NONE.findall(text))
+    empty = [name for name, value in shown.__columns__.items() if value is None] if count else []
+    for name in empty:
+        with contextlib.suppress(ApptotoValidationError):
+            other = template.render(**{ROW: Columns({**shown.__columns__, name: ""})})
+            if len(_NONE.findall(other)) < count:
+                return name
+    return None
 
 
 def _empty_column(template: Template, shown: Columns, error: ApptotoValidationError) -> str | None:

@@ -211,6 +211,11 @@ def test_a_column_that_is_not_given_never_reads_as_none_and_may_have_a_substitut
         ("Hi {{ row.first_name.upper() }}", "row.first_name"),
         ("{% if row.first_name is none %}{{ row['last name'] }}{% endif %}", 'row["last name"]'),
         ("Hi {{ row.first_name or 'you' }}\n{{ row.doctor }}", "row.doctor"),
+        ("None of us forgot, {{ row.first_name | title }}", "row.first_name"),
+        ("Hi {{ row.first_name | upper }}, see {{ row.other | length }}", "row.first_name"),
+        ("{{ 'Hi ' ~ row.first_name }}", "row.first_name"),
+        ("{{ [row.doctor] | join }}", "row.doctor"),
+        ("{{ '%s' % row.doctor }}", "row.doctor"),
     ],
 )
 def test_the_error_of_an_empty_column_names_the_column_and_what_to_write(text: str, column: str) -> None:
@@ -222,6 +227,12 @@ def test_the_error_of_an_empty_column_names_the_column_and_what_to_write(text: s
             f'text: {{{{ {column} or "there" }}}}'
         ),
     )
+
+
+def test_a_text_that_says_none_by_itself_is_sent_though_a_column_is_empty() -> None:
+    row = SMS | {"first_name": None, "visits": "None"}
+    text = "None missed: {{ row.first_name or 'none' }}, {{ row.visits }}"
+    assert texts(plan_of([row], {"message": text})) == ["None missed: none, None"]
 
 
 @pytest.mark.contract
