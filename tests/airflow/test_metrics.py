@@ -88,7 +88,7 @@ def emitted(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) ->
     emitted = Emitted([], [])
     path = Path(metered.__file__)
     state = {"conn_type": "sqlite", "host": str(tmp_path_factory.mktemp("metrics") / "state.db")}
-    extra = {"requests_per_minute": 6000, "state_conn_id": "state"}
+    extra = {"requests_per_minute": 6000, "state_conn_id": "metrics_state"}  # of no other test: it is pinned
     with (
         FaultServer([ByRecipient()]) as server,
         statsd(emitted.tagged) as port,
@@ -100,7 +100,7 @@ def emitted(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) ->
             env=os.environ
             | {
                 "AIRFLOW_CONN_APPTOTO_DEFAULT": json.dumps(account),
-                "AIRFLOW_CONN_STATE": json.dumps(state),
+                "AIRFLOW_CONN_METRICS_STATE": json.dumps(state),
                 "AIRFLOW__CORE__DAGS_FOLDER": str(path.parent),
                 "AIRFLOW__METRICS__STATSD_ON": "True",
                 "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
