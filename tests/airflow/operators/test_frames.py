@@ -48,7 +48,9 @@ pytestmark = pytest.mark.usefixtures("airflow_database", "quick_retries", "_peop
 LOGIN = "clinic@clinic.example"
 DATABASE_PASSWORD = "Sekret-Ledger-Password-5c1"
 IN_TRANSIT = base64.b64encode(f"{LOGIN}:{KEY}".encode()).decode()
-SECRETS = [*MARKS, IN_TRANSIT, DATABASE_PASSWORD, base64.b64encode(KEY.encode()).decode()]
+OUTPUT = "+16505557788"
+"""A recipient that a task returns: Airflow keeps it as an XCom, so it is none of those of test_privacy."""
+SECRETS = [*MARKS, OUTPUT[2:], IN_TRANSIT, DATABASE_PASSWORD, base64.b64encode(KEY.encode()).decode()]
 SLOW = NUMBERS["busy"]
 """Whoever checks this number is interrupted."""
 
@@ -169,7 +171,7 @@ def test_a_template_error_in_a_mapped_task_leaks_nothing(connection: Callable[..
     def build() -> None:
         @task
         def people() -> list[str]:
-            return [NUMBERS["mapped"]]
+            return [OUTPUT]
 
         ApptotoSendMessageOperator.partial(task_id="mapped", type="sms", message="Hi {{ nope }}").expand(to=people())
 
