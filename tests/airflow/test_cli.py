@@ -17,10 +17,10 @@ from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto._compat import has_provider_cli
 from airflow_provider_apptoto.cli import main
-from airflow_provider_apptoto.state import database as databases
 from airflow_provider_apptoto.state.database import StateDatabase
 from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
 from tests.support.entries import entry, filled
+from tests.support.state_databases import forget_databases
 
 
 class Command(Protocol):
@@ -134,7 +134,7 @@ def test_the_command_prints_what_makes_the_tables_without_making_them(ledger: Co
 def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger: Command, state: Path) -> None:
     assert "ready" in ledger("init")[0]
     state.unlink()
-    databases._databases.clear()  # as in another process
+    forget_databases()
     assert "'state' is empty" in ledger("init")[1]
     assert "init --accept" in ledger("init")[1]
     assert not state.stat().st_size

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL
 
+from airflow_provider_apptoto.state import database
 from tests.support import postgres
 
 if TYPE_CHECKING:
@@ -26,3 +27,10 @@ def url_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> URL:
     port = request.getfixturevalue("postgres_port")
     name = postgres.new_database(port)
     return URL.create("postgresql+psycopg2", username=postgres.USER, host="127.0.0.1", port=port, database=name)
+
+
+def forget_databases() -> None:
+    """Let this process know no state database that it has used, as another process does."""
+    for used in database._databases.values():
+        used._engine.dispose()
+    database._databases.clear()

@@ -34,6 +34,7 @@ from airflow_provider_apptoto.state import database as databases
 from airflow_provider_apptoto.state.database import StateDatabase
 from tests.support.dag_runs import Run, own_sigterm, run_dag
 from tests.support.faults import Exchange, FaultServer, accepting, answering
+from tests.support.state_databases import forget_databases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -474,7 +475,7 @@ def test_after_sigterm_no_further_attempt_leaves(clinic: Clinic, state_file: Pat
 
 def lose(path: Path) -> None:
     path.unlink()
-    databases._databases.clear()  # as in another process
+    forget_databases()
 
 
 @pytest.mark.parametrize("again", ["a retry", "a clear"])
