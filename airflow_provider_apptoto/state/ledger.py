@@ -36,7 +36,7 @@ class LedgerTiming:
     """How long the ledger waits, in seconds.
 
     :param claim_lease: from a claim to the first byte: a try waits for its slot, and attempts may fail.
-    :param margin: beside the read timeout: after both, a try that sends has recorded its outcome, or is gone.
+    :param margin: after the longest that an exchange may last: then, a try has recorded its outcome, or is gone.
     :param poll: between two looks at a message that another try is sending.
     :param patience: for a store that can't be reached, before a message is sent.
     :param record_retries: before each further attempt to record an outcome.
