@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
 import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_apptoto._compat import Variables, has_provider_cli
+from airflow_provider_apptoto._airflow import Variables, has_provider_cli, read_connections_from_database, without_logs
 from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, printable
 
 if TYPE_CHECKING:
@@ -226,8 +225,7 @@ def _database(given: argparse.Namespace) -> StateDatabase:
 
 
 def _hook(given: argparse.Namespace) -> ApptotoHook:
-    # as Airflow's own `connections test`: else connections in its database are not found
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    read_connections_from_database()
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
     return ApptotoHook(given.conn_id)
@@ -268,14 +266,12 @@ def _reporting(function: Callable[[argparse.Namespace], None]) -> Callable[[argp
 
     def command(given: argparse.Namespace) -> None:
         from airflow.providers.common.compat.sdk import AirflowException
-        from airflow.utils.cli import suppress_logs_and_warning
 
         from airflow_provider_apptoto.client.errors import ApptotoError
         from airflow_provider_apptoto.state.store import LedgerStoreError
 
-        given.verbose = False
         try:
-            suppress_logs_and_warning(function)(given)
+            without_logs(function)(given)
         except (AirflowException, ApptotoError, LedgerStoreError) as error:
             print(error, file=sys.stderr)
             raise SystemExit(_REFUSED) from None

@@ -110,32 +110,29 @@ class Planner:
     reference_field: str | None
     max_messages: int | None
 
-    def plan(self, rows: Iterable[ReadRow | FileRow], kind: str) -> Plan:
+    def plan(self, rows: Iterable[ReadRow | FileRow]) -> Plan:
         """Make the plan.
 
-        :param kind: of the rows, as :class:`~airflow_provider_apptoto.templating.Given` has it.
         :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
         """
         plan = Plan()
         planned: dict[str, PlannedMessage] = {}
         for index, row in enumerate(rows):
             plan.rows += 1
-            self._add(plan, planned, index, row, kind)
+            self._add(plan, planned, index, row)
             if self.max_messages is not None and len(planned) > self.max_messages:
                 msg = f"is {self.max_messages}, and there are more messages than that: nothing was sent"
                 raise ApptotoConfigurationError("max_messages", msg)
         plan.messages = list(planned.values())
         return plan
 
-    def _add(
-        self, plan: Plan, planned: dict[str, PlannedMessage], index: int, read: ReadRow | FileRow, kind: str
-    ) -> None:
+    def _add(self, plan: Plan, planned: dict[str, PlannedMessage], index: int, read: ReadRow | FileRow) -> None:
         line, row = read if isinstance(read, FileRow) else (None, read)
         reference = None
         try:
             if isinstance(row, ApptotoValidationError):
                 raise row
-            columns = self.renderer.columns(row, kind)
+            columns = self.renderer.columns(row)
             shown = self.renderer.shown(columns)
             if self.reference_field is not None:
                 reference = _name(shown, self.reference_field, "reference_field", required=False)

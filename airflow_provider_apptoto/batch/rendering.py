@@ -8,16 +8,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
+from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS, TEXT_FIELDS
 from airflow_provider_apptoto.privacy import STARS, HiddenValueError, rendering
-from airflow_provider_apptoto.templating import ROW, TEXTS, Given
+from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_apptoto.batch.rows import Row
-    from airflow_provider_apptoto.templating import Renderer, Template
+    from airflow_provider_apptoto.templating.language import Renderer
+    from airflow_provider_apptoto.templating.strict import Template
 
 
 _NONE = re.compile(r"\bnone\b", re.IGNORECASE)
@@ -56,14 +58,23 @@ class RowRenderer:
     """Makes the fields of messages.
 
     :param renderer: the task's.
-    :param resolve: gives the value that something in the DAG file stands for, and what may be done with it.
+    :param resolve: gives the source that a value in the DAG file stands for.
+    :param row_kind: where the rows come from.
     :param defaults: fields of messages whose rows don't give them; templates in it may name columns.
     :raises ApptotoConfigurationError: ``defaults`` is no mapping of fields.
     """
 
-    def __init__(self, renderer: Renderer, resolve: Callable[[str, Any], Given], defaults: Given) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        resolve: Callable[[str, Any], FieldSource],
+        *,
+        row_kind: SourceKind,
+        defaults: FieldSource,
+    ) -> None:
         self._renderer = renderer
         self._resolve = resolve
+        self._row_kind = row_kind
         self._templates: dict[tuple[str, bool | None], Template] = {}
         fields = {} if defaults.value is None else defaults.value
         if not isinstance(fields, Mapping):
@@ -76,57 +87,57 @@ class RowRenderer:
                 msg = f"{name!r} is not one of {', '.join(MESSAGE_FIELDS)}{hint}"
                 raise ApptotoConfigurationError("defaults", msg)
         self._defaults = {
-            name: self._given(f"defaults[{name!r}]", value, defaults.kind)
+            name: self._source(f"defaults[{name!r}]", value, defaults.kind)
             for name, value in fields.items()
             if value is not None
         }
 
-    def columns(self, row: Row, kind: str) -> dict[str, Given]:
+    def columns(self, row: Row) -> dict[str, FieldSource]:
         """Return a row's columns, those of a DAG file resolved."""
-        return {name: self._given(name, value, kind) for name, value in row.items()}
+        return {name: self._source(name, value, self._row_kind) for name, value in row.items()}
 
-    def shown(self, columns: dict[str, Given]) -> Columns:
+    def shown(self, columns: dict[str, FieldSource]) -> Columns:
         """Return a row's columns for templates to name."""
         return Columns(
             {
-                name: self._renderer.render(name, given.value) if given.is_template else given.value
-                for name, given in columns.items()
-                if name not in TEXTS or not given.is_template
+                name: self._renderer.render(name, source.value) if source.is_template else source.value
+                for name, source in columns.items()
+                if name not in TEXT_FIELDS or not source.is_template
             }
         )
 
-    def fields(self, columns: dict[str, Given], shown: Columns) -> dict[str, Any]:
+    def fields(self, columns: dict[str, FieldSource], shown: Columns) -> dict[str, Any]:
         """Return the fields of a row's message.
 
         :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
         """
         fields = {
-            name: self._field(name, columns, shown, to_appointment=None) for name in MESSAGE_FIELDS if name not in TEXTS
+            name: self._field(name, columns, shown, to_appointment=None)
+            for name in MESSAGE_FIELDS
+            if name not in TEXT_FIELDS
         }
         to_appointment = fields["event_id"] is not None or fields["participant_id"] is not None
-        return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXTS}
+        return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXT_FIELDS}
 
-    def _given(self, name: str, value: Any, kind: str) -> Given:
-        return self._resolve(name, value) if kind == "template" else Given(value, kind)
+    def _source(self, name: str, value: Any, kind: SourceKind) -> FieldSource:
+        return self._resolve(name, value) if kind is SourceKind.TEMPLATE else FieldSource(value, kind)
 
-    def _field(self, name: str, columns: dict[str, Given], shown: Columns, *, to_appointment: bool | None) -> Any:
-        """Return a field; of one that is no text, ``to_appointment`` is ``None``."""
-        given = columns.get(name)
-        if given is not None and given.value is not None:
+    def _field(self, name: str, columns: dict[str, FieldSource], shown: Columns, *, to_appointment: bool | None) -> Any:
+        """Return a field; of one that is not a text, ``to_appointment`` is ``None``."""
+        source = columns.get(name)
+        if source is not None and source.value is not None:
             if to_appointment is None:
                 return shown[name]
-            return self._renderer.text_of(name, given, to_appointment=to_appointment)
-        given = self._defaults.get(name)
-        if given is None:
+            return text_of(self._renderer, name, source, to_appointment=to_appointment)
+        source = self._defaults.get(name)
+        if source is None:
             return None
-        if given.is_template:
-            template = self._template(name, given.value, to_appointment=to_appointment)
-            return _rendered(name, given.value, template, shown)
-        return (
-            given.value
-            if to_appointment is None
-            else self._renderer.text_of(name, given, to_appointment=to_appointment)
-        )
+        if source.is_template:
+            template = self._template(name, source.value, to_appointment=to_appointment)
+            return _rendered(name, source.value, template, shown)
+        if to_appointment is None:
+            return source.value
+        return text_of(self._renderer, name, source, to_appointment=to_appointment)
 
     def _template(self, name: str, source: str, *, to_appointment: bool | None) -> Template:
         """Return a template of ``defaults``; one that is wrong for whatever row is no row's fault."""
@@ -170,7 +181,7 @@ def _rendered(name: str, source: str, template: Template, shown: Columns) -> str
             raise
     name_in_text = f"{ROW}.{column}" if column.isidentifier() else f'{ROW}["{column}"]'
     problem = f"{name_in_text} is empty"
-    if name in TEXTS:
+    if name in TEXT_FIELDS:
         problem += (
             ', and the text would read "None" there. Fill in the column, or put a substitute in the text: '
             f'{{{{ {name_in_text} or "there" }}}}'

@@ -13,11 +13,12 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_apptoto.batch.paths import SUFFIXES, shown_path
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.templating import ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ROW = "row"
+"""The name by which texts of a batch read their row's columns."""
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
 

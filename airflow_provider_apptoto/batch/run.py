@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_apptoto.batch.plan import Plan, Planner, place
-from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.report import DONE, Tally
-from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
 from airflow_provider_apptoto.batch.sending import Sender
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client.errors import (
@@ -25,16 +23,15 @@ from airflow_provider_apptoto.client.errors import (
 )
 from airflow_provider_apptoto.client.transport import MOST_CONNECTIONS
 from airflow_provider_apptoto.delivery import ASSUMED_SENT, OnUnknown, Scope, key_of, patiently, show_unresolved
-from airflow_provider_apptoto.privacy import remove_frames, reveal
+from airflow_provider_apptoto.privacy import remove_frames
 from airflow_provider_apptoto.state.store import LedgerStoreError, State
 from airflow_provider_apptoto.state.task_state import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from airflow_provider_apptoto.batch.rows import FileRow, ReadRow
+    from airflow_provider_apptoto.batch.fields import RenderedBatch
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-    from airflow_provider_apptoto.templating import Given, Renderer
 
 log = logging.getLogger(__name__)
 
@@ -87,42 +84,9 @@ def _check_count(name: str, value: Any, least: int, most: int | None = None, hin
     raise ApptotoConfigurationError(name, f"{value!r} is not an integer {to}{hint}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Rows:
-    """Where the rows of a batch come from, as rendered so far.
-
-    :param messages: a list, if given.
-    :param path: a file, if given.
-    """
-
-    messages: Given
-    path: Any
-    defaults: Given
-    suppression: Given
-    renderer: Renderer
-    resolve: Callable[[str, Any], Given]
-
-    def read(self) -> tuple[Iterator[ReadRow | FileRow], str]:
-        """Return the rows, and what may be done with what they hold.
-
-        :raises ApptotoConfigurationError: not exactly one of both is given.
-        """
-        if (self.messages.value is None) == (self.path is None):
-            raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is needed")
-        if self.path is not None:
-            return rows_of_file(str(reveal(self.path))), "value"
-        return rows_of(self.messages.value), self.messages.kind
-
-    def suppressed(self) -> Any:
-        """Return who must get nothing; what of it stands in the DAG file is rendered."""
-        recipients, name = self.suppression, "suppression"
-        if recipients.kind != "template" or not isinstance(recipients.value, list | tuple):
-            return () if recipients.value is None else recipients.value
-        resolved = (self.resolve(name, value) for value in recipients.value)
-        return [self.renderer.render(name, given.value) if given.is_template else given.value for given in resolved]
-
-
-def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context: Mapping[str, Any]) -> dict[str, Any]:
+def run(
+    batch: RenderedBatch, settings: Settings, hook: ApptotoHook, scope: Scope, context: Mapping[str, Any]
+) -> dict[str, Any]:
     """Send what is missing of a batch, and return the report.
 
     The report is there, as the XCom ``report``, before anything is raised that has to do with messages.
@@ -134,7 +98,7 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     :raises AirflowSkipException: the run is too old for what is left.
     """
     try:
-        plan = _plan(rows, settings, hook, scope)
+        plan = _plan(batch, settings, hook, scope)
     except LedgerStoreError as error:
         remove_frames(error)
         raise ApptotoNotSentError(f"Nothing was sent: {error}", reason=str(error)) from None
@@ -194,20 +158,20 @@ def run(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope, context
     return tally.report()
 
 
-def _plan(rows: Rows, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
-    read, kind = rows.read()
+def _plan(batch: RenderedBatch, settings: Settings, hook: ApptotoHook, scope: Scope) -> Plan:
+    rows = batch.rows()
     client = hook.get_conn()
     hash_key = secrets.token_bytes(16) if scope.store is None else patiently(scope, scope.store.hash_keys)[0]
     planner = Planner(
-        renderer=RowRenderer(rows.renderer, rows.resolve, rows.defaults),
+        renderer=batch.row_renderer(),
         build=functools.partial(hook.build_message, max_segments=settings.max_segments, redact=settings.redact),
         key_of=lambda message, item: key_of(message, client, dataclasses.replace(scope, item=item), hash_key),
-        suppression=Suppression(rows.suppressed(), hook.default_region),
+        suppression=Suppression(batch.suppressed(), hook.default_region),
         key_field=settings.key_field,
         reference_field=settings.reference_field,
         max_messages=settings.max_messages,
     )
-    return planner.plan(read, kind)
+    return planner.plan(rows)
 
 
 def _push(context: Mapping[str, Any], tally: Tally) -> None:

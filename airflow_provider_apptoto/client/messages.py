@@ -17,7 +17,8 @@ MessageType = Literal["sms", "call", "email"]
 _NOTHING_TO_SEE = {"Cc", "Cf", "Zl", "Zp", "Zs"}
 MESSAGE_TYPES: tuple[str, ...] = get_args(MessageType)
 TARGETS = ("to", "event_id", "participant_id")
-MESSAGE_FIELDS = ("type", *TARGETS, "message", "subject", "template_id")
+TEXT_FIELDS = ("message", "subject")
+MESSAGE_FIELDS = ("type", *TARGETS, *TEXT_FIELDS, "template_id")
 _MOST_ID_DIGITS = 18
 """What a 64-bit integer holds in any case."""
 _NO_ID = 10**_MOST_ID_DIGITS

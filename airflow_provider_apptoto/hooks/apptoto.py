@@ -8,10 +8,15 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseHook, conf
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_apptoto import __version__
-from airflow_provider_apptoto._compat import Variables, mask_secret
+from airflow_provider_apptoto._airflow import (
+    Variables,
+    connection_form_fields,
+    mask_secret,
+    runs_tasks_on_one_host,
+)
 from airflow_provider_apptoto.configuration import option
 from airflow_provider_apptoto.privacy import remove_frames
 
@@ -31,7 +36,6 @@ log = logging.getLogger(__name__)
 
 _TEST_SECONDS = 10.0
 """The longest that ``test_connection`` waits for an answer: a person looks on."""
-_LOCAL_EXECUTORS = {"LocalExecutor", "SequentialExecutor"}
 _told: set[str] = set()
 
 
@@ -232,15 +236,9 @@ class ApptotoHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the extra fields for the forms of Airflow before 3.2."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import StringField
-
         from airflow_provider_apptoto.connection import EXTRA_FIELDS
 
-        return {
-            name: StringField(field["label"], description=field["description"], widget=BS3TextFieldWidget())
-            for name, field in EXTRA_FIELDS.items()
-        }
+        return connection_form_fields(EXTRA_FIELDS)
 
     @cached_property
     def _settings(self) -> ConnectionSettings:
@@ -290,8 +288,7 @@ class ApptotoHook(BaseHook):
 
         database = self.state_database
         if database is None:
-            executors = conf.get("core", "executor", fallback="LocalExecutor").split(",")
-            if not set(executors) <= _LOCAL_EXECUTORS:
+            if not runs_tasks_on_one_host():
                 _tell_once(
                     logging.WARNING,
                     "Tasks on other hosts don't share this account's pace: set state_conn_id on the Apptoto connection",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_apptoto._compat import RetryDecision, RetryPolicy
+from airflow_provider_apptoto._airflow import OwnRendering, RetryDecision, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_apptoto.delivery import Scope
@@ -39,7 +35,7 @@ class ApptotoRetryPolicy(RetryPolicy):
         return RetryDecision.default()
 
 
-class SendingOperator(BaseOperator):
+class SendingOperator(OwnRendering, BaseOperator):
     """Base of the operators that send messages."""
 
     idempotency_key: str | None
@@ -47,6 +43,9 @@ class SendingOperator(BaseOperator):
     max_age: timedelta | None
 
     _is_stopping = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
 
     def on_kill(self) -> None:
         """Let no further byte leave; what is on its way is waited for, as long as Airflow lets it."""
@@ -69,28 +68,3 @@ class SendingOperator(BaseOperator):
             timing=hook.ledger_timing or LedgerTiming(),
             **own,
         )
-
-    def _do_render_template_fields(
-        self,
-        parent: Any,
-        template_fields: Iterable[str],
-        context: Context,
-        jinja_env: jinja2.Environment,
-        seen_oids: set[int],
-    ) -> None:
-        """Render by the rules of this package; the one method that Airflow calls for plain and for mapped tasks."""
-        if parent is self:
-            try:
-                self._render_fields(context, jinja_env, seen_oids)
-            except BaseException as error:
-                from airflow_provider_apptoto.privacy import remove_frames
-
-                # the frames below hold fields
-                remove_frames(error)
-                raise
-        else:
-            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-
-    @abstractmethod
-    def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        """Render the fields in place, and hide what is nobody's business."""

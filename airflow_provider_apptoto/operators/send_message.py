@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._compat import HAS_RETRY_POLICY, RetryPolicy
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY, RetryPolicy
 from airflow_provider_apptoto.operators._base import ApptotoRetryPolicy, SendingOperator
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         }
 
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        from airflow_provider_apptoto.templating import render_fields
+        from airflow_provider_apptoto.templating.fields import render_fields
 
         render_fields(self, context, jinja_env, seen_oids)
         self._is_rendered = True

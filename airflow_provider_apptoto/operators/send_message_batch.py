@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._compat import HAS_RETRY_POLICY, RetryPolicy
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY, RetryPolicy
 from airflow_provider_apptoto.operators._base import ApptotoRetryPolicy, SendingOperator
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import jinja2
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_apptoto.batch.fields import RenderedBatch
 
 
 class ApptotoSendMessageBatchOperator(SendingOperator):
@@ -136,12 +138,12 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is missing."""
-        from airflow_provider_apptoto.batch.run import Rows, Settings, run
+        from airflow_provider_apptoto.batch.run import Settings, run
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         if self._rendered is None:
             self.render_template_fields(context)
-        renderer, resolve, given = self._rendered
+        rendered: RenderedBatch = self._rendered
         settings = Settings(
             key_field=self.key_field,
             reference_field=self.reference_field,
@@ -155,12 +157,10 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         )
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
         scope = self._scope(hook, context, log_level=logging.DEBUG)
-        rows = Rows(path=self.messages_path, renderer=renderer, resolve=resolve, **given)
-        return run(rows, settings, hook, scope, context)
+        return run(rendered, settings, hook, scope, context)
 
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        from airflow_provider_apptoto.templating import render_batch_fields
+        from airflow_provider_apptoto.batch.fields import render_batch_fields
 
         if self._rendered is None:
-            rows = ("messages", "defaults", "suppression")
-            self._rendered = render_batch_fields(self, context, jinja_env, seen_oids, rows)
+            self._rendered = render_batch_fields(self, context, jinja_env, seen_oids)

@@ -8,6 +8,7 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto._airflow import never_expire
 from airflow_provider_apptoto.state.secret import LedgerSecret, other_secret
 from airflow_provider_apptoto.state.store import Entry, LedgerStoreError, State
 
@@ -109,10 +110,7 @@ def show(context: Mapping[str, Any], name: str, value: Any) -> None:
 
 
 def _set(task_state: Any, name: str, value: Any) -> None:
-    from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-    # it goes with the Dag run
-    task_state.set(name, value, retention=NEVER_EXPIRE)
+    task_state.set(name, value, retention=never_expire())
 
 
 def _name(key: str) -> str:

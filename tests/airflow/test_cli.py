@@ -15,7 +15,7 @@ from typing import Protocol
 import pytest
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto._compat import has_provider_cli
+from airflow_provider_apptoto._airflow import has_provider_cli
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.state.database import StateDatabase
 from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore

@@ -14,11 +14,13 @@ from airflow.providers.common.compat.sdk import literal
 from airflow_provider_apptoto.client import ApptotoValidationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from airflow_provider_apptoto.privacy import Private, reveal
-from airflow_provider_apptoto.templating import Renderer
+from airflow_provider_apptoto.templating.fields import renderer_of
 from tests.support.dags import make_dag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_apptoto.templating.language import Renderer
 
 # Airflow brings the environment that is rendered in.
 pytestmark = pytest.mark.contract
@@ -48,7 +50,7 @@ def make_renderer(
     context: dict[str, Any] | None = None, dynamic_fields: tuple[str, ...] = (), **dag_arguments: Any
 ) -> Renderer:
     dag = make_dag(**dag_arguments)
-    return Renderer({"dag": dag, **(context or {})}, dag.get_template_env(), dynamic_fields)
+    return renderer_of({"dag": dag, **(context or {})}, dag.get_template_env(), dynamic_fields)
 
 
 def to_appointment(text: str, context: dict[str, Any] | None = None, **options: Any) -> str:
@@ -694,7 +696,7 @@ def test_the_dags_filters_and_macros_work_and_its_environment_stays_as_it_is() -
         template_undefined=jinja2.Undefined,
     )
     env = dag.get_template_env()
-    renderer = Renderer({"dag": dag, "ds": "D"}, env)
+    renderer = renderer_of({"dag": dag, "ds": "D"}, env)
     assert (
         renderer.render_text("message", "{{ clinic | shout }} {{ name }}\n", to_appointment=True) == "Oak! {{ name }}\n"
     )

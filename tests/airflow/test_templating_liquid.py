@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_apptoto.client import ApptotoValidationError
-from airflow_provider_apptoto.templating import Renderer
+from airflow_provider_apptoto.templating.fields import renderer_of
 from tests.support.dags import make_dag
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def accepted(call: Callable[..., str], text: str) -> str | None:
 
 def rendered(text: str, values: dict[str, str]) -> str | None:
     dag = make_dag()
-    return accepted(Renderer({"dag": dag, **values}, dag.get_template_env()).render_text, text)
+    return accepted(renderer_of({"dag": dag, **values}, dag.get_template_env()).render_text, text)
 
 
 def executes_what_was_written(engine: Callable[[str], str], text: str, values: dict[str, str]) -> bool:
@@ -124,7 +124,7 @@ def executes_what_was_written(engine: Callable[[str], str], text: str, values: d
 def is_left_alone(engine: Callable[[str], str], text: str) -> bool:
     """Check a text that Airflow does not render, and return whether it was accepted."""
     dag = make_dag()
-    wire = accepted(Renderer({"dag": dag}, dag.get_template_env()).check_text, text)
+    wire = accepted(renderer_of({"dag": dag}, dag.get_template_env()).check_text, text)
     if wire is None:
         return False
     assert wire == text

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.batch.plan import Plan, Planner
 from airflow_provider_apptoto.batch.rendering import RowRenderer
+from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import Message
 from airflow_provider_apptoto.state.ledger import message_key
 from airflow_provider_apptoto.state.store import Origin
-from airflow_provider_apptoto.templating import ROW, Given, Renderer, resolved
+from airflow_provider_apptoto.templating.fields import renderer_of
+from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, resolve
 from tests.support.dags import make_dag
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def plan_of(
     rows: Iterable[Any],
     defaults: Any = None,
     *,
-    kind: str = "value",
-    defaults_kind: str = "template",
+    kind: SourceKind = SourceKind.VALUE,
+    defaults_kind: SourceKind = SourceKind.TEMPLATE,
     context: dict[str, Any] | None = None,
     dynamic_fields: tuple[str, ...] = (),
     suppression: object = (),
@@ -53,16 +55,17 @@ def plan_of(
 ) -> Plan:
     """Return the plan of these rows.
 
-    :param kind: of the rows: ``template`` where the DAG file has them, ``value`` where a task or a file gives them.
-    :param defaults_kind: the same of ``defaults``.
+    :param kind: of the rows: ``TEMPLATE`` if they stand in the DAG file, ``VALUE`` if a task or a file gives them.
+    :param defaults_kind: the same for ``defaults``.
     """
     dag = make_dag(**dag_arguments)
     env = dag.get_template_env()
     variables = {"dag": dag, **(context or {})}
     renderer = RowRenderer(
-        Renderer({**variables, ROW: None}, env, dynamic_fields),
-        lambda name, source: resolved(name, source, variables, env),
-        Given(defaults, defaults_kind),
+        renderer_of({**variables, ROW: None}, env, dynamic_fields),
+        functools.partial(resolve, context=variables, env=env),
+        row_kind=kind,
+        defaults=FieldSource(defaults, defaults_kind),
     )
     planner = Planner(
         renderer=renderer,
@@ -73,7 +76,7 @@ def plan_of(
         reference_field=reference_field,
         max_messages=max_messages,
     )
-    return planner.plan(rows, kind)
+    return planner.plan(rows)
 
 
 def payloads(plan: Plan) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
 from airflow_provider_apptoto.privacy import Private
+from airflow_provider_apptoto.templating.provenance import SourceKind
 from tests.support.planning import ADDRESS, OTHER_PHONE, PHONE, SECRET, payloads, plan_of, problems, refused, texts
 
 SMS = {"type": "sms", "to": PHONE}
@@ -336,7 +337,7 @@ def test_a_text_of_a_file_or_an_xcom_is_never_rendered_but_refused(text: str, ta
     field, reason = refused(plan_of([target | {"n": SECRET, "message": text}], context={"conn": SECRET}))
     assert field == "message"
     assert "would go out as it is" in reason
-    field, _ = refused(plan_of([target | {"n": SECRET}], {"message": text}, defaults_kind="value"))
+    field, _ = refused(plan_of([target | {"n": SECRET}], {"message": text}, defaults_kind=SourceKind.VALUE))
     assert field == "message"
 
 
@@ -357,7 +358,7 @@ def test_rows_in_the_dag_file_are_templates_and_their_columns_show_what_comes_ou
         "subject": None,
     }
     params = {"type": "email", "to": ADDRESS, "name": "Mary"}
-    plan = plan_of([row], {"subject": "For {{ row.first_name }}"}, kind="template", context={"params": params})
+    plan = plan_of([row], {"subject": "For {{ row.first_name }}"}, kind=SourceKind.TEMPLATE, context={"params": params})
     assert payloads(plan) == [{"type": "email", "to": ADDRESS, "message": "Hi Mary", "subject": "For Mary"}]
 
 
@@ -368,7 +369,7 @@ def test_a_column_in_the_dag_file_that_cannot_be_rendered_is_an_error_of_its_row
         SMS | {"message": "Hi", "n": "{{"},
         SMS | {"message": "{{ None }}"},
     ]
-    found = problems(plan_of(rows, kind="template"))
+    found = problems(plan_of(rows, kind=SourceKind.TEMPLATE))
     assert [(index, field) for index, _, field, _ in found] == [(0, "n"), (1, "n"), (2, "message")]
     assert found[0][3] == "line 1: nope is undefined"
 
@@ -376,9 +377,14 @@ def test_a_column_in_the_dag_file_that_cannot_be_rendered_is_an_error_of_its_row
 @pytest.mark.contract
 def test_a_literal_in_the_dag_file_is_apptotos_as_it_is_and_refused_for_a_person() -> None:
     text = literal("{% if event.x %}Hi{% endif %} {{ ds }}")
-    assert texts(plan_of([EVENT | {"message": text}], kind="template")) == ["{% if event.x %}Hi{% endif %} {{ ds }}"]
+    assert texts(plan_of([EVENT | {"message": text}], kind=SourceKind.TEMPLATE)) == [
+        "{% if event.x %}Hi{% endif %} {{ ds }}"
+    ]
     assert texts(plan_of([EVENT], {"message": text})) == ["{% if event.x %}Hi{% endif %} {{ ds }}"]
-    assert "in literal() would reach the recipient" in refused(plan_of([SMS | {"message": text}], kind="template"))[1]
+    assert (
+        "in literal() would reach the recipient"
+        in refused(plan_of([SMS | {"message": text}], kind=SourceKind.TEMPLATE))[1]
+    )
 
 
 @pytest.mark.contract

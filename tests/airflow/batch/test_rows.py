@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
+from airflow_provider_apptoto.batch.rows import ROW, rows_of, rows_of_file
 from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.templating import ROW
 from tests.support.planning import PHONE, SECRET
 
 if TYPE_CHECKING:

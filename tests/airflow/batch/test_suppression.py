@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.run import Rows
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import ApptotoConfigurationError, Message
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
@@ -292,6 +291,4 @@ def test_what_stands_in_the_dag_file_is_templated_as_messages_are(redact: bool) 
     )
     context: Any = {"dag": dag, "params": {"opted_out": PHONE}}
     task._do_render_template_fields(task, task.template_fields, context, dag.get_template_env(), set())
-    renderer, resolve, given_fields = task._rendered
-    rows = Rows(path=None, renderer=renderer, resolve=resolve, **given_fields)
-    assert Suppression(rows.suppressed(), None).holds(sms())
+    assert Suppression(task._rendered.suppressed(), None).holds(sms())

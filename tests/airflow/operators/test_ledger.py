@@ -26,7 +26,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, chain
 
-from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.delivery import Scope
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator

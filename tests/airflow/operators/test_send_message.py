@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import task
 
-from airflow_provider_apptoto._compat import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError, Message
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook

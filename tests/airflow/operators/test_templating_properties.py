@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_apptoto.client import ApptotoValidationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
-from airflow_provider_apptoto.templating import Renderer
+from airflow_provider_apptoto.templating.fields import renderer_of
 from tests.support.dags import make_dag
 from tests.support.faults import FaultServer
 
@@ -537,7 +537,7 @@ def outcome(call: Callable[[], str]) -> str | None:
         return None
 
 
-class Tally:
+class BatchResults:
     """Sees to it that the examples are no empty promise."""
 
     def __init__(self) -> None:
@@ -558,13 +558,13 @@ class Tally:
 
 def test_what_comes_out_is_what_the_rules_say() -> None:
     """A template is rendered; a value from elsewhere and a literal go as they are, or not at all."""
-    templates, values = Tally(), Tally()
+    templates, values = BatchResults(), BatchResults()
 
     # on trial, these found each of 27 faults in the renderer; half as many did not
     @settings(max_examples=400)
     @given(cases())
     def check(case: Case) -> None:
-        renderer = Renderer(*airflow_of(case), ("practice",))
+        renderer = renderer_of(*airflow_of(case), ("practice",))
 
         def got(render: Callable[..., str], text: str) -> str | None:
             return outcome(lambda: render("message", text, to_appointment=case.appointment))
@@ -636,7 +636,7 @@ def test_whitespace_is_as_if_a_value_stood_in_each_fields_place(
     options: dict[str, Any] = {"trim_blocks": trim, "lstrip_blocks": lstrip, "keep_trailing_newline": end}
     text, twin = texts
     alone = jinja2.Environment(**{**options, "keep_trailing_newline": True})  # noqa: S701  no HTML
-    renderer = Renderer({}, jinja2.Environment(**options))  # noqa: S701  no HTML
+    renderer = renderer_of({}, jinja2.Environment(**options))  # noqa: S701  no HTML
     got = outcome(lambda: renderer.render_text("message", text, to_appointment=True))
     assert got == alone.from_string(twin).render(field="{{ event.x | f }}")
 
@@ -644,7 +644,7 @@ def test_whitespace_is_as_if_a_value_stood_in_each_fields_place(
 @pytest.mark.contract
 @pytest.mark.usefixtures("airflow_database")
 def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(connection: Callable[..., None]) -> None:
-    tally = Tally()
+    tally = BatchResults()
     roads = st.sampled_from(["template", "template", "value", "literal"])
 
     # half as many may hold hardly any text of one of the four kinds that the tally counts

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from airflow.providers.common.compat.sdk import get_current_context, task
 
-from airflow_provider_apptoto._compat import HAS_RETRY_POLICY
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY
 from airflow_provider_apptoto.client import ApptotoValidationError
 from airflow_provider_apptoto.state.database import StateDatabase
 from airflow_provider_apptoto.state.ledger import Claim, LedgerTiming, TakenOverError, claim

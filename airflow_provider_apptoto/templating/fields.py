@@ -1,0 +1,74 @@
+"""What happens to the template fields of a task that sends one message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto._airflow import string_environment
+from airflow_provider_apptoto.client.messages import MESSAGE_TYPES, TEXT_FIELDS
+from airflow_provider_apptoto.privacy import Private, Unrendered, reveal
+from airflow_provider_apptoto.templating.language import Renderer
+from airflow_provider_apptoto.templating.provenance import source_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import jinja2
+
+_PERSONAL_FIELDS = ("to", *TEXT_FIELDS)
+
+
+def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> None:
+    """Render a task's fields in place, and hide recipient and texts if its ``redact`` is true.
+
+    Fields are hidden before anything can fail. Rendering is idempotent: Airflow may render twice.
+
+    :param task: the operator; its target fields tell to whom the texts go.
+    :param context: the task's context.
+    :param env: the DAG's Jinja environment.
+    :param seen_oids: ids of values that came out of XComs, which are not rendered.
+    :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
+    """
+    values = unrendered_fields(task)
+
+    def assign(name: str, value: Any, hidden: type[Private] = Private) -> None:
+        setattr(task, name, hidden(value) if task.redact and value is not None and _is_personal(name, value) else value)
+
+    for name, value in values.items():
+        assign(name, value, Private if isinstance(value, Private) else Unrendered)
+    renderer = renderer_of(context, env, task.dynamic_fields)
+    for name, value in values.items():
+        if name not in TEXT_FIELDS and not isinstance(value, Private):
+            source = source_of(task, name, value, context, env, seen_oids)
+            assign(name, renderer.render(name, source.value) if source.is_template else source.value)
+    to_appointment = task.event_id is not None or task.participant_id is not None
+    for name in TEXT_FIELDS:
+        if not isinstance(values[name], Private):
+            source = source_of(task, name, values[name], context, env, seen_oids)
+            assign(name, text_of(renderer, name, source, to_appointment=to_appointment))
+
+
+def unrendered_fields(task: Any) -> dict[str, Any]:
+    """Return what a task's template fields hold, with hidden templates revealed."""
+    fields = {name: getattr(task, name) for name in task.template_fields}
+    return {name: field.template if isinstance(field, Unrendered) else field for name, field in fields.items()}
+
+
+def renderer_of(context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> Renderer:
+    """Return the renderer of a task, also in a DAG with ``render_template_as_native_obj``.
+
+    :param context: the task's context.
+    :param env: the DAG's Jinja environment.
+    :param dynamic_fields: further names that Apptoto's dynamic fields begin with.
+    :raises ApptotoValidationError: ``dynamic_fields`` is one string.
+    """
+    return Renderer(context, string_environment(context, env), dynamic_fields)
+
+
+def _is_personal(name: str, value: Any) -> bool:
+    """Tell whether a field's value may identify a person: recipient, texts, and what is not an id where one belongs."""
+    if name == "type":
+        return reveal(value) not in MESSAGE_TYPES
+    if name.endswith("_id") and not name.endswith("_conn_id"):
+        return not str(reveal(value)).strip().isdigit()
+    return name in _PERSONAL_FIELDS

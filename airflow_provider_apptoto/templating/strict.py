@@ -1,0 +1,169 @@
+"""Airflow's language alone, strictly: an undefined name, ``None`` or a hidden value is an error that shows no value."""
+
+from __future__ import annotations
+
+import copy
+import re
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import jinja2
+from jinja2 import meta
+
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.privacy import HiddenValueError, Private, rendering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAME = re.compile(r"'(\w+)'")
+
+_OF_A_LOGICAL_DATE = {
+    "ds",
+    "ds_nodash",
+    "ts",
+    "ts_nodash",
+    "ts_nodash_with_tz",
+    "logical_date",
+    "data_interval_start",
+    "data_interval_end",
+    "prev_data_interval_start_success",
+    "prev_data_interval_end_success",
+    "task_instance_key_str",
+}
+"""What Airflow 3 leaves out of the context of a run without a logical date."""
+
+
+class Template(Protocol):
+    """A field of the DAG's, ready to be rendered."""
+
+    def render(self, **variables: Any) -> str:
+        """Return the field of one message.
+
+        :param variables: what it may name besides the task's context.
+        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
+            shown.
+        """
+
+
+def strict_environment(env: jinja2.Environment) -> jinja2.Environment:
+    """Return a strict overlay of an environment.
+
+    The DAG's other tasks share the environment, so it is not changed; filters, globals and loader stay the DAG's.
+    """
+    return env.overlay(undefined=_StrictUndefined, finalize=_finalizer(env.finalize), keep_trailing_newline=True)
+
+
+def compile_strict(field: str, source: str, hint: str, env: jinja2.Environment, context: Any) -> Template:
+    """Return what renders a template.
+
+    :param field: the field's name, for errors.
+    :param hint: ends errors that may come from braces meant for Apptoto.
+    :param env: a strict environment.
+    :param context: the task's context.
+    :raises ApptotoValidationError: it is not a template.
+    """
+    try:
+        return _StrictTemplate(field, source, hint, env.from_string(source), context)
+    except jinja2.TemplateSyntaxError as error:
+        problem = syntax_problem(error, hint)
+    except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+        problem = _render_problem(error, source, None, hint, context)
+    raise ApptotoValidationError(field, problem)
+
+
+def syntax_problem(error: jinja2.TemplateSyntaxError, hint: str) -> str:
+    """Say what is wrong with a template."""
+    return f"line {error.lineno}: {(error.message or '').rstrip('.')}{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class _StrictTemplate:
+    name: str
+    source: str
+    hint: str
+    template: jinja2.Template
+    context: Any
+
+    def render(self, **variables: Any) -> str:
+        template = self.template
+        token = rendering.set(True)
+        try:
+            # as Airflow does it: its context is not a plain dict on every version
+            context = copy.copy(self.context)
+            context.update({name: value for name, value in template.globals.items() if name not in context})
+            context.update(variables)
+            env = template.environment
+            return "".join(template.root_render_func(env.context_class(env, context, template.name, template.blocks)))
+        except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+            problem = _render_problem(error, self.source, template, self.hint, self.context)
+        finally:
+            rendering.reset(token)
+        raise ApptotoValidationError(self.name, problem)
+
+
+class _StrictUndefined(jinja2.StrictUndefined):
+    """An error inside a list as well, where Jinja's own would read ``[Undefined]``."""
+
+    __slots__ = ()
+    __repr__ = jinja2.StrictUndefined.__str__
+
+
+def _finalizer(own: Callable[..., Any] | None) -> Callable[..., Any]:
+    """Return what checks every value before it becomes text, after the DAG's own ``finalize``."""
+
+    def finalize(*arguments: Any) -> Any:
+        value = _checked_value(arguments[-1])
+        return value if own is None else _checked_value(own(*arguments))
+
+    if hasattr(own, "jinja_pass_arg"):
+        finalize.jinja_pass_arg = own.jinja_pass_arg  # type: ignore[attr-defined,union-attr]
+    return finalize
+
+
+def _checked_value(value: Any) -> Any:
+    if value is None:
+        raise _ValueProblem("a value is None, and would read as the word None; write {{ ... or 'something' }}")
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises where it is strict
+        raise _ValueProblem("a value is undefined")
+    if isinstance(value, Private):
+        raise HiddenValueError
+    return value
+
+
+class _ValueProblem(Exception):  # noqa: N818  never leaves this module
+    """A value that must not become text; its message holds none."""
+
+
+def _render_problem(error: Exception, source: str, template: jinja2.Template | None, hint: str, context: Any) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    where = ""
+    if lines and lines[-1] is not None and template is not None:
+        where = f"line {template.get_corresponding_lineno(lines[-1])}: "
+    if isinstance(error, HiddenValueError):
+        return f"{where}a value is hidden; a mask would be sent in its place"
+    if isinstance(error, _ValueProblem):
+        return f"{where}{error}"
+    dates = set() if template is None else _missing_dates(source, template, context)
+    if isinstance(error, jinja2.UndefinedError):
+        # names that the text itself holds can be shown; others came out of values
+        names = [name for name in _NAME.findall(str(error)) if re.search(rf"\b{name}\b", source)]
+        if dates.isdisjoint(names):
+            return f"{where}{' '.join(names) or 'something'} is undefined{hint}"
+        dates = dates.intersection(names)
+    if dates:
+        return (
+            f"{where}{', '.join(sorted(dates))} is undefined: this run has no logical date, so ds, ts and "
+            "data_interval_start do not exist; write {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+        )
+    return f"{where}it can't be rendered ({type(error).__name__})"
+
+
+def _missing_dates(source: str, template: jinja2.Template, context: Any) -> set[str]:
+    """Return the names of a template that would exist if the run had a logical date."""
+    if "logical_date" in context:
+        return set()
+    named = meta.find_undeclared_variables(template.environment.parse(source))
+    return {name for name in named & _OF_A_LOGICAL_DATE if name not in context and name not in template.globals}

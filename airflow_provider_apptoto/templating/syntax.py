@@ -1,0 +1,171 @@
+"""How a text divides into blocks: what begins one, and where Jinja and Liquid (Apptoto's language) end it."""
+
+from __future__ import annotations
+
+import html
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jinja2
+from jinja2 import nodes
+
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RAW = "{% raw %}...{% endraw %}"
+OPENING = re.compile(r"\{(?=([{%#]))")
+"""What begins a block of either language."""
+_BLOCK = re.compile(r"\{\{(?![{%])(?:(?!\{[{%])[^}])*\}\}|\{%(?!\})(?:(?!\{[{%]|[}%]\}).)*%\}", re.DOTALL)
+"""A block of Liquid's. A lone ``}`` ends a ``{{`` block too: lib/liquid.rb of Liquid 5.4, VariableIncompleteEnd."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_DELIMITER = re.compile(r"\{[{%]|[}%]\}")
+_MARK = "\ufdd0"
+"""A noncharacter of Unicode: no text holds it."""
+_MARKED = re.compile(rf"{_MARK}(\d+){_MARK}")
+_MAX_SHOWN = 60
+"""Characters of a block that an error shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a template.
+
+    :param kind: ``data`` (plain text), ``variable`` (``{{ ... }}``), ``raw`` (with its ``inner`` text), or another of
+        Jinja's blocks.
+    :param line: where it begins, from 1.
+    :param root: the name that a variable block begins with.
+    """
+
+    kind: str
+    text: str
+    line: int
+    inner: str = ""
+    root: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What an error shows of it."""
+        text = " ".join(self.text.split())
+        return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+def split(source: str, env: jinja2.Environment, first: int = 1) -> Iterator[Part]:
+    """Cut a template where Jinja's lexer does; joined again, the parts mean the same.
+
+    :param first: the number of the source's first line.
+    :raises jinja2.TemplateSyntaxError: it is not a template.
+    """
+    kind, text, inner, root, start = "", "", "", "", 1
+    for line, lexeme, value in env.lex(source):
+        if not kind:
+            if lexeme == "data":
+                yield Part("data", value, first + line - 1)
+                continue
+            kind, text, inner, root, start = lexeme.removesuffix("_begin"), value, "", "", first + line - 1
+            continue
+        text += value
+        if lexeme == f"{kind}_end":
+            # only braces that Apptoto uses too can be meant for it
+            shared = env.variable_start_string == "{{" and env.variable_end_string == "}}"
+            yield Part(kind, text, start, inner, root if kind == "variable" and shared else "")
+            kind = ""
+        elif lexeme == "data":
+            inner += value
+        elif not root and lexeme != "whitespace":
+            root = value if lexeme == "name" else "-"
+    if kind:
+        msg = f"a {kind} that begins in line {start} is never closed"
+        raise jinja2.TemplateSyntaxError(msg, start - first + 1)
+
+
+def find_opening(text: str) -> tuple[int, str] | None:
+    """Return the line where a text begins a block, and what an error calls it; also where only its plainest form does.
+
+    Of the text itself, it returns nothing but the braces.
+    """
+    if found := OPENING.search(text):
+        return text.count("\n", 0, found.start()) + 1, f"{{{found[1]}"
+    plainest = _plainest(text)
+    if found := OPENING.search(plainest):
+        line = plainest.count("\n", 0, found.start()) + 1
+        return line, f"an escaped or look-alike {{{found[1]} (such as &#123; or a full-width brace)"
+    return None
+
+
+def _plainest(text: str) -> str:
+    """Return a text as an engine would see it that first normalizes Unicode and unescapes HTML."""
+    for _ in range(2):  # what one step uncovers may be a disguise again
+        text = html.unescape(unicodedata.normalize("NFKC", text))
+        if "{" in text or "&" in text:
+            text = "".join(each for each in text if each in "\t\n\r" or unicodedata.category(each) not in {"Cc", "Cf"})
+    return text
+
+
+def ends_as_in_liquid(part: Part, text: str) -> bool:
+    """Tell whether every block in a text for Apptoto ends where its author ended it, also for Liquid.
+
+    Liquid looks for the end of a block without reading quotes.
+
+    :param part: where the text comes from.
+    :param text: the part, or what it holds.
+    """
+    if part.kind == "variable":
+        return _BLOCK.fullmatch(text) is not None
+    # A block counts as closed unless Liquid ends it in the middle of a quoted string. A brace and a space replace each,
+    # since a brace right before a block would change it.
+    rest = _BLOCK.sub(lambda block: block[0] if re.search("['\"]", _QUOTED.sub("", block[0])) else "{ ", text)
+    return _DELIMITER.search(rest) is None
+
+
+def names_set_in(tree: nodes.Template) -> set[str]:
+    """Return the names that a template sets itself: by set, for, macro, import."""
+    names = {node.name for node in tree.find_all(nodes.Name) if node.ctx in {"store", "param"}}
+    names |= {node.name for node in tree.find_all(nodes.Macro)}
+    names |= {node.target for node in tree.find_all(nodes.Import)}
+    for imported in tree.find_all(nodes.FromImport):
+        names |= {name if isinstance(name, str) else name[1] for name in imported.names}
+    return names
+
+
+class Placeholders:
+    """Stand in for the parts of a text that are Apptoto's while Jinja renders the rest."""
+
+    def __init__(self) -> None:
+        # digits, which filters like upper leave alone; random, so that no value can imitate a placeholder
+        self._prefix = 10**15 + secrets.randbelow(10**15)
+        self._first = self._prefix * 10**5
+        self._texts: dict[int, str] = {}
+
+    def hide(self, text: str) -> str:
+        """Keep a text, and return the placeholder for it."""
+        number = self._first + len(self._texts)
+        self._texts[number] = text
+        return f"{_MARK}{number}{_MARK}"
+
+    def restore(self, field: str, rendered: str) -> str:
+        """Return the rendered text with the kept texts in the place of their placeholders.
+
+        :raises ApptotoValidationError: a placeholder was damaged, or a brace beside it would change what it means.
+        """
+        pieces = _MARKED.split(rendered)
+        plain, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
+        remains = (_MARK, repr(_MARK)[1:-1], str(self._prefix))
+        damaged = any(remain in piece for remain in remains for piece in plain)
+        if damaged or not set(numbers) <= set(self._texts):
+            problem = (
+                f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {RAW}, out of it"
+            )
+            raise ApptotoValidationError(field, problem)
+        texts = [self._texts[number] for number in numbers]
+        whole = "".join([plain[0], *(piece for pair in zip(texts, plain[1:], strict=True) for piece in pair)])
+        # the plain pieces hold no opening, so an additional one is made of two pieces together
+        for form in (str, _plainest):
+            if len(OPENING.findall(form(whole))) != sum(len(OPENING.findall(form(text))) for text in texts):
+                problem = "a brace stands right beside a dynamic field and would change it; put a space between them"
+                raise ApptotoValidationError(field, problem)
+        return whole
