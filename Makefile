@@ -7,6 +7,9 @@ PYTHON ?= python3
 # What `make matrix` runs on: make matrix AIRFLOW=2.11
 AIRFLOW ?= 2.11 3.0 3.1 3.2
 
+# Which benchmarks `make bench` runs: make bench PARTS=cpu
+PARTS ?= parse message cpu speed arms
+
 # More for pytest: make test ARGS='-k ledger'
 ARGS ?=
 # Which tests share a process: tests/support/workers.py.
@@ -52,11 +55,9 @@ matrix-%:
 chaos: setup ## kill workers and break the server under 1,000 sends a store, and check every promise
 	.venv/bin/python -m tests.chaos
 
-bench: setup ## print what our import costs a DAG file, ledger and pace a message; and a batch beside other ways to send
+bench: ## print what the provider costs: import, message, CPU, speed, and a batch beside other ways to send
 	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
-	@.ci/venv-bench/bin/python .ci/bench_parse.py
-	@.venv/bin/python .ci/bench_ledger.py
-	@.ci/venv-bench/bin/python .ci/bench_batch.py
+	@for part in $(PARTS); do .ci/venv-bench/bin/python -m benchmarks $$part || exit; done
 
 format: setup ## fix style
 	.venv/bin/ruff check --fix

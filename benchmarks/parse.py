@@ -1,7 +1,7 @@
-"""Print what one import of ours adds to the parsing of a DAG file, beside other providers.
+"""Measure what an import of the operators adds to the parsing of a DAG file, beside other providers.
 
-Airflow parses each DAG file again and again, each time in a process where Airflow is imported and providers are not.
-So each import is timed in a fresh interpreter that has Airflow's authoring interface already, as every DAG file has.
+Airflow parses each DAG file again and again, each time in a process that has imported Airflow and no provider. So each
+import is timed in a fresh interpreter that has imported Airflow's authoring interface, as every DAG file does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAVY = ("requests", "phonenumbers", "sqlalchemy", "email_validator", "urllib3")
 PROBE = f"""
 import importlib, json, sys, time
 import airflow.sdk
-airflow.sdk.BaseOperator, airflow.sdk.BaseHook  # they are loaded when touched
+airflow.sdk.BaseOperator, airflow.sdk.BaseHook  # Airflow imports them when they are first used
 before = set(sys.modules)
 start = time.perf_counter()
 importlib.import_module(sys.argv[1])
@@ -38,8 +38,28 @@ print(json.dumps([milliseconds, len(new), [name for name in {HEAVY!r} if name in
 """
 
 
-def measure(module: str, home: str) -> tuple[float, int, list[str]]:
-    """Return what importing a module took in milliseconds, how many modules it loaded, and the heavy ones."""
+def show() -> None:
+    """Print the median import time of each module, interleaved, so that other load affects all of them alike."""
+    times: dict[str, list[float]] = {module: [] for module in MODULES}
+    imported: dict[str, tuple[int, list[str]]] = {}
+    with tempfile.TemporaryDirectory() as home:
+        for module in MODULES:  # unmeasured: it writes the bytecode and fills the disk cache
+            _, new, heavy = _measure(module, home)
+            imported[module] = new, heavy
+        for _ in range(ROUNDS):
+            for module in MODULES:
+                times[module].append(_measure(module, home)[0])
+    medians = {module: statistics.median(taken) for module, taken in times.items()}
+    print(f"Import after airflow.sdk, median of {ROUNDS} fresh interpreters\n")
+    print(f"{'module':<53}{'ms':>8}{'min':>8}{'to ours':>9}{'modules':>9}  heavy ones")
+    for module, median in sorted(medians.items(), key=lambda item: item[1]):
+        new, heavy = imported[module]
+        ratio = median / medians[OURS]
+        print(f"{module:<53}{median:>8.1f}{min(times[module]):>8.1f}{ratio:>8.1f}x{new:>9}  {', '.join(heavy) or '-'}")
+
+
+def _measure(module: str, home: str) -> tuple[float, int, list[str]]:
+    """Return the time to import a module in milliseconds, how many modules it imports, and the heavy ones of them."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, module],
         env=os.environ | {"AIRFLOW_HOME": home},
@@ -49,28 +69,3 @@ def measure(module: str, home: str) -> tuple[float, int, list[str]]:
     )
     milliseconds, new, heavy = json.loads(run.stdout.splitlines()[-1])
     return milliseconds, new, heavy
-
-
-def main() -> None:
-    """Measure in rounds, so that whatever else the machine does falls on all alike, and print the medians."""
-    times: dict[str, list[float]] = {module: [] for module in MODULES}
-    loaded: dict[str, tuple[int, list[str]]] = {}
-    with tempfile.TemporaryDirectory() as home:
-        for module in MODULES:  # once before it counts: it writes the bytecode and fills the disk cache
-            _, new, heavy = measure(module, home)
-            loaded[module] = new, heavy
-        for _ in range(ROUNDS):
-            for module in MODULES:
-                times[module].append(measure(module, home)[0])
-
-    medians = {module: statistics.median(taken) for module, taken in times.items()}
-    print(f"Import after airflow.sdk, median of {ROUNDS} fresh interpreters\n")
-    print(f"{'module':<53}{'ms':>8}{'min':>8}{'to ours':>9}{'modules':>9}  heavy ones")
-    for module, median in sorted(medians.items(), key=lambda item: item[1]):
-        new, heavy = loaded[module]
-        ratio = median / medians[OURS]
-        print(f"{module:<53}{median:>8.1f}{min(times[module]):>8.1f}{ratio:>8.1f}x{new:>9}  {', '.join(heavy) or '-'}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+"""The DAG files of the benchmarks."""
+
+from __future__ import annotations
