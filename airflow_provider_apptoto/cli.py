@@ -6,69 +6,32 @@ import argparse
 import getpass
 import json
 import re
-import shlex
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from airflow_provider_apptoto._airflow import Variables, has_provider_cli, read_connections_from_database, without_logs
-from airflow_provider_apptoto.privacy import LONGEST_LINE, is_one_line, printable
+from airflow_provider_apptoto._airflow import Variables, read_connections_from_database, without_logs
+from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RESOLVE, Option
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.instructions import ledger_command
+from airflow_provider_apptoto.privacy import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow.cli.cli_config import CLICommand
 
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-    from airflow_provider_apptoto.state.database import StateDatabase
-    from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
-    from airflow_provider_apptoto.state.store import Entry
+    from airflow_provider_apptoto.outbox.admin import Author, LedgerAdmin, Record, Selection
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
-    Option = tuple[tuple[str, ...], dict[str, Any]]
-
-_CONNECTION = "apptoto_default"
 _DAY = 86_400
-_NO_DATABASE = (
-    "Connection {conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task state (3.3 and "
-    "newer): see Storage, Task State Store of the task instance."
-)
 _KEY = re.compile(r"[0-9a-f]{8,32}")
 _NOTHING, _REFUSED = 1, 2
-"""Exit codes: nothing matched, or nothing was changed; a mistake of the command line, or what can't be done."""
-_STATES = ("claimed", "sending", "sent", "not_sent", "rejected", "unknown")
-
-_CONN_ID: Option = (
-    ("--conn-id",),
-    {"default": _CONNECTION, "help": "the Apptoto connection, whose state_conn_id is used (default: %(default)s)"},
+"""Exit codes: nothing matched or changed; a mistake in the command line, or a command that can't be run."""
+_COLUMNS = (
+    *("key", "state", "at", "channel", "target", "reference", "dag_id", "task_id", "run_id", "map_index"),
+    *("try_number", "why"),
 )
-_OUTPUT: Option = (("--output", "-o"), {"choices": ["table", "json"], "default": "table"})
-_SELECTION: list[Option] = [
-    (("keys",), {"nargs": "*", "metavar": "KEY", "help": "key of a message; its first 8 characters are enough"}),
-    (("--dag",), {"metavar": "DAG_ID"}),
-    (("--task",), {"metavar": "TASK_ID"}),
-    (("--run",), {"metavar": "RUN_ID"}),
-    (("--reference",), {"help": "the operator's reference, such as an appointment's id"}),
-    (
-        ("--state",),
-        {
-            "action": "append",
-            "choices": _STATES,
-            "help": "unknown includes what killed tasks left as sending; repeatable",
-        },
-    ),
-]
-_WHY: list[Option] = [
-    (("--note",), {"required": True, "help": "why; one line, which is kept"}),
-    (("--by",), {"help": "who (default: the user of this process)"}),
-    (("--yes", "-y"), {"action": "store_true", "help": "change more than one entry without being asked"}),
-]
-_FORCE: Option = (("--force",), {"action": "store_true", "help": "also entries that a person has resolved before"})
-
-
-def ledger_command(command: str, conn_id: str) -> str:
-    """Return the command line of a command of the ledger, up to its arguments."""
-    program = "airflow apptoto" if has_provider_cli() else "python -m airflow_provider_apptoto"
-    connection = "" if conn_id == _CONNECTION else f" --conn-id {shlex.quote(conn_id)}"
-    return f"{program} ledger {command}{connection}"
 
 
 def get_cli_commands() -> list[CLICommand]:
@@ -80,13 +43,13 @@ def get_cli_commands() -> list[CLICommand]:
         for name, (text, function, options) in _COMMANDS.items()
     ]
     ledger = GroupCommand(name="ledger", help=_LEDGER_HELP, subcommands=commands)
-    return [GroupCommand(name="apptoto", help="Manage what the Apptoto provider remembers", subcommands=[ledger])]
+    return [GroupCommand(name="apptoto", help="Manage the Apptoto provider", subcommands=[ledger])]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    :param arguments: the command line; ``None`` takes the process's own.
+    :param arguments: the command line; ``None``: that of the process.
     """
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_apptoto", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
@@ -101,99 +64,109 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.function(given)
 
 
+# --- commands
+
+
 def _list(given: argparse.Namespace) -> None:
     if given.limit < 1:
         _end("--limit is at least 1.", _REFUSED)
-    found = _store(given).entries(_selection(given), limit=given.limit)
-    _print(given.output, [_shown(entry, changes) for entry, changes in found])
+    found = _admin(given).select(_selection(given), limit=given.limit)
+    _print(given.output, found)
     if len(found) == given.limit:
-        print(f"These are the newest {given.limit}; --limit shows more.", file=sys.stderr)
+        print(f"These are the newest {given.limit} entries. Use --limit to show more.", file=sys.stderr)
 
 
 def _resolve(given: argparse.Namespace) -> None:
-    from airflow_provider_apptoto.state.store import State
-
-    store = _store(given)
-    chosen = store.resolvable(_chosen(given), force=given.force)
-    _change(given, store, chosen, lambda who: store.resolve(chosen, State(given.to), **who), f"resolved as {given.to}")
+    selection, author, admin = _change_arguments(given)
+    chosen = admin.resolvable(selection, force=given.force)
+    summary = f"Resolved as {given.to}: {{}}."
+    _change(given, admin, chosen, lambda: admin.resolve(chosen, State(given.to), author), summary)
 
 
 def _forget(given: argparse.Namespace) -> None:
-    store = _store(given)
-    chosen = store.forgettable(_chosen(given))
-    what = "forgotten: when their tasks are cleared, they send again"
-    _change(given, store, chosen, lambda who: store.forget(chosen, **who), what)
+    selection, author, admin = _change_arguments(given)
+    chosen = admin.forgettable(selection)
+    summary = "Removed: {}. Their tasks send again when they are cleared."
+    _change(given, admin, chosen, lambda: admin.forget(chosen, author), summary)
 
 
 def _init(given: argparse.Namespace) -> None:
-    from airflow_provider_apptoto.hooks.apptoto import ledger_secret
+    from airflow_provider_apptoto.hooks._state import ledger_secret
 
-    hook = _hook(given)
-    pin = hook.ledger_pin(Variables("airflow.models.variable"))
-    if hook.state_database is None or pin is None:
-        _end(_NO_DATABASE.format(conn_id=given.conn_id), _REFUSED)
+    if given.from_version and not given.sql:
+        _end("--from needs --sql.", _REFUSED)
+    hook, database = _connect(given)
     if given.sql:
-        print(hook.state_database.ddl(), end="")
+        try:
+            print(database.ddl(given.from_version), end="")
+        except ValueError as error:
+            _end(f"--from: {error}.", _REFUSED)
         return
-    if given.accept:
-        pin.accept()
-    else:
-        pin.check()
-    hook.state_database.check_secret(ledger_secret(), accept=given.accept)
+    pin = hook.ledger_pin(Variables("airflow.models.variable"))
+    if pin is not None:
+        (pin.accept if given.accept else pin.check)()
+    database.check_secret(ledger_secret(), accept=given.accept)
     print("The state database is ready.")
 
 
 def _purge(given: argparse.Namespace) -> None:
-    count = _store(given).purge(given.older_than * _DAY)
-    print(f"Removed {count} entries that came to their end more than {given.older_than:g} days ago.")
+    if not given.older_than >= 0:
+        _end("--older-than is at least 0 days.", _REFUSED)
+    count = _admin(given).purge(given.older_than * _DAY)
+    what = "entry that was" if count == 1 else "entries that were"
+    print(f"Removed {count} {what} finished more than {given.older_than:g} days ago.")
 
 
-def _chosen(given: argparse.Namespace) -> Selection:
-    """Return what a command that changes entries was told to change.
+def _change_arguments(given: argparse.Namespace) -> tuple[Selection, Author, LedgerAdmin]:
+    """Return what to change, who changes it, and where.
 
-    An option that is blank is an unset variable of a shell: it would mean all.
+    At least one option has to narrow the selection, and none may be blank: an unset variable of a shell is blank.
     """
-    chosen = _selection(given)
-    if not (chosen.keys or chosen.dag_id or chosen.task_id or chosen.run_id or chosen.reference):
+    from airflow_provider_apptoto.outbox.admin import Author
+
+    selection = _selection(given)
+    if not (selection.keys or selection.dag_id or selection.task_id or selection.run_id or selection.reference):
         _end("Say which entries: by KEY, --dag, --task, --run or --reference.", _REFUSED)
-    for name, value in {"--note": given.note, "--by": given.by}.items():
-        if value is not None and not is_one_line(value):
-            _end(f"{name} has to be one line of text, 1 to {LONGEST_LINE} characters.", _REFUSED)
-    return chosen
+    try:
+        author = Author(by=_user() if given.by is None else given.by, note=given.note)
+    except ValueError as error:
+        _end(f"--{error}.", _REFUSED)
+    return selection, author, _admin(given)
 
 
 def _change(
     given: argparse.Namespace,
-    store: SqlLedgerStore,
-    chosen: Sequence[Entry],
-    change: Callable[[dict[str, str]], list[Entry]],
-    what: str,
+    admin: LedgerAdmin,
+    chosen: Sequence[Record],
+    change: Callable[[], Sequence[Record]],
+    summary: str,
 ) -> None:
     from airflow_provider_apptoto import metrics
+    from airflow_provider_apptoto.outbox.admin import Selection
 
     if not chosen:
         _end(f"No matching entry can be changed. List them with: {ledger_command('list', given.conn_id)}", _NOTHING)
     if len(chosen) > 1 and not given.yes:
-        _print("table", [_shown(entry) for entry in chosen])
+        _print("table", chosen)
         if not sys.stdin.isatty():
-            _end(f"These are {len(chosen)} entries. Add --yes to change them all; nothing was changed.", _REFUSED)
+            _end(f"Nothing was changed. Add --yes to change these {len(chosen)} entries.", _REFUSED)
         if input(f"Change these {len(chosen)} entries? [y/N] ").strip().lower() not in {"y", "yes"}:
             _end("Nothing was changed.", _NOTHING)
-    changed = change({"by": given.by or getpass.getuser(), "note": given.note})
-    metrics.unresolved(store.unresolved())
-    _print(given.output, [_shown(entry) for entry in changed])
-    print(f"{len(changed)} {what}", file=sys.stderr)
+    changed = change()
+    _print(given.output, changed)
+    if left := len(chosen) - len(changed):
+        print(f"Changed by others meanwhile, and left as they are: {left}.", file=sys.stderr)
     if not changed:
-        _end("They were changed by somebody else meanwhile.", _NOTHING)
+        _end("Nothing was changed.", _NOTHING)
+    print(summary.format(len(changed)), file=sys.stderr)
+    metrics.unresolved(admin.count(Selection(states=(State.UNKNOWN,))), given.conn_id)
 
 
-def _end(text: str, code: int) -> NoReturn:
-    print(text, file=sys.stderr)
-    raise SystemExit(code)
+# --- arguments
 
 
 def _selection(given: argparse.Namespace) -> Selection:
-    from airflow_provider_apptoto.state.sql_ledger import Selection
+    from airflow_provider_apptoto.outbox.admin import Selection
 
     for key in given.keys:
         if not _KEY.fullmatch(key):
@@ -204,134 +177,104 @@ def _selection(given: argparse.Namespace) -> Selection:
     return Selection(
         keys=given.keys,
         states=given.state or (),
+        channel=given.channel,
         dag_id=given.dag,
         task_id=given.task,
         run_id=given.run,
         reference=given.reference,
+        since=given.since,
+        until=given.until,
     )
 
 
-def _store(given: argparse.Namespace) -> SqlLedgerStore:
-    from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-
-    return SqlLedgerStore(_database(given), "")
-
-
-def _database(given: argparse.Namespace) -> StateDatabase:
-    database = _hook(given).state_database
-    if database is None:
-        _end(_NO_DATABASE.format(conn_id=given.conn_id), _REFUSED)
-    return database
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the user of a container need not have a name
+        _end("The user of this process has no name. Add --by NAME.", _REFUSED)
 
 
-def _hook(given: argparse.Namespace) -> ApptotoHook:
+def _admin(given: argparse.Namespace) -> LedgerAdmin:
+    from airflow_provider_apptoto.outbox.admin import LedgerAdmin
+
+    return LedgerAdmin(_connect(given)[1])
+
+
+def _connect(given: argparse.Namespace) -> tuple[ApptotoHook, StateDatabase]:
     read_connections_from_database()
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
-    return ApptotoHook(given.conn_id)
+    hook = ApptotoHook(given.conn_id)
+    if hook.state_database is None:
+        _end(
+            f"Connection {given.conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task "
+            "state (3.3 and newer): see Storage, Task State Store of the task instance.",
+            _REFUSED,
+        )
+    return hook, hook.state_database
 
 
-def _shown(entry: Entry, changes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    hidden = ("version", "fingerprint", "lease", "updated_at", "sent_at")
-    shown = {name: value for name, value in entry.to_dict().items() if name not in hidden}
-    return {**shown, "at": entry.at, "changes": list(changes)}
+# --- output
 
 
-def _print(output: str, rows: list[dict[str, Any]]) -> None:
+def _print(output: str, records: Iterable[Record]) -> None:
+    rows = [record.to_dict() for record in records]
     if output == "json":
         print(json.dumps(rows, indent=2))
     elif rows:
         from tabulate import tabulate
 
-        columns = ("key", "state", "at", "type", "reference", "dag_id", "task_id", "run_id", "map_index", "try_number")
-        lines = [
-            {
-                name: printable(str(value))
-                for name, value in {**{name: row[name] for name in columns}, "why": _why(row)}.items()
-            }
-            for row in rows
-        ]
-        print(tabulate(lines, headers="keys", disable_numparse=True))
+        lines = [["" if row[name] is None else printable(str(row[name])) for name in _COLUMNS] for row in rows]
+        print(tabulate(lines, headers=_COLUMNS, disable_numparse=True))
 
 
-def _why(row: dict[str, Any]) -> str:
-    """Say by what it came to its state: a person, or an answer."""
-    if row["changes"] and (last := row["changes"][-1])["to_state"] == row["state"]:
-        return f"{last['changed_by']}: {last['note']}"
-    return ", ".join(str(part) for part in (row["http_status"], row["reason"]) if part)
+def _end(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    raise SystemExit(code)
 
 
-def _reporting(function: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Have a command end with one line where it can't be done, and print nothing but its answer."""
+def _command(function: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Return a command that prints its answer alone, or one line that says why there is none."""
 
     def command(given: argparse.Namespace) -> None:
         from airflow.providers.common.compat.sdk import AirflowException
 
         from airflow_provider_apptoto.client.errors import ApptotoError
-        from airflow_provider_apptoto.state.store import LedgerStoreError
+        from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
         try:
             without_logs(function)(given)
         except (AirflowException, ApptotoError, LedgerStoreError) as error:
-            print(error, file=sys.stderr)
+            text = str(error)
+            if isinstance(error, LedgerStoreError):  # elsewhere it ends a sentence
+                text = text[:1].upper() + text[1:]
+            print(text, file=sys.stderr)
             raise SystemExit(_REFUSED) from None
 
     return command
 
 
-_LEDGER_HELP = "See and resolve what the state database remembers of sent messages"
+_LEDGER_HELP = "Show and resolve the entries of sent messages in the state database"
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], None], list[Option]]] = {
-    "list": (
-        "List messages, the newest first",
-        _reporting(_list),
-        [
-            *_SELECTION,
-            (("--limit",), {"type": int, "default": 100, "help": "how many at the most (default: %(default)s)"}),
-            _CONN_ID,
-            _OUTPUT,
-        ],
-    ),
+    "list": ("List entries, the newest first", _command(_list), LIST),
     "resolve": (
-        "Say of messages of which nobody could tell whether they were sent; then clear their tasks",
-        _reporting(_resolve),
-        [
-            *_SELECTION,
-            (("--to",), {"choices": ["sent", "not_sent"], "required": True}),
-            *_WHY,
-            _FORCE,
-            _CONN_ID,
-            _OUTPUT,
-        ],
+        "Record whether messages of unknown outcome were sent; then clear their tasks",
+        _command(_resolve),
+        RESOLVE,
     ),
     "forget": (
-        "Remove messages from the ledger, so that their tasks, when cleared, send them again",
-        _reporting(_forget),
-        [*_SELECTION, *_WHY, _CONN_ID, _OUTPUT],
+        "Remove entries, so that their tasks send the messages again when they are cleared",
+        _command(_forget),
+        FORGET,
     ),
     "init": (
-        "Make the tables in the state database (else the first send does)",
-        _reporting(_init),
-        [
-            (("--sql",), {"action": "store_true", "help": "print the statements instead"}),
-            (
-                ("--accept",),
-                {
-                    "action": "store_true",
-                    "help": "use it though earlier tasks used another one: what those sent may be sent again",
-                },
-            ),
-            _CONN_ID,
-        ],
+        "Create or migrate the tables in the state database; otherwise the first send does",
+        _command(_init),
+        INIT,
     ),
     "purge": (
-        "Remove old messages that were sent, not sent or rejected; never those that nobody has resolved",
-        _reporting(_purge),
-        [
-            (
-                ("--older-than",),
-                {"type": float, "default": 35.0, "metavar": "DAYS", "help": "days (default: %(default)s)"},
-            ),
-            _CONN_ID,
-        ],
+        "Remove old entries that are finished; never those that are in flight or unresolved",
+        _command(_purge),
+        PURGE,
     ),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import difflib
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +15,28 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SECTION = "apptoto"
-_OPTIONS: Mapping[str, Mapping[str, Any]] = get_provider_info()["config"][_SECTION]["options"]
+_INFO = get_provider_info()
+_OPTIONS: Mapping[str, Mapping[str, Any]] = _INFO["config"][_SECTION]["options"]
+_CONNECTION_FIELDS = ("host", *_INFO["connection-types"][0]["conn-fields"])
 _NAMES = {
     f"{name}{suffix}": name
     for name, about in _OPTIONS.items()
     for suffix in (("", "_cmd", "_secret") if about.get("sensitive") else ("",))
 }
 """Names in the file, and the option that each of them sets."""
-_VARIABLES = {f"AIRFLOW__{_SECTION}__{name}".upper(): name for name in _NAMES}
+
+
+def _variable(name: str) -> str:
+    return f"AIRFLOW__{_SECTION}__{name}".upper()
+
+
+_VARIABLES = {_variable(name): name for name in _NAMES}
 """Environment variables, and the name in the file that each of them stands for."""
+_GUARDED = [_variable(name) for name, of in _NAMES.items() if of in {"delivery_mode", "ledger_secret"}]
+"""Variables that a similar name must not be mistaken for, whatever section it names: sends would reach people."""
 _NEAR = 0.85
 """Similarity, 0 to 1, from which another name counts as a mistyped one."""
 
@@ -31,49 +44,84 @@ _NEAR = 0.85
 def option(name: str) -> tuple[str, str] | None:
     """Return an option's value and where it is set, or ``None`` where it is not set.
 
-    :raises ApptotoConfigurationError: it is set, and blank; or something is set by a name that is no option's.
+    :raises ApptotoConfigurationError: it is set, and is blank or can't be read; or an unknown name is set.
     """
-    _check_names()
-    in_file = conf.options(_SECTION) if conf.has_section(_SECTION) else []
-    sources = [variable for variable, of in _VARIABLES.items() if _NAMES[of] == name and variable in os.environ]
-    sources += [f"[{_SECTION}] {of}" for of in in_file if _NAMES[of] == name]
-    if not sources:
-        return None
-    source = sources[0]
-    value = conf.get(_SECTION, name, fallback="")
+    source = _current_sources().get(name)
+    return None if source is None else (_value(name, source), source)
+
+
+def connection_defaults() -> dict[str, tuple[str, str]]:
+    """Return the value of each connection field that is set for the whole deployment, and where it is set.
+
+    :raises ApptotoConfigurationError: one is blank or can't be read; or an unknown name is set.
+    """
+    sources = _current_sources()
+    return {name: (_value(name, sources[name]), sources[name]) for name in _CONNECTION_FIELDS if name in sources}
+
+
+def _value(name: str, source: str) -> str:
+    value: str | None = None
+    with contextlib.suppress(configparser.InterpolationError):  # it quotes the value
+        value = conf.get(_SECTION, name, fallback="")
+    if value is None:
+        raise ApptotoConfigurationError(source, "can't be read: in a configuration file, write %% for %")
     if not value.strip():
-        raise ApptotoConfigurationError(source, f"is blank: {_allowed(name)}; or remove it")
-    return value, source
+        msg = f"is blank. Set it, for example to {_OPTIONS[name]['example']}, or remove it"
+        raise ApptotoConfigurationError(source, msg)
+    return value
 
 
-def _check_names() -> None:
-    for section in conf.sections():
-        if section != _SECTION and _is_near(section, _SECTION):
-            raise ApptotoConfigurationError(f"[{section}]", f"is not known to Airflow; did you mean [{_SECTION}]?")
-    for name in conf.options(_SECTION) if conf.has_section(_SECTION) else ():
+def _current_sources() -> Mapping[str, str]:
+    in_file = conf.options(_SECTION) if conf.has_section(_SECTION) else ()
+    return _sources(tuple(os.environ), tuple(conf.sections()), tuple(in_file))
+
+
+@functools.lru_cache(maxsize=1)  # comparing names takes milliseconds, and each hook asks
+def _sources(variables: tuple[str, ...], sections: tuple[str, ...], in_file: tuple[str, ...]) -> Mapping[str, str]:
+    """Check all names, and return where each option that is set is set."""
+    for section in sections:
+        if section != _SECTION and _is_near(section, (_SECTION,)):
+            problem = f"is not known to Airflow; did you mean [{_SECTION}]?"
+            raise ApptotoConfigurationError(f"[{section}]", problem, code="setting_unknown")
+    for name in in_file:
         if name not in _NAMES:
-            raise ApptotoConfigurationError(f"[{_SECTION}] {name}", f"is not known; {_meant(name, list(_NAMES))}")
-    for variable in os.environ:
-        if variable in _VARIABLES or not variable.upper().startswith("AIRFLOW_"):
-            continue
-        if _plain(variable).startswith(_plain(f"AIRFLOW__{_SECTION}")) or any(
-            _is_near(variable, of) for of in _VARIABLES
-        ):
-            raise ApptotoConfigurationError(variable, f"is not known to Airflow; {_meant(variable, list(_VARIABLES))}")
+            problem = f"is not known; {_meant(name, list(_NAMES), 0.6)}"
+            raise ApptotoConfigurationError(f"[{_SECTION}] {name}", problem, code="setting_unknown")
+    for variable in variables:
+        if variable not in _VARIABLES and variable.upper().startswith("AIRFLOW_") and _is_mistyped(variable):
+            meant = _meant(variable.upper(), list(_VARIABLES), 0.9)
+            raise ApptotoConfigurationError(variable, f"is not known to Airflow; {meant}", code="setting_unknown")
+    # Later ones replace earlier ones: the environment wins over the file, a value over a command or a secret.
+    sources = {of: f"[{_SECTION}] {name}" for name, of in reversed(_NAMES.items()) if name in in_file}
+    return sources | {
+        _NAMES[name]: variable for variable, name in reversed(_VARIABLES.items()) if variable in variables
+    }
+
+
+def _is_mistyped(variable: str) -> bool:
+    """Return whether a variable of Airflow's that is no option's seems to be meant as one."""
+    section = _plain(variable).removeprefix("airflow")
+    lengths = range(len(_SECTION) - 1, len(_SECTION) + 2)
+    return (
+        section.startswith(_SECTION)
+        or _is_near(variable, _GUARDED)
+        or any(_is_near(section[:length], (_SECTION,)) for length in lengths)
+    )
 
 
 def _plain(name: str) -> str:
     return name.replace("_", "").casefold()
 
 
-def _is_near(name: str, known: str) -> bool:
-    return difflib.SequenceMatcher(a=_plain(name), b=_plain(known)).ratio() >= _NEAR
+def _is_near(name: str, known: Iterable[str]) -> bool:
+    matcher = difflib.SequenceMatcher(a=_plain(name))
+    for each in known:
+        matcher.set_seq2(_plain(each))
+        if matcher.real_quick_ratio() >= _NEAR and matcher.quick_ratio() >= _NEAR and matcher.ratio() >= _NEAR:
+            return True
+    return False
 
 
-def _meant(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _meant(name: str, known: list[str], cutoff: float) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-
-
-def _allowed(name: str) -> str:
-    return f"set it, to {_OPTIONS[name]['example']} for example"

@@ -5,21 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import os
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 
-from airflow_provider_apptoto.client.client import (
-    DEFAULT_BASE_URL,
-    DEFAULT_CONNECT_TIMEOUT,
-    DEFAULT_MAX_RETRY_AFTER,
-    DEFAULT_TIMEOUT,
-)
+from airflow_provider_apptoto.client.base_url import check_base_url
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.client.pacing import DEFAULT_REQUESTS_PER_MINUTE
+from airflow_provider_apptoto.client.rate_limit import DEFAULT_REQUESTS_PER_MINUTE
 from airflow_provider_apptoto.client.recipients import (
     check_region,
     check_regions,
@@ -27,15 +22,25 @@ from airflow_provider_apptoto.client.recipients import (
     normalise_phone_number,
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
+from airflow_provider_apptoto.client.settings import (
+    DEFAULT_BASE_URL,
+    DEFAULT_CONNECT_TIMEOUT,
+    DEFAULT_MAX_RETRY_AFTER,
+    DEFAULT_TIMEOUT,
+)
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 T = TypeVar("T")
+Defaults = Mapping[str, tuple[str, str]]
+"""By the name of a field: the deployment's default for all connections, and where it is set."""
 
 CONNECTION_TYPE: Mapping[str, Any] = get_provider_info()["connection-types"][0]
 EXTRA_FIELDS: Mapping[str, Mapping[str, Any]] = CONNECTION_TYPE["conn-fields"]
+_HTTPS_PORT = 443
+_PORT = re.compile(r":[0-9]+$")
 _FORM_PREFIX = f"extra__{CONNECTION_TYPE['connection-type']}__"
 """Put before the names of extra fields by the forms of older Airflows."""
 
@@ -57,67 +62,12 @@ class AirflowConnection(Protocol):
         """The extra fields."""
 
 
-SANDBOX_URL = "APPTOTO_SANDBOX_URL"
-"""Environment variable with the URL of a sandbox, to which every connection then leads."""
-
-
-@dataclass(slots=True, kw_only=True, repr=False)
-class SandboxAccount:
-    """Stands in for the account of every connection: what a rehearsal sends must not reach anybody.
-
-    It has the attributes of an Airflow connection that ``ConnectionSettings`` reads.
-
-    :param login: the sandbox's.
-    :param password: the sandbox's API key.
-    :param host: base URL of the sandbox.
-    :param conn_id: of the connection that it stands in for.
-    :param extra: of that connection.
-    """
-
-    login: str | None
-    password: str | None
-    host: str | None
-    conn_id: str = ""
-    extra: str | None = None
-    conn_type: str | None = "apptoto"
-    port: int | None = None
-    schema: str | None = None
-
-    def __repr__(self) -> str:
-        """Show the base URL, not login and key."""
-        return f"<SandboxAccount {self.host}>"
-
-    @property
-    def extra_dejson(self) -> dict[str, Any]:
-        """The extra fields."""
-        return _extra(self.extra)
-
-    @classmethod
-    def of_environment(cls) -> SandboxAccount | None:
-        """Return the account that ``APPTOTO_SANDBOX_URL`` names, or ``None`` where it is not set.
-
-        :raises ApptotoConfigurationError: it is set, and is not the URL of a sandbox on this host.
-        """
-        url = os.environ.get(SANDBOX_URL)
-        if url is None:
-            return None
-        parts = urlsplit(url.strip())
-        try:
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = port = None
-        if parts.scheme != "http" or host != "127.0.0.1" or port is None or not parts.username or not parts.password:
-            msg = (
-                "is set, and is not the URL of a sandbox, as `python -m airflow_provider_apptoto.sandbox` prints it: "
-                "http://LOGIN:KEY@127.0.0.1:PORT. Nothing is sent while it is. Unset it to use the connections"
-            )
-            raise ApptotoConfigurationError(SANDBOX_URL, msg)
-        return cls(login=unquote(parts.username), password=unquote(parts.password), host=f"http://{host}:{port}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """The settings of one connection; the names are those of its fields (docs/connection.rst)."""
+    """The settings of one connection; the names are those of its fields (docs/connection.rst).
+
+    :param delivery_modes: the deployment's and the connection's, by where they are set. The strictest holds.
+    """
 
     login: str
     api_key: str
@@ -128,7 +78,7 @@ class ConnectionSettings:
     max_retry_after: float
     default_region: str | None
     allowed_regions: tuple[str, ...] | None
-    delivery_mode: DeliveryMode | None
+    delivery_modes: Mapping[str, DeliveryMode]
     redirect_phone_to: str | None
     redirect_email_to: str | None
     ca_bundle: str | None
@@ -139,50 +89,84 @@ class ConnectionSettings:
         return f"<ConnectionSettings {self.base_url}>"
 
     @classmethod
-    def read(cls, connection: AirflowConnection) -> ConnectionSettings:
-        """Read and check a connection. Blank means unset, as a form leaves it.
+    def read(cls, connection: AirflowConnection, defaults: Defaults) -> ConnectionSettings:
+        """Read and check a connection. A blank field is unset: the deployment's default holds, else the provider's.
 
-        :raises ApptotoConfigurationError: a setting is missing or wrong; names connection, field, what is allowed.
+        :param defaults: of ``delivery_mode``, the strictest holds; of others, the connection's own value.
+        :raises ApptotoConfigurationError: a setting is missing or wrong; names where it is set, what is allowed.
         """
+        name = f"connection {connection.conn_id!r}"
+        modes = _deployment_mode(defaults)
+        sources: Mapping[str, str] = {}
         try:
-            return cls._read(connection)
+            own = _own_fields(connection)
+            sources = {field: source for field, (_, source) in defaults.items() if field not in own}
+            if "delivery_mode" in own:
+                modes[name] = DeliveryMode.strictest(own["delivery_mode"])
+            return cls._read(connection, {**own, **{field: defaults[field][0] for field in sources}}, modes)
         except ApptotoConfigurationError as error:
-            raise ApptotoConfigurationError(
-                f"connection {connection.conn_id!r}, {error.field}", error.problem
-            ) from None
+            if error.field in sources:
+                raise _wrong_default(sources[error.field], error) from None
+            raise ApptotoConfigurationError(f"{name}, {error.field}", error.problem, code=error.code) from None
 
     @classmethod
-    def _read(cls, connection: AirflowConnection) -> ConnectionSettings:
-        extra = _extra(connection.extra)
-        region = _checked(extra, "default_region", check_region)
+    def _read(
+        cls, connection: AirflowConnection, fields: Mapping[str, Any], modes: Mapping[str, DeliveryMode]
+    ) -> ConnectionSettings:
+        region = _checked(fields, "default_region", check_region)
         return cls(
             login=_required("login", connection.login, "the e-mail address of the Apptoto account"),
             api_key=_required("password", connection.password, "an API key of the Apptoto account"),
-            base_url=_base_url(connection),
-            timeout=_number(extra, "timeout", DEFAULT_TIMEOUT),
-            connect_timeout=_number(extra, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
-            requests_per_minute=_number(extra, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
-            max_retry_after=_number(extra, "max_retry_after", DEFAULT_MAX_RETRY_AFTER),
+            base_url=_base_url(connection, fields.get("host")),
+            timeout=_number(fields, "timeout", DEFAULT_TIMEOUT),
+            connect_timeout=_number(fields, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
+            requests_per_minute=_number(fields, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
+            max_retry_after=_number(fields, "max_retry_after", DEFAULT_MAX_RETRY_AFTER),
             default_region=region,
-            allowed_regions=_checked(extra, "allowed_regions", check_regions),
-            delivery_mode=None if (mode := extra.get("delivery_mode")) is None else DeliveryMode.strictest(mode),
+            allowed_regions=_checked(fields, "allowed_regions", check_regions),
+            delivery_modes=modes,
             redirect_phone_to=_checked(
-                extra,
+                fields,
                 "redirect_phone_to",
                 lambda number: normalise_phone_number(number, region=region, field="redirect_phone_to"),
             ),
             redirect_email_to=_checked(
-                extra,
+                fields,
                 "redirect_email_to",
                 lambda address: normalise_email_address(address, field="redirect_email_to"),
             ),
-            ca_bundle=_checked(extra, "ca_bundle", _file),
-            state_conn_id=_checked(extra, "state_conn_id", str),
+            ca_bundle=_checked(fields, "ca_bundle", _file),
+            state_conn_id=_checked(fields, "state_conn_id", str),
         )
 
 
-def _extra(text: str | None) -> dict[str, Any]:
-    """Return the extra fields that are set, by their plain names."""
+def _deployment_mode(defaults: Defaults) -> dict[str, DeliveryMode]:
+    if "delivery_mode" not in defaults:
+        return {}
+    mode, source = defaults["delivery_mode"]
+    try:
+        return {source: DeliveryMode.strictest(mode)}
+    except ApptotoConfigurationError as error:
+        raise _wrong_default(source, error) from None
+
+
+def _wrong_default(source: str, error: ApptotoConfigurationError) -> ApptotoConfigurationError:
+    problem = f"{error.problem}. Change or remove it in Airflow's configuration"
+    return ApptotoConfigurationError(source, problem, code=error.code)
+
+
+def _own_fields(connection: AirflowConnection) -> dict[str, Any]:
+    """Return the fields that a connection itself sets, but for its login and password."""
+    host = (connection.host or "").strip()
+    return {**extra_fields(connection.extra), **({"host": host} if host else {})}
+
+
+def extra_fields(text: str | None) -> dict[str, Any]:
+    """Return the extra fields that are set, by their plain names.
+
+    :param text: JSON, or blank.
+    :raises ApptotoConfigurationError: not a JSON object; a field is unknown, or given twice with two values.
+    """
     if text is None or not text.strip():
         return {}
     try:
@@ -200,11 +184,12 @@ def _extra(text: str | None) -> dict[str, Any]:
         if name not in EXTRA_FIELDS:
             near = difflib.get_close_matches(name, EXTRA_FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(EXTRA_FIELDS)}"
-            raise ApptotoConfigurationError(f"extra field {name!r}", f"is not known; {hint}")
+            raise ApptotoConfigurationError(f"extra field {name!r}", f"is not known; {hint}", code="setting_unknown")
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if fields.setdefault(name, value) != value:
-            raise ApptotoConfigurationError(name, f"is given twice, also as {_FORM_PREFIX}{name}, with another value")
+            problem = f"is given twice, also as {_FORM_PREFIX}{name}, with another value"
+            raise ApptotoConfigurationError(name, problem, code="given_twice")
     return fields
 
 
@@ -212,35 +197,36 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ApptotoConfigurationError(f"extra field {twice!r}", "is given twice")
+        raise ApptotoConfigurationError(f"extra field {twice!r}", "is given twice", code="given_twice")
     return fields
 
 
 def _required(field: str, value: str | None, meaning: str) -> str:
     if value is None or not value.strip():
-        raise ApptotoConfigurationError(field, f"is missing; it is {meaning}")
+        raise ApptotoConfigurationError(field, f"is missing; it is {meaning}", code="setting_missing")
     return value.strip()
 
 
-def _base_url(connection: AirflowConnection) -> str:
+def _base_url(connection: AirflowConnection, host: str | None) -> str:
     """Put together what a URI takes apart: its scheme, host and port come in fields of their own."""
-    host = (connection.host or "").strip() or DEFAULT_BASE_URL
     schema = (connection.schema or "").strip()
     if schema not in {"", "http", "https"}:
         msg = "is http, https or blank; the whole base URL, with its path, goes into host"
         raise ApptotoConfigurationError("schema", msg)
-    scheme, _, rest = host.rpartition("://")
+    scheme, _, rest = (host or DEFAULT_BASE_URL).strip().rpartition("://")
     address, slash, path = rest.partition("/")
-    port = f":{connection.port}" if connection.port else ""
-    if address.endswith(port):  # Test Connection of Airflow 3.3.1 and 3.3.2 needs a stored port, also beside this one
-        port = ""
-    from airflow_provider_apptoto.client.transport import check_base_url
+    # Test Connection of Airflow 3.3.1 and 3.3.2 needs a stored port, which is not one of the deployment's base URL.
+    is_own = bool((connection.host or "").strip()) or host is None
+    port = f":{connection.port}" if connection.port and (is_own or connection.port != _HTTPS_PORT) else ""
+    has_port = _PORT.search(address)
+    if has_port and port not in {"", has_port[0]}:
+        msg = f"is {connection.port}, but the base URL has port {has_port[0][1:]}; clear this field"
+        raise ApptotoConfigurationError("port", msg, code="setting_conflict")
+    return check_base_url(f"{scheme or schema or 'https'}://{address}{'' if has_port else port}{slash}{path}")
 
-    return check_base_url(f"{scheme or schema or 'https'}://{address}{port}{slash}{path}")
 
-
-def _number(extra: Mapping[str, Any], name: str, default: float) -> float:
-    value = extra.get(name, default)
+def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
+    value = fields.get(name, default)
     schema = EXTRA_FIELDS[name]["schema"]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -252,8 +238,8 @@ def _number(extra: Mapping[str, Any], name: str, default: float) -> float:
     return number
 
 
-def _checked(extra: Mapping[str, Any], name: str, check: Callable[[str], T]) -> T | None:
-    value = extra.get(name)
+def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) -> T | None:
+    value = fields.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -261,7 +247,7 @@ def _checked(extra: Mapping[str, Any], name: str, check: Callable[[str], T]) -> 
     try:
         return check(value.strip())
     except ApptotoValidationError as error:
-        raise ApptotoConfigurationError(name, error.problem) from None
+        raise ApptotoConfigurationError(name, error.problem, code=error.code) from None
 
 
 def _file(path: str) -> str:

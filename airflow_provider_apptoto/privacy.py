@@ -17,15 +17,15 @@ from typing import Any
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),:;]+")
 _TOP_LEVEL = re.compile(r"[\w.•-]*(\.[a-z][a-z0-9-]{1,23})", re.IGNORECASE)
 _NUMBER = re.compile(r"\+?\d(?:(?:[^\w:+]|_)*\d){6,}")
-_FEWEST_DIGITS = 7
+_MIN_DIGITS = 7
 _DIGITS_BESIDE_COUNTRY_CODE = 10
 """Of a shorter number, country code and last four digits would leave too little hidden."""
 _COUNTRY_CODE = re.compile(r"\+(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})")
 _ECHO = 8
 """Characters in a row that a server's text and a part of ours must share to count as an echo."""
-_MOST_ENCODINGS = 3
+_MAX_ENCODINGS = 3
 """That are undone, one after the other."""
-_SHORTEST_PRIVATE = 4
+_MIN_PRIVATE = 4
 """A shorter text of ours would stand in many a word."""
 
 _CREDENTIALS = re.compile(r"\b(basic|bearer)\s+[^\s\"'<>,;]+", re.IGNORECASE)
@@ -46,18 +46,18 @@ will with would you your
 _COMMON = frozenset(_PLAIN_WORDS.split())
 """Words of errors: they tell nothing of a person, and stand in many a text of ours."""
 
-LONGEST_LINE = 200
+MAX_LINE = 200
 """Characters of a reference, a note, a name."""
-HIDDEN = "•••"
-STARS = "***"
+MASK = "•••"
+AIRFLOW_MASK = "***"
 """What Airflow shows in the place of a value that is hidden."""
 
 
-class Private:
+class Redacted:
     """A value that shows itself to nobody: not in logs, rendered fields, XComs or errors.
 
     Airflow stores a task's fields as they are between rendering and execution; this stands in them meanwhile. It is no
-    string, so that it can't be sent by mistake, and never holds another ``Private``: fields may be rendered twice.
+    string, so that it can't be sent by mistake, and never holds another ``Redacted``: fields may be rendered twice.
 
     :param value: what to hide.
     :param shown: what to show in its place.
@@ -65,8 +65,8 @@ class Private:
 
     __slots__ = ("_shown", "_value")
 
-    def __init__(self, value: object, shown: str = STARS) -> None:
-        self._value = reveal(value)
+    def __init__(self, value: object, shown: str = AIRFLOW_MASK) -> None:
+        self._value = unwrap(value)
         self._shown = shown
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Private:
         return self._shown
 
 
-class Unrendered(Private):
+class Unrendered(Redacted):
     """A hidden template: to be rendered, never to be sent as it is."""
 
     __slots__ = ()
@@ -102,9 +102,9 @@ rendering: ContextVar[bool] = ContextVar("apptoto_rendering", default=False)
 """Whether a text is being rendered."""
 
 
-def reveal(value: Any) -> Any:
-    """Return what a ``Private`` hides, and any other value as it is; an ``Unrendered`` is never revealed."""
-    return value._value if type(value) is Private else value  # noqa: SLF001  nothing else may look inside
+def unwrap(value: Any) -> Any:
+    """Return what a ``Redacted`` hides, and any other value as it is; an ``Unrendered`` is never revealed."""
+    return value._value if type(value) is Redacted else value  # noqa: SLF001  nothing else may look inside
 
 
 def remove_frames(error: BaseException) -> None:
@@ -138,13 +138,13 @@ def mask_recipient(recipient: str) -> str:
     if "@" in recipient:
         mailbox, _, domain = recipient.strip().rpartition("@")
         top_level = _TOP_LEVEL.fullmatch(domain)
-        return f"{mailbox[0] if mailbox[:1].isalnum() else ''}{HIDDEN}@{HIDDEN}{top_level[1] if top_level else ''}"
+        return f"{mailbox[0] if mailbox[:1].isalnum() else ''}{MASK}@{MASK}{top_level[1] if top_level else ''}"
     digits = "".join(str(unicodedata.decimal(character)) for character in recipient if character.isdecimal())
-    if len(digits) < _FEWEST_DIGITS:
-        return HIDDEN
+    if len(digits) < _MIN_DIGITS:
+        return MASK
     plus = "+" if recipient.lstrip(" (").startswith("+") else ""
     country_code = _COUNTRY_CODE.match(plus + digits) if len(digits) >= _DIGITS_BESIDE_COUNTRY_CODE else None
-    return f"{country_code[0] if country_code else ''}{HIDDEN}{digits[-4:]}"
+    return f"{country_code[0] if country_code else ''}{MASK}{digits[-4:]}"
 
 
 def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> str:
@@ -159,7 +159,7 @@ def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> 
     :param limit: characters, at least 1.
     """
     text = printable(_decoded(text[: limit * 10]))
-    text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
+    text = _AUTHORIZATION.sub(rf"\1{MASK}", _CREDENTIALS.sub(rf"\1 {MASK}", text))
     for ours in private:
         text = _without_echoes(text, printable(ours))
     text = _ADDRESS.sub(lambda match: mask_recipient(match[0]), text)
@@ -169,12 +169,12 @@ def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> 
 
 def _decoded(text: str) -> str:
     """Undo what a server may have done to an echo of ours."""
-    for _ in range(_MOST_ENCODINGS):
+    for _ in range(_MAX_ENCODINGS):
         before = text
         text = html.unescape(urllib.parse.unquote(text))
         text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")  # two escapes may make a character
-        text = _BASE64.sub(lambda match: HIDDEN if _is_text(match[0]) else match[0], text)
+        text = _BASE64.sub(lambda match: MASK if _is_text(match[0]) else match[0], text)
         if text == before:
             break
     return text
@@ -190,7 +190,7 @@ def _is_text(encoded: str) -> bool:
 
 def is_one_line(text: str) -> bool:
     """Tell whether a text is one printable line that is not too long: a name that people gave to something."""
-    return bool(text.strip()) and len(text) <= LONGEST_LINE and text.isprintable()
+    return bool(text.strip()) and len(text) <= MAX_LINE and text.isprintable()
 
 
 def printable(text: str) -> str:
@@ -208,12 +208,12 @@ def _without_echoes(text: str, private: str) -> str:
         if match[0] in words:
             hidden[match.start() : match.end()] = [True] * len(match[0])
     _hide_digits(text, private, hidden)
-    if echo < _SHORTEST_PRIVATE:
+    if echo < _MIN_PRIVATE:
         echo = len(text) + 1
     for start in range(len(text) - echo + 1):
         if folded[start : start + echo] in private:
             hidden[start : start + echo] = [True] * echo
-    return re.sub("\0+", HIDDEN, "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True)))
+    return re.sub("\0+", MASK, "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True)))
 
 
 def _hide_digits(text: str, private: str, hidden: list[bool]) -> None:
@@ -221,9 +221,9 @@ def _hide_digits(text: str, private: str, hidden: list[bool]) -> None:
     ours = "".join(character for character in private if character.isdecimal())
     places = [place for place, character in enumerate(text) if character.isdecimal()]
     digits = "".join(text[place] for place in places)
-    for start in range(len(digits) - _FEWEST_DIGITS + 1):
-        if digits[start : start + _FEWEST_DIGITS] in ours:
-            for place in places[start : start + _FEWEST_DIGITS]:
+    for start in range(len(digits) - _MIN_DIGITS + 1):
+        if digits[start : start + _MIN_DIGITS] in ours:
+            for place in places[start : start + _MIN_DIGITS]:
                 hidden[place] = True
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_apptoto.batch.paths import shown_path
 from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.rows import ROW, rows_of, rows_of_file
-from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.privacy import Private, Unrendered
+from airflow_provider_apptoto.client.errors import ApptotoValidationError
+from airflow_provider_apptoto.privacy import Redacted, Unrendered
 from airflow_provider_apptoto.templating.fields import renderer_of, unrendered_fields
 from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, resolve, source_of
 
@@ -48,11 +48,8 @@ class RenderedBatch:
     def rows(self) -> Iterator[ReadRow | FileRow]:
         """Return the rows, read one at a time.
 
-        :raises ApptotoConfigurationError: not exactly one of ``messages`` and ``messages_path`` is given; or, at the
-            first row, what is given has no rows.
+        :raises ApptotoConfigurationError: at the first row, what is given does not hold rows.
         """
-        if (self.messages.value is None) == (self.messages_path is None):
-            raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is needed")
         return rows_of(self.messages.value) if self.messages_path is None else rows_of_file(self.messages_path)
 
     def row_renderer(self) -> RowRenderer:
@@ -86,7 +83,7 @@ def render_batch_fields(task: Any, context: Any, env: jinja2.Environment, seen_o
     """
     values = unrendered_fields(task)
 
-    def assign(name: str, value: Any, hidden: type[Private] = Private) -> None:
+    def assign(name: str, value: Any, hidden: type[Redacted] = Redacted) -> None:
         if name == "messages_path" and value is not None:
             shown = shown_path(str(value))
             value = value if shown == value else hidden(value, shown)
@@ -97,9 +94,8 @@ def render_batch_fields(task: Any, context: Any, env: jinja2.Environment, seen_o
     for name, value in values.items():
         assign(name, value, Unrendered)
     if ROW in context or ROW in env.globals:
-        raise ApptotoValidationError(
-            ROW, "is a user_defined_macro or a variable of this DAG's, and a row's columns; rename it"
-        )
+        problem = "is a user_defined_macro or a variable of this DAG's, and a row's columns; rename it"
+        raise ApptotoValidationError(ROW, problem, code="name_conflict")
     with_row = copy.copy(context)
     with_row.update({ROW: None})
     renderer = renderer_of(with_row, env, task.dynamic_fields)

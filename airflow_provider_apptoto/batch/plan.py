@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,7 @@ from airflow_provider_apptoto.client.messages import TARGETS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_provider_apptoto.batch.options import BatchOptions
     from airflow_provider_apptoto.batch.rendering import Columns, RowRenderer
     from airflow_provider_apptoto.batch.rows import ReadRow
     from airflow_provider_apptoto.batch.suppression import Suppression
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_PROBLEMS = 1000
+MAX_PROBLEMS = 1000
 """Rows that are kept by name for each reason why they make no message; the rest are counted."""
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 """Characters of a key or a reference."""
 
 
@@ -33,8 +35,8 @@ class PlannedMessage:
 
     :param index: of its row, from 0.
     :param key: in the ledger.
-    :param item: what its row's ``key_field`` says.
-    :param reference: what its row's ``reference_field`` says.
+    :param item: what its row's ``id_column`` says.
+    :param reference: what its row's ``reference_column`` says.
     :param line: of the file, where its row begins, from 1; ``None`` for a row of a list.
     """
 
@@ -44,17 +46,24 @@ class PlannedMessage:
     item: str | None = field(repr=False)
     reference: str | None
     line: int | None = None
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a row."""
+    """What is wrong with a row.
+
+    :param code: stable name of the cause.
+    :param column: the column that is to blame, if it is known.
+    """
 
     index: int
     line: int | None
     reference: str | None
     field: str
     reason: str
+    code: str
+    column: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +105,29 @@ class Planner:
     :param renderer: makes a message's fields out of a row.
     :param build: checks them.
     :param key_of: gives the ledger's key of a message and its ``item``.
-    :param suppression: who must get nothing.
-    :param key_field: the column that tells messages apart.
-    :param reference_field: the column that names what a message is about.
-    :param max_messages: how many there may be.
+    :param suppression: recipients who get nothing.
+    :param options: the columns that name messages, and how many there may be.
     """
 
     renderer: RowRenderer
     build: Callable[..., Message]
     key_of: Callable[[Message, str | None], str]
     suppression: Suppression
-    key_field: str | None
-    reference_field: str | None
-    max_messages: int | None
+    options: BatchOptions
 
     def plan(self, rows: Iterable[ReadRow | FileRow]) -> Plan:
         """Make the plan.
 
         :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
         """
-        plan = Plan()
+        plan, most = Plan(), self.options.max_messages
         planned: dict[str, PlannedMessage] = {}
         for index, row in enumerate(rows):
             plan.rows += 1
             self._add(plan, planned, index, row)
-            if self.max_messages is not None and len(planned) > self.max_messages:
-                msg = f"is {self.max_messages}, and there are more messages than that: nothing was sent"
-                raise ApptotoConfigurationError("max_messages", msg)
+            if most is not None and len(planned) > most:
+                msg = f"is {most}, and there are more messages than that: nothing was sent"
+                raise ApptotoConfigurationError("max_messages", msg, code="too_many_messages")
         plan.messages = list(planned.values())
         return plan
 
@@ -134,39 +139,46 @@ class Planner:
                 raise row
             columns = self.renderer.columns(row)
             shown = self.renderer.shown(columns)
-            if self.reference_field is not None:
-                reference = _name(shown, self.reference_field, "reference_field", required=False)
+            if self.options.reference_column is not None:
+                reference = _name(shown, self.options.reference_column, "reference_column", required=False)
             item = None
-            if self.key_field is not None:
-                item = _name(shown, self.key_field, "key_field", required=True)
+            if self.options.id_column is not None:
+                item = _name(shown, self.options.id_column, "id_column", required=True)
+            labels = {name: _name(shown, name, "label_columns", required=False) for name in self.options.label_columns}
             message = self.build(**self.renderer.fields(columns, shown))
             if self.suppression.holds(message):
                 plan.suppressed += 1
                 _keep(plan.suppressed_rows, LeftOut(index, line, reference))
                 return
-            new = PlannedMessage(index, message, self.key_of(message, item), item, reference, line)
-            earlier = planned.setdefault(new.key, new)
-            if earlier is not new and not self._says_the_same(earlier.message, message):
+            given_labels = {name: value for name, value in labels.items() if value is not None}
+            key = self.key_of(message, item)
+            new = PlannedMessage(index, message, key, item, reference, line, given_labels or None)
+            earlier = planned.setdefault(key, new)
+            if earlier is not new and not self._is_duplicate(earlier.message, message):
                 raise self._ambiguity(earlier)
             if earlier is not new:
                 plan.duplicates += 1
                 _keep(plan.duplicate_rows, LeftOut(index, line, reference))
         except ApptotoValidationError as error:
             plan.invalid += 1
-            _keep(plan.problems, Problem(index, line, reference, error.field, error.problem))
+            column = error.column
+            if column is None and isinstance(row, Mapping) and error.field in row:
+                column = error.field
+            problem = Problem(index, line, reference, error.field, error.problem, error.code, column)
+            _keep(plan.problems, problem)
 
-    def _says_the_same(self, one: Message, other: Message) -> bool:
+    def _is_duplicate(self, one: Message, other: Message) -> bool:
         """Tell whether two messages are one, also where their recipient is written in two ways."""
         same = self.key_of(one, None) == self.key_of(other, None)
         return same and dataclasses.replace(one, to=other.to) == other
 
     def _ambiguity(self, earlier: PlannedMessage) -> ApptotoValidationError:
-        msg = f"is the same in {place(earlier.index, earlier.line)}, which says another thing"
-        if self.key_field is not None:
-            return ApptotoValidationError(self.key_field, msg)
-        msg += ": a later try could not tell them apart; name a column that tells them apart in key_field"
+        msg = f"duplicates {place(earlier.index, earlier.line)}, but has different content"
+        if self.options.id_column is not None:
+            return ApptotoValidationError(self.options.id_column, msg, code="ambiguous")
+        msg += "; set id_column, so that a retry can tell them apart"
         target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
-        return ApptotoValidationError(target, msg)
+        return ApptotoValidationError(target, msg, code="ambiguous")
 
 
 def place(index: int, line: int | None, reference: str | None = None) -> str:
@@ -176,7 +188,7 @@ def place(index: int, line: int | None, reference: str | None = None) -> str:
 
 
 def _keep(kept: list[T], row: T) -> None:
-    if len(kept) < MOST_PROBLEMS:
+    if len(kept) < MAX_PROBLEMS:
         kept.append(row)
 
 
@@ -185,7 +197,8 @@ def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> s
     try:
         value = columns[column]
     except KeyError:
-        raise ApptotoValidationError(column, f"there is no such column, and {parameter} names it") from None
+        msg = f"there is no such column, and {parameter} names it"
+        raise ApptotoValidationError(column, msg, code="column_missing", column=column) from None
     if value is None and not required:
         return None
     name = ""
@@ -194,7 +207,7 @@ def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> s
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):  # an integer of thousands of digits
             name = str(value).strip()
-    if 0 < len(name) <= _LONGEST_NAME and name.isprintable():
+    if 0 < len(name) <= _MAX_NAME and name.isprintable():
         return name
-    msg = f"is the {parameter}: it has to be one line of text, 1 to {_LONGEST_NAME} characters, or a number"
-    raise ApptotoValidationError(column, msg)
+    msg = f"is the {parameter}: it has to be one line of text, 1 to {_MAX_NAME} characters, or a number"
+    raise ApptotoValidationError(column, msg, code="name_invalid")

@@ -1,4 +1,4 @@
-"""From a row to the fields of its message: what the row gives, else what ``defaults`` says."""
+"""From a row to the fields of its message: each comes from a column of the row, or from ``defaults``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS, TEXT_FIELDS
-from airflow_provider_apptoto.privacy import STARS, HiddenValueError, rendering
+from airflow_provider_apptoto.privacy import AIRFLOW_MASK, HiddenValueError, rendering
 from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, text_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Columns:
         """
         if rendering.get():
             raise HiddenValueError
-        return STARS
+        return AIRFLOW_MASK
 
 
 class RowRenderer:
@@ -85,7 +85,7 @@ class RowRenderer:
                 near = difflib.get_close_matches(str(name), MESSAGE_FIELDS, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 msg = f"{name!r} is not one of {', '.join(MESSAGE_FIELDS)}{hint}"
-                raise ApptotoConfigurationError("defaults", msg)
+                raise ApptotoConfigurationError("defaults", msg, code="setting_unknown")
         self._defaults = {
             name: self._source(f"defaults[{name!r}]", value, defaults.kind)
             for name, value in fields.items()
@@ -109,8 +109,10 @@ class RowRenderer:
     def fields(self, columns: dict[str, FieldSource], shown: Columns) -> dict[str, Any]:
         """Return the fields of a row's message.
 
-        :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
+        :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says; or
+            ``defaults`` gives it too.
         """
+        self._check_given_once(columns)
         fields = {
             name: self._field(name, columns, shown, to_appointment=None)
             for name in MESSAGE_FIELDS
@@ -118,6 +120,17 @@ class RowRenderer:
         }
         to_appointment = fields["event_id"] is not None or fields["participant_id"] is not None
         return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXT_FIELDS}
+
+    def _check_given_once(self, columns: dict[str, FieldSource]) -> None:
+        """Check that a row gives no field that ``defaults`` gives. A blank column is left to the checks of its field.
+
+        :raises ApptotoValidationError: it does.
+        """
+        for name in self._defaults:
+            value = columns[name].value if name in columns else None
+            if value is not None and not (isinstance(value, str) and not value.strip()):
+                problem = f"the row and defaults both give it. Remove the column {name}, or remove it from defaults"
+                raise ApptotoValidationError(name, problem, code="given_twice", column=name)
 
     def _source(self, name: str, value: Any, kind: SourceKind) -> FieldSource:
         return self._resolve(name, value) if kind is SourceKind.TEMPLATE else FieldSource(value, kind)
@@ -148,7 +161,7 @@ class RowRenderer:
             except ApptotoValidationError as error:
                 if to_appointment is not None and self._compiles(name, source, to_appointment=not to_appointment):
                     raise
-                raise ApptotoConfigurationError(f"defaults[{name!r}]", error.problem) from None
+                raise ApptotoConfigurationError(f"defaults[{name!r}]", error.problem, code=error.code) from None
         return self._templates[key]
 
     def _compiles(self, name: str, source: str, *, to_appointment: bool) -> bool:
@@ -186,7 +199,7 @@ def _rendered(name: str, source: str, template: Template, shown: Columns) -> str
             ', and the text would read "None" there. Fill in the column, or put a substitute in the text: '
             f'{{{{ {name_in_text} or "there" }}}}'
         )
-    raise ApptotoValidationError(name, problem)
+    raise ApptotoValidationError(name, problem, code="field_empty", column=column)
 
 
 def _column_read_as_none(template: Template, shown: Columns, text: str) -> str | None:

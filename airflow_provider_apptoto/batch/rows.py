@@ -64,16 +64,18 @@ def rows_of_file(path: str) -> Iterator[FileRow]:
     read = next((read for suffix, read in _FORMATS.items() if path.lower().endswith(suffix)), None)
     if read is None:
         msg = f"{shown} has to end in one of {', '.join(_FORMATS)}: that tells what the file holds"
-        raise ApptotoConfigurationError("messages_path", msg)
+        raise ApptotoConfigurationError("messages_path", msg, code="file_invalid")
     try:
         with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             yield from read(text)
     except UnicodeDecodeError:
-        raise ApptotoConfigurationError("messages_path", f"{shown} is not in UTF-8; save it as that") from None
+        msg = f"{shown} is not in UTF-8; save it as that"
+        raise ApptotoConfigurationError("messages_path", msg, code="file_invalid") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except csv.Error as error:
-        raise ApptotoConfigurationError("messages_path", f"{shown} is not CSV: {error}") from None
+        msg = f"{shown} is not CSV: {error}"
+        raise ApptotoConfigurationError("messages_path", msg, code="file_invalid") from None
 
 
 def _open(path: str) -> IO[bytes]:
@@ -96,7 +98,8 @@ def _open(path: str) -> IO[bytes]:
 def _unreadable(path: str, error: Exception) -> ApptotoConfigurationError:
     shown = shown_path(path)
     said = getattr(error, "strerror", None) or (error if shown == path else "its text may quote what is hidden")
-    return ApptotoConfigurationError("messages_path", f"{shown} can't be read: {type(error).__name__}: {said}")
+    msg = f"{shown} can't be read: {type(error).__name__}: {said}"
+    return ApptotoConfigurationError("messages_path", msg, code="file_unreadable")
 
 
 def _read_csv(text: IO[str]) -> Iterator[FileRow]:
@@ -115,7 +118,7 @@ def _read_csv(text: IO[str]) -> Iterator[FileRow]:
         problem = f"gives column {twice} a name that an earlier one has"
     if problem:
         msg = f"its first line has to name each column, each once; it {problem}"
-        raise ApptotoConfigurationError("messages_path", msg)
+        raise ApptotoConfigurationError("messages_path", msg, code="file_invalid")
     line = blank_lines + lines.line_num + 1
     try:
         for cells in lines:
@@ -154,7 +157,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _malformed(problem: str) -> ApptotoValidationError:
-    return ApptotoValidationError(ROW, problem)
+    return ApptotoValidationError(ROW, problem, code="row_malformed")
 
 
 _FORMATS: dict[str, Callable[[IO[str]], Iterator[FileRow]]] = dict(

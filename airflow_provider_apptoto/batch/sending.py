@@ -1,7 +1,8 @@
-"""The sending of a batch: several messages under way at once, and when to stop."""
+"""Sends the messages of a batch: several at once, until something stops it."""
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import threading
@@ -10,172 +11,166 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import (
-    ApptotoError,
     ApptotoNotSentError,
     ApptotoRejectedError,
+    ApptotoStoppedError,
+    ApptotoThrottledError,
     ApptotoUnknownOutcomeError,
 )
-from airflow_provider_apptoto.delivery import DEDUPLICATED, TooOldError, send_once
-from airflow_provider_apptoto.state.store import State
+from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.outbox.cancellation import Cancellation
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from airflow_provider_apptoto.batch.options import BatchOptions
     from airflow_provider_apptoto.batch.plan import PlannedMessage
-    from airflow_provider_apptoto.batch.report import Tally
-    from airflow_provider_apptoto.client import ApptotoClient
-    from airflow_provider_apptoto.delivery import Delivery, Scope
+    from airflow_provider_apptoto.batch.results import BatchResults
+    from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.outbox import Outbox
 
 PROGRESS_SECONDS = 5.0
-PATIENCE = 150.0
-"""Seconds that a message's turn may be away, without the batch being left to the next try."""
+MAX_WAIT = 150.0
+"""Longest wait (seconds) for a slot before the batch leaves a message to the next try."""
+LOOK_AHEAD = 100
+"""Messages whose ledger entries are looked up at once."""
 ACCOUNT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
-"""Refusals that are not of a message: the next one would meet the same. (402 is assumed: no credits.)"""
+"""Refusals of the account, not of one message: the next one would get the same. (402 is assumed: no credits.)"""
 
 
 class Sender:
     """Sends the messages of a batch.
 
     :param messages: in this order.
-    :param scope: on whose behalf; what is a message's own is filled in.
-    :param tally: counts what becomes of them.
-    :param concurrency: how many may be under way at once.
-    :param stop_after_unknown: how many messages in a row may not be sent, or go without an answer.
+    :param outbox: sends one.
+    :param results: counts the outcomes.
+    :param options: ``concurrency`` messages may be in flight at once; it stops after ``max_consecutive_failures`` in a
+        row that could not be sent, or may have been sent.
     """
 
     def __init__(
-        self,
-        messages: Sequence[PlannedMessage],
-        client: ApptotoClient,
-        scope: Scope,
-        tally: Tally,
-        *,
-        concurrency: int,
-        stop_after_unknown: int,
+        self, messages: Sequence[PlannedMessage], outbox: Outbox, results: BatchResults, options: BatchOptions
     ) -> None:
         self.messages = messages
-        self._client = client
-        self._told_to_end = scope.why_stop
-        self._scope = dataclasses.replace(scope, why_stop=self._why_stop, ended=self._ended)
-        # a store of this task alone holds nothing of what is left when its first try stops
-        self._may_be_sent_before = scope.store is not None and (scope.store.spans_tasks or scope.origin.try_number > 1)
-        self._tally = tally
-        self._concurrency = concurrency
-        self._stop_after_unknown = stop_after_unknown
+        self._parent = outbox.cancellation
+        self._stop = Cancellation(outbox.cancellation)
+        self._outbox = dataclasses.replace(outbox, cancellation=self._stop, on_attempt=self._on_attempt)
+        self._results = results
+        self._options = options
         self._lock = threading.Lock()
         self._next = 0
         self._in_a_row = 0
         self._is_over = False
-        """Whether not even the ledger is to be looked into any more."""
-        self.stopped = ""
-        """Why nothing more is sent, if that is so."""
+        """Whether workers must stop without checking the ledger."""
         self.retry_after: float | None = None
         """Seconds after which the server asked to be tried again."""
-        self.too_old: TooOldError | None = None
-        """Why nothing of what is left is to be sent, where the run is too old."""
-        self.was_begun = scope.is_retry
+
+    @property
+    def stopped(self) -> str:
+        """Why sending stopped; empty if it did not."""
+        return self._stop.reason
+
+    @property
+    def was_begun(self) -> bool:
         """Whether an earlier try of this task began to send."""
+        return self._outbox.was_begun
 
     def send(self, progress: Callable[[], None]) -> None:
-        """Send them. Whatever happens, those under way are waited for, and all that is left is counted.
+        """Send them. Requests in flight are always awaited, and all that is left is counted.
 
-        When it stops by itself, what is left is still looked for in the ledger: what an earlier try sent was sent.
+        When it stops by itself, what is left is still looked up in the ledger: an earlier try may have sent it.
 
         :param progress: called every few seconds.
         """
+        count = self._options.concurrency
         try:
-            with ThreadPoolExecutor(self._concurrency, thread_name_prefix="apptoto") as pool:
+            with ThreadPoolExecutor(count, thread_name_prefix="apptoto") as pool:
                 try:
                     # the context tells Airflow's loggers which task this is
-                    working = [
-                        pool.submit(contextvars.copy_context().run, self._work) for _ in range(self._concurrency)
-                    ]
+                    working = [pool.submit(contextvars.copy_context().run, self._work) for _ in range(count)]
                     while wait(working, PROGRESS_SECONDS).not_done:
                         progress()
                     for worker in working:
                         worker.result()
                 except BaseException:
-                    # a task timeout strikes here, and 2.11's SIGTERM
-                    self._stop("the task was interrupted", at_once=True)
+                    # a task timeout is raised here, and 2.11's SIGTERM
+                    self._end("the task was interrupted")
                     raise
         finally:
-            self._tally.add_untried(self.messages[self._next :], self._why_stop())
+            self._results.add_untried(self.messages[self._next :], self.stopped)
 
     def _work(self) -> None:
         try:
             while (message := self._take()) is not None:
                 self._send(message)
         except BaseException:
-            self._stop("something unexpected happened", at_once=True)
+            self._end("an unexpected error occurred")
             raise
 
     def _take(self) -> PlannedMessage | None:
         with self._lock:
-            is_over = self._why_stop() and (self._is_over or not self._may_be_sent_before)
+            is_over = self._stop.reason and (
+                self._is_over or bool(self._parent.reason) or not self._outbox.may_have_entries
+            )
             if is_over or self._next == len(self.messages):
                 return None
+            if self._next % LOOK_AHEAD == 0:
+                ahead = self.messages[self._next : self._next + LOOK_AHEAD]
+                with contextlib.suppress(LedgerStoreError, ApptotoStoppedError):  # each message finds out by itself
+                    self._outbox.look_ahead([message.key for message in ahead])
             self._next += 1
             return self.messages[self._next - 1]
 
     def _send(self, message: PlannedMessage) -> None:
-        scope = dataclasses.replace(self._scope, item=message.item, reference=message.reference)
         try:
-            delivery = self._send_in_turn(message, scope)
-        except TooOldError as error:
-            self.too_old = error
-            self.was_begun |= error.was_tried
-            self._tally.add_untried([message], "the run is older than max_age")
+            delivery = self._send_in_turn(message)
+        except ApptotoStoppedError as error:
+            self._results.add_untried([message], error.reason)
         except ApptotoNotSentError as error:
-            if self.stopped and error.reason == self.stopped:
-                self._tally.add_untried([message], self.stopped)
+            if error.code == Outcome.TOO_OLD:
+                self._results.add(message, Outcome.TOO_OLD)
                 return
             if error.retry_after is not None:
                 self.retry_after = max(self.retry_after or 0.0, error.retry_after)
-            self._count_unanswered()
-            self._fail(message, State.NOT_SENT, error)
+            self._count_failure()
+            self._results.add(message, Outcome.NOT_SENT, error)
         except ApptotoRejectedError as error:
-            if error.status in ACCOUNT_REFUSED:
-                self._stop(f"Apptoto refused the account: HTTP {error.status}")
-            self._fail(message, State.NOT_SENT if error.status in ACCOUNT_REFUSED else State.REJECTED, error)
+            is_account = error.status in ACCOUNT_REFUSED
+            if is_account:
+                self._stop.cancel(f"Apptoto refused the account: HTTP {error.status}")
+            self._results.add(message, Outcome.NOT_SENT if is_account else Outcome.REJECTED, error)
         except ApptotoUnknownOutcomeError as error:
-            self._fail(message, State.UNKNOWN, error)
+            self._results.add(message, Outcome.UNKNOWN, error)
         else:
-            self.was_begun |= delivery.outcome == DEDUPLICATED and delivery.origin.task == scope.origin.task
-            self._tally.add(message, delivery.outcome)
+            self._results.add(message, delivery.outcome)
 
-    def _send_in_turn(self, message: PlannedMessage, scope: Scope) -> Delivery:
-        """Send a message, also where its turn is further away than the client waits for: a batch has time."""
+    def _send_in_turn(self, planned: PlannedMessage) -> Delivery:
+        """Send a message, also if its slot is further away than the client waits for: a batch has time."""
         while True:
             try:
-                return send_once(message.message, self._client, scope)
-            except ApptotoNotSentError as error:
-                # an answer has a status; without one, it is the pace that says when
-                if error.status is not None or error.retry_after is None or error.retry_after > PATIENCE:
+                return self._outbox.send(
+                    planned.message, item=planned.item, reference=planned.reference, labels=planned.labels
+                )
+            except ApptotoThrottledError as error:
+                if error.retry_after is None or error.retry_after > MAX_WAIT:
                     raise
-                scope.sleep(error.retry_after)
+                self._stop.sleep(error.retry_after)
 
-    def _fail(self, message: PlannedMessage, outcome: State, error: ApptotoError) -> None:
-        self._tally.add(message, outcome, status=error.status, reason=error.reason)
-
-    def _ended(self, state: State) -> None:
-        """Look at what became of an attempt to send, whether it then counts as sent or not."""
-        if state is State.UNKNOWN:
-            self._count_unanswered()
-        elif state is not State.NOT_SENT:
+    def _on_attempt(self, outcome: Outcome) -> None:
+        """Look at an attempt to send, whether it then counts as sent or not."""
+        if outcome is Outcome.UNKNOWN:
+            self._count_failure()
+        elif outcome is not Outcome.NOT_SENT:
             with self._lock:
                 self._in_a_row = 0
 
-    def _count_unanswered(self) -> None:
+    def _count_failure(self) -> None:
         with self._lock:
             self._in_a_row += 1
-            if self._in_a_row >= self._stop_after_unknown:
-                self._stop(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
+            if self._in_a_row >= self._options.max_consecutive_failures:
+                self._stop.cancel(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
 
-    def _stop(self, reason: str, *, at_once: bool = False) -> None:
-        self.stopped = self.stopped or reason
-        self._is_over = self._is_over or at_once
-
-    def _why_stop(self) -> str:
-        if reason := self._told_to_end():
-            self._stop(reason, at_once=True)
-        return self.stopped
+    def _end(self, reason: str) -> None:
+        self._is_over = True
+        self._stop.cancel(reason)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client import Message
 
 _FIELD = "suppression"
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 class Suppression:
@@ -40,9 +40,10 @@ class Suppression:
             except ApptotoValidationError as error:
                 problems.append(f"entry {index} {error.problem}")
         if problems:
-            shown = "; ".join(problems[:_MOST_SHOWN])
-            more = f"; and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
-            raise ApptotoConfigurationError(_FIELD, f"holds what can't be compared: {shown}{more}")
+            shown = "; ".join(problems[:_MAX_SHOWN])
+            more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+            msg = f"holds what can't be compared: {shown}{more}"
+            raise ApptotoConfigurationError(_FIELD, msg, code="suppression_invalid")
 
     def holds(self, message: Message) -> bool:
         """Tell whether a message's recipient must get nothing.
@@ -53,7 +54,7 @@ class Suppression:
             return False
         if message.to is None:
             msg = f"who gets {message.target} only Apptoto knows, so that a suppression list can't be kept to; use to"
-            raise ApptotoValidationError("to", msg)
+            raise ApptotoValidationError("to", msg, code="suppression_impossible")
         if message.type == "email":
             return message.to.casefold() in self._suppressed
         return message.to in self._suppressed
@@ -62,7 +63,8 @@ class Suppression:
 def _comparable(recipient: object, region: str | None) -> str | None:
     """Return the form in which messages have their recipients; ``None``: no message can have this one."""
     if not isinstance(recipient, str):
-        raise ApptotoValidationError(_FIELD, f"is of type {type(recipient).__name__}, not a string")
+        problem = f"is of type {type(recipient).__name__}, not a string"
+        raise ApptotoValidationError(_FIELD, problem, code="field_not_text")
     if "@" in recipient:
         return normalise_email_address(recipient, field=_FIELD).casefold()
     written = written_number(recipient, field=_FIELD)

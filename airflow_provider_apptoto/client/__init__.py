@@ -1,24 +1,31 @@
 """Apptoto over HTTP, for any Python program: nothing in this package imports Airflow.
 
-``requests`` and the libraries that check recipients load when they are first used.
+A name loads its module when it is first used: operators import from this package each time a DAG is parsed.
 """
 
 from __future__ import annotations
 
-from airflow_provider_apptoto.client.client import ApptotoClient, SendResult
-from airflow_provider_apptoto.client.errors import (
-    ApptotoAuthError,
-    ApptotoConfigurationError,
-    ApptotoError,
-    ApptotoNotSentError,
-    ApptotoRejectedError,
-    ApptotoUnknownOutcomeError,
-    ApptotoValidationError,
-)
-from airflow_provider_apptoto.client.messages import Message
-from airflow_provider_apptoto.client.pacing import Clock, InProcessPacer, Pacer
-from airflow_provider_apptoto.client.retry import RetryPolicy
-from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.client.client import ApptotoClient, SendResult
+    from airflow_provider_apptoto.client.errors import (
+        ApptotoAuthError,
+        ApptotoConfigurationError,
+        ApptotoError,
+        ApptotoNotSentError,
+        ApptotoRejectedError,
+        ApptotoStoppedError,
+        ApptotoThrottledError,
+        ApptotoUnknownOutcomeError,
+        ApptotoValidationError,
+    )
+    from airflow_provider_apptoto.client.messages import Message
+    from airflow_provider_apptoto.client.outcomes import Outcome
+    from airflow_provider_apptoto.client.rate_limit import Clock, InProcessRateLimiter, RateLimiter
+    from airflow_provider_apptoto.client.retry import RetryPolicy
+    from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 
 __all__ = [
     "ApptotoAuthError",
@@ -27,14 +34,44 @@ __all__ = [
     "ApptotoError",
     "ApptotoNotSentError",
     "ApptotoRejectedError",
+    "ApptotoStoppedError",
+    "ApptotoThrottledError",
     "ApptotoUnknownOutcomeError",
     "ApptotoValidationError",
     "Clock",
     "DeliveryMode",
-    "InProcessPacer",
+    "InProcessRateLimiter",
     "Message",
-    "Pacer",
+    "Outcome",
+    "RateLimiter",
     "RetryPolicy",
     "Routing",
     "SendResult",
 ]
+
+_MODULES = {
+    "ApptotoClient": "client",
+    "Clock": "rate_limit",
+    "DeliveryMode": "routing",
+    "InProcessRateLimiter": "rate_limit",
+    "Message": "messages",
+    "Outcome": "outcomes",
+    "RateLimiter": "rate_limit",
+    "RetryPolicy": "retry",
+    "Routing": "routing",
+    "SendResult": "client",
+}
+"""The modules of the names above; those that end with ``Error`` are in ``errors``."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    found: object = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

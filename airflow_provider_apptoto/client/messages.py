@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.recipients import normalise_email_address, normalise_phone_number
 from airflow_provider_apptoto.client.segments import estimate_segments
-from airflow_provider_apptoto.privacy import HIDDEN, STARS, mask_recipient
+from airflow_provider_apptoto.privacy import AIRFLOW_MASK, MASK, mask_recipient
 
 MessageType = Literal["sms", "call", "email"]
 _NOTHING_TO_SEE = {"Cc", "Cf", "Zl", "Zp", "Zs"}
@@ -19,9 +19,9 @@ MESSAGE_TYPES: tuple[str, ...] = get_args(MessageType)
 TARGETS = ("to", "event_id", "participant_id")
 TEXT_FIELDS = ("message", "subject")
 MESSAGE_FIELDS = ("type", *TARGETS, *TEXT_FIELDS, "template_id")
-_MOST_ID_DIGITS = 18
+_MAX_ID_DIGITS = 18
 """What a 64-bit integer holds in any case."""
-_NO_ID = 10**_MOST_ID_DIGITS
+_MAX_ID = 10**_MAX_ID_DIGITS - 1
 _OPENING = re.compile(r"\{[{%#]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Category Cc of Unicode, without tab and newline."""
@@ -79,17 +79,16 @@ class Message:
         _check_max_segments(self.max_segments)
         if self.type not in MESSAGE_TYPES:
             # a text, a number or a name may have got here by mistake, and is not shown
-            raise ApptotoValidationError("type", f"is not one of {', '.join(MESSAGE_TYPES)}")
+            raise ApptotoValidationError("type", f"is not one of {', '.join(MESSAGE_TYPES)}", code="type_unknown")
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
             msg = f"exactly one of {', '.join(TARGETS)} is needed; given: {', '.join(given) or 'none'}"
-            raise ApptotoValidationError("to", msg)
+            raise ApptotoValidationError("to", msg, code="target_ambiguous" if given else "target_missing")
         if self.message is None and self.template_id is None:
-            raise ApptotoValidationError("message", "a text is needed, or a template_id")
+            raise ApptotoValidationError("message", "a text is needed, or a template_id", code="text_missing")
         if self.subject is not None and self.type != "email":
-            raise ApptotoValidationError(
-                "subject", f"only an email has a subject, a message of type {self.type} has none"
-            )
+            msg = f"only an email has a subject, a message of type {self.type} has none"
+            raise ApptotoValidationError("subject", msg, code="subject_not_allowed")
         checked = {
             "to": _recipient(self.type, self.to, default_region, allowed_regions),
             "event_id": _integer("event_id", self.event_id),
@@ -112,6 +111,16 @@ class Message:
         if self.to is not None:
             return mask_recipient(self.to) if self.redact else self.to
         return f"event {self.event_id}" if self.event_id is not None else f"participant {self.participant_id}"
+
+    @property
+    def masked_target(self) -> str:
+        """The same, with the recipient masked whatever ``redact`` says."""
+        return self.target if self.to is None else mask_recipient(self.to)
+
+    @property
+    def size(self) -> str:
+        """The estimated SMS segments, in words that end a log line; empty for other channels."""
+        return f", {estimate_segments(self.message)}" if self.type == "sms" and self.message is not None else ""
 
     @property
     def private(self) -> tuple[str, ...]:
@@ -153,7 +162,7 @@ def _check_length(text: str, max_segments: int) -> None:
             f"takes about {segments}, and max_segments is {max_segments}; shorten the text, or raise max_segments "
             "(None: no limit)"
         )
-        raise ApptotoValidationError("message", msg)
+        raise ApptotoValidationError("message", msg, code="text_too_long")
 
 
 def _recipient(kind: str, to: object, region: str | None, allowed_regions: Collection[str] | None) -> str | None:
@@ -162,16 +171,15 @@ def _recipient(kind: str, to: object, region: str | None, allowed_regions: Colle
             "arrived as a number, which has lost its leading + (Airflow's render_template_as_native_obj does that); "
             "it has to arrive as a string"
         )
-        raise ApptotoValidationError("to", msg)
+        raise ApptotoValidationError("to", msg, code="field_not_text")
     recipient = _line("to", to)
     if recipient is None:
         return None
     if kind == "email":
         return normalise_email_address(recipient)
     if "@" in recipient:
-        raise ApptotoValidationError(
-            "to", f"{mask_recipient(recipient)} is an e-mail address, and type {kind} needs a phone number"
-        )
+        msg = f"{mask_recipient(recipient)} is an e-mail address, and type {kind} needs a phone number"
+        raise ApptotoValidationError("to", msg, code="recipient_invalid")
     if allowed_regions is None and region is not None:
         allowed_regions = (region,)
     return normalise_phone_number(recipient, region=region, allowed_regions=allowed_regions, sms=kind == "sms")
@@ -181,28 +189,31 @@ def _integer(field: str, value: object) -> int | None:
     if value is None:
         return None
     digits = ""
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < _NO_ID):
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_ID):
         digits = str(value).strip()
-    if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_ID_DIGITS and int(digits) > 0:
+    if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_ID_DIGITS and int(digits) > 0:
         return int(digits)
     shown = "it is blank" if isinstance(value, str) and not value.strip() else f"this {type(value).__name__} is not"
-    raise ApptotoValidationError(field, f"has to be a positive integer, or its digits, but {shown}")
+    problem = f"has to be a positive integer, or its digits, but {shown}"
+    raise ApptotoValidationError(field, problem, code="id_invalid")
 
 
 def _text(field: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ApptotoValidationError(field, f"has to be a string, but is of type {type(value).__name__}")
+        problem = f"has to be a string, but is of type {type(value).__name__}"
+        raise ApptotoValidationError(field, problem, code="field_not_text")
     if all(unicodedata.category(character) in _NOTHING_TO_SEE or _INVISIBLE.match(character) for character in value):
-        raise ApptotoValidationError(field, "is blank; nothing blank is sent")
-    if value.strip() in {STARS, HIDDEN}:
-        raise ApptotoValidationError(field, "is a mask, not what it hides; read the value where it is made")
+        raise ApptotoValidationError(field, "is blank; nothing blank is sent", code="field_empty")
+    if value.strip() in {AIRFLOW_MASK, MASK}:
+        problem = "is a mask, not what it hides; read the value where it is made"
+        raise ApptotoValidationError(field, problem, code="value_masked")
     try:
         value.encode()
     except UnicodeEncodeError:
         msg = "holds half a character (a lone surrogate), which can't be encoded; decode its source as UTF-8"
-        raise ApptotoValidationError(field, msg) from None
+        raise ApptotoValidationError(field, msg, code="text_not_encodable") from None
     return value
 
 
@@ -215,7 +226,7 @@ def _without_controls(field: str, text: str | None) -> str | None:
             f"holds the control character U+{ord(found[0]):04X} (character {found.start() + 1}); only newline and tab "
             "are allowed. Remove it where the text is made"
         )
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="control_character")
     return text
 
 
@@ -226,11 +237,12 @@ def _check_rendered(field: str, text: str | None) -> None:
             f"holds {found[0]}, and would be sent as it stands: only a message to an event_id or a participant_id has "
             "dynamic fields. Render the text first, or write the braces apart"
         )
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="text_unrendered")
 
 
 def _line(field: str, value: object) -> str | None:
     text = _text(field, value)
     if text is not None and any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in text):
-        raise ApptotoValidationError(field, "has to be one line, without control characters")
+        problem = "has to be one line, without control characters"
+        raise ApptotoValidationError(field, problem, code="control_character")
     return text

@@ -1,4 +1,4 @@
-"""What is known of a message after an attempt to send it."""
+"""The outcomes of a message, and what an HTTP answer says about one."""
 
 from __future__ import annotations
 
@@ -21,18 +21,58 @@ _REDIRECT = range(300, 400)
 _CLIENT_ERROR = range(400, 500)
 _DAY = 86_400.0
 _ERRORS = ("error", "errors")
-_MOST_SHOWN = 2_000
+_MAX_SHOWN = 2_000
 """Bytes of a page that are looked through for what it says."""
 _WORTH_ANOTHER_READ = {408, 425, 429, 500, 502, 503, 504}
 
 
 class Outcome(StrEnum):
-    """What is known of a message after an attempt to send it."""
+    """The outcome of a message or of a row."""
 
     SENT = "sent"
+    """Apptoto accepted it. That it was delivered is not known."""
+    REDIRECTED = "redirected"
+    """Apptoto accepted it for the stand-in of ``delivery_mode="redirect"``."""
+    DRY_RUN = "dry_run"
+    DEDUPLICATED = "deduplicated"
+    """An earlier try, or another task with the same ``idempotency_key``, had sent it."""
+    ASSUMED_SENT = "assumed_sent"
+    """Unknown, and counted as sent because of ``on_unknown="assume_sent"``."""
+    SUPPRESSED = "suppressed"
+    CAPPED = "capped"
+    TOO_OLD = "too_old"
+    OUTSIDE_WINDOW = "outside_window"
+    WRONG_STATE = "wrong_state"
+    HELD = "held"
+    """Waits for its window to open."""
+    INVALID = "invalid"
+    DUPLICATE = "duplicate"
     NOT_SENT = "not_sent"
+    """A retry is safe."""
     REJECTED = "rejected"
     UNKNOWN = "unknown"
+    """It may have been sent: a person decides."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self in _DONE
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether there was nothing to send, so that the task is skipped."""
+        return self in _WITHHELD
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether a person has to find out if it was sent."""
+        return self is Outcome.UNKNOWN
+
+
+_DONE = frozenset({Outcome.SENT, Outcome.REDIRECTED, Outcome.DRY_RUN, Outcome.DEDUPLICATED, Outcome.ASSUMED_SENT})
+_WITHHELD = frozenset(
+    {Outcome.SUPPRESSED, Outcome.CAPPED, Outcome.TOO_OLD, Outcome.OUTSIDE_WINDOW, Outcome.WRONG_STATE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +113,7 @@ class Answer:
             found = next((body[key] for key in ("error", "message", "errors") if body.get(key)), "")
             text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         else:
-            text = re.sub(r"<[^>]*>", " ", self.body[:_MOST_SHOWN].decode(errors="replace"))
+            text = re.sub(r"<[^>]*>", " ", self.body[:_MAX_SHOWN].decode(errors="replace"))
         return safe_text(text, private=private)
 
 
@@ -85,8 +125,8 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def judge_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
-    """Return what is known of the message whose sending got this answer.
+def classify_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
+    """Return what is known about the message whose request got this answer.
 
     The table is the failure matrix of docs/reliability.rst. Apptoto documents only ``success: true``; the rest follows
     from what HTTP says of each status (RFC 9110, RFC 6585, RFC 8470).
@@ -116,7 +156,7 @@ def is_final(status: int) -> bool:
     return status in _SUCCESS or (status in _CLIENT_ERROR and status not in gave_up)
 
 
-def judge_read(answer: Answer) -> Outcome:
+def classify_read(answer: Answer) -> Outcome:
     """Return the same for a read, which may be repeated at will: ``NOT_SENT`` is what another attempt may mend."""
     if answer.status is None or answer.status in _WORTH_ANOTHER_READ:
         return Outcome.NOT_SENT

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _EXTENSION = re.compile(r"\d\s*(?:x|ext|extension|#|;|,)[\s.:=]*\d+$", re.IGNORECASE)
 _WRITTEN_NUMBER = re.compile(r"[\s(]*\+?[\d\s().\-/]+")
-_FEWEST_DIGITS, _MOST_DIGITS = 7, 15
+_MIN_DIGITS, _MAX_DIGITS = 7, 15
 """Subscriber numbers have at least seven digits in practice, and at most 15 (ITU-T E.164)."""
 ALL_REGIONS = "*"
 
@@ -60,7 +60,7 @@ def normalise_phone_number(
             f"{shown} is a number of {country if is_region else 'no country'}, and messages go to "
             f"{', '.join(sorted(allowed_regions))} only. To allow it, set allowed_regions on the connection to {wanted}"
         )
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="region_not_allowed")
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
@@ -85,17 +85,17 @@ def written_number(number: str, *, field: str) -> str:
     plain = "".join(_plain(character) for character in number).strip()
     if _EXTENSION.search(plain):
         msg = "has an extension, which can't be dialled; give the number alone"
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="recipient_invalid")
     if _WRITTEN_NUMBER.fullmatch(plain) is None:
         msg = f"{shown} is not a phone number: only digits, spaces, ( ) . - / and a leading + are allowed"
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="recipient_invalid")
     digits = sum(character.isdigit() for character in plain)
-    if not _FEWEST_DIGITS <= digits <= _MOST_DIGITS:
+    if not _MIN_DIGITS <= digits <= _MAX_DIGITS:
         msg = (
-            f"{shown} has {digits} digits: a phone number has {_FEWEST_DIGITS} to {_MOST_DIGITS}, "
+            f"{shown} has {digits} digits: a phone number has {_MIN_DIGITS} to {_MAX_DIGITS}, "
             "and short codes can't be reached"
         )
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="recipient_invalid")
     return plain
 
 
@@ -112,7 +112,7 @@ def _parse(number: str, region: str | None, *, field: str) -> PhoneNumber:
     shown = mask_recipient(number)
     if "+" not in number and region is None:
         msg = f"{shown} has no country code; write it with + and country code, or set default_region on the connection"
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="region_needed")
     try:
         parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:
@@ -120,7 +120,7 @@ def _parse(number: str, region: str | None, *, field: str) -> PhoneNumber:
     if parsed is None or not phonenumbers.is_valid_number(parsed):
         where = "" if "+" in number else f" in {region}"
         msg = f"{shown} is not a number in use{where}; check it, and write other countries' with + and country code"
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="recipient_not_in_use")
     return parsed
 
 
@@ -137,9 +137,11 @@ def _check_type(number_type: int, shown: str, *, field: str, sms: bool) -> None:
     }
     if number_type in refused:
         msg = f"{shown} is a {refused[number_type]} number, which gets neither texts nor calls; use another number"
-        raise ApptotoValidationError(field, msg)
+        costs_extra = number_type in {PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST}
+        raise ApptotoValidationError(field, msg, code="premium_number" if costs_extra else "number_type_refused")
     if sms and number_type == PhoneNumberType.TOLL_FREE:
-        raise ApptotoValidationError(field, f"{shown} is a toll-free number, which takes no text messages")
+        msg = f"{shown} is a toll-free number, which takes no text messages"
+        raise ApptotoValidationError(field, msg, code="number_type_refused")
     if sms and number_type == PhoneNumberType.FIXED_LINE:
         log.warning("%s: %s is a landline, where a text may never arrive", field, shown)
 
@@ -160,7 +162,7 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
         found = None
     if found is None:
         msg = f"{mask_recipient(address)} is not an e-mail address; give one bare address, like name@clinic.example"
-        raise ApptotoValidationError(field, msg)
+        raise ApptotoValidationError(field, msg, code="recipient_invalid")
     if found.ascii_email is None:
         log.warning("%s: %s has letters that not all mail servers take (SMTPUTF8)", field, mask_recipient(address))
     return found.normalized
@@ -176,7 +178,7 @@ def check_region(region: str, *, field: str = "default_region") -> str:
 
     if (code := region.upper()) not in phonenumbers.SUPPORTED_REGIONS:
         msg = f"{region!r} is not a region; give two letters (ISO 3166), like US or GB"
-        raise ApptotoConfigurationError(field, msg)
+        raise ApptotoConfigurationError(field, msg, code="region_invalid")
     return code
 
 

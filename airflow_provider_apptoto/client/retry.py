@@ -27,10 +27,12 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         """Check the bounds."""
         if self.max_attempts < 1:
-            raise ApptotoConfigurationError("max_attempts", f"{self.max_attempts!r} is not a number of attempts from 1")
+            problem = f"{self.max_attempts!r} is not a number of attempts from 1"
+            raise ApptotoConfigurationError("max_attempts", problem)
         for name, seconds in {"window": self.window, "backoff": self.backoff}.items():
             if not seconds >= 0:
-                raise ApptotoConfigurationError(name, f"{seconds!r} is not a number of seconds from 0")
+                problem = f"{seconds!r} is not a number of seconds from 0"
+                raise ApptotoConfigurationError(name, problem)
 
     def pause(self, attempt: int) -> float:
         """Return the seconds to wait after this attempt (from 1) where the server names no time."""

@@ -39,7 +39,8 @@ class DeliveryMode(StrEnum):
         try:
             return cls(str(mode).strip())
         except ValueError:
-            raise ApptotoConfigurationError("delivery_mode", f"{mode!r} is not one of {', '.join(cls)}") from None
+            problem = f"{mode!r} is not one of {', '.join(cls)}"
+            raise ApptotoConfigurationError("delivery_mode", problem) from None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,12 +74,12 @@ class Routing:
             return None
         if message.to is None:
             msg = f"is redirect, and who gets {message.target} only Apptoto knows; use to, or delivery_mode dry_run"
-            raise ApptotoValidationError("delivery_mode", msg)
+            raise ApptotoValidationError("delivery_mode", msg, code="redirect_impossible")
         setting = "redirect_email_to" if message.type == "email" else "redirect_phone_to"
         stand_in = getattr(self, setting)
         if stand_in is None:
             msg = f"is redirect, and {setting} is not set for messages of type {message.type}"
-            raise ApptotoValidationError("delivery_mode", msg)
+            raise ApptotoValidationError("delivery_mode", msg, code="redirect_impossible")
         text = (
             None
             if message.message is None

@@ -17,8 +17,8 @@ _GSM_7 = _BASIC | _EXTENSION
 _END_OF_BMP = "\uffff"
 
 # 140 octets, less 6 in every part of several (3GPP TS 23.040, 9.2.3.24.1).
-_MOST_SEPTETS, _MOST_SEPTETS_IN_A_PART = 160, 153
-_MOST_UTF_16_UNITS, _MOST_UTF_16_UNITS_IN_A_PART = 70, 67
+_MAX_SEPTETS, _MAX_SEPTETS_IN_A_PART = 160, 153
+_MAX_UTF_16_UNITS, _MAX_UTF_16_UNITS_IN_A_PART = 70, 67
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ def estimate_segments(text: str) -> Segments:
     if _GSM_7.issuperset(text):
         widths = [2 if character in _EXTENSION else 1 for character in text]
         units = sum(widths)
-        return Segments("GSM-7", units, _parts(widths, units, _MOST_SEPTETS, _MOST_SEPTETS_IN_A_PART))
+        return Segments("GSM-7", units, _parts(widths, units, _MAX_SEPTETS, _MAX_SEPTETS_IN_A_PART))
     widths = [2 if character > _END_OF_BMP else 1 for character in text]
     units = sum(widths)
-    return Segments("UCS-2", units, _parts(widths, units, _MOST_UTF_16_UNITS, _MOST_UTF_16_UNITS_IN_A_PART))
+    return Segments("UCS-2", units, _parts(widths, units, _MAX_UTF_16_UNITS, _MAX_UTF_16_UNITS_IN_A_PART))
 
 
 def _parts(widths: list[int], units: int, most: int, most_in_a_part: int) -> int:

@@ -12,61 +12,38 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._airflow import (
-    Variables,
     connection_form_fields,
     mask_secret,
-    runs_tasks_on_one_host,
 )
-from airflow_provider_apptoto.configuration import option
+from airflow_provider_apptoto.configuration import connection_defaults
+from airflow_provider_apptoto.hooks._state import AccountState, tell_once
+from airflow_provider_apptoto.outbox.policy import MAX_AGE
 from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
-    from airflow_provider_apptoto.client import ApptotoClient, Message, RetryPolicy, SendResult
-    from airflow_provider_apptoto.client.pacing import Pacer
+    from airflow_provider_apptoto.client import ApptotoClient, Message, Outcome, RetryPolicy
     from airflow_provider_apptoto.connection import ConnectionSettings
-    from airflow_provider_apptoto.state.database import StateDatabase
-    from airflow_provider_apptoto.state.ledger import LedgerTiming
-    from airflow_provider_apptoto.state.pin import Memory, Pin
-    from airflow_provider_apptoto.state.secret import LedgerSecret
-    from airflow_provider_apptoto.state.store import LedgerStore
+    from airflow_provider_apptoto.outbox.cancellation import Cancellation
+    from airflow_provider_apptoto.outbox.database import StateDatabase
+    from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+    from airflow_provider_apptoto.outbox.outbox import Outbox
+    from airflow_provider_apptoto.outbox.pin import Memory, Pin
+    from airflow_provider_apptoto.outbox.policy import OnUnknownName
 
 log = logging.getLogger(__name__)
 
 _TEST_SECONDS = 10.0
 """The longest that ``test_connection`` waits for an answer: a person looks on."""
-_told: set[str] = set()
-
-
-def _tell_once(level: int, text: str) -> None:
-    """Log what is worth knowing once a process, not once a message."""
-    if text not in _told:
-        _told.add(text)
-        log.log(level, text)
-
-
-def ledger_secret() -> LedgerSecret:
-    """Return what keys the hashes of ledgers in this deployment.
-
-    :raises ApptotoConfigurationError: ``[apptoto] ledger_secret`` is set, and is none.
-    """
-    from airflow_provider_apptoto.state.secret import LedgerSecret
-
-    found = option("ledger_secret")
-    if found is None:
-        return LedgerSecret()
-    secret = LedgerSecret.parse(*found)
-    for value in secret.values:
-        mask_secret(value)
-    return secret
 
 
 class ApptotoHook(BaseHook):
     """Sends messages through an Apptoto account.
 
-    It classifies outcomes, keeps the account's pace and obeys the delivery mode in any task. That a message is not sent
-    twice over retries is the operators' work.
+    :meth:`outbox` sends each message at most once. :meth:`send_message` is the plain call.
 
     .. seealso:: :ref:`howto/connection:apptoto`
 
@@ -100,6 +77,64 @@ class ApptotoHook(BaseHook):
         """
         return self._client
 
+    def outbox(
+        self,
+        context: Mapping[str, Any],
+        *,
+        on_unknown: OnUnknownName = "fail",
+        max_age: timedelta | None = MAX_AGE,
+        idempotency_key: str | None = None,
+        cancellation: Cancellation | None = None,
+        log_level: int = logging.INFO,
+        on_attempt: Callable[[Outcome], None] | None = None,
+    ) -> Outbox:
+        """Return the outbox, which sends each message at most once over retries, clears and killed workers.
+
+        ``hook.outbox(context).send(type="sms", to="+16505551212", message="...")`` in a ``@task`` keeps all promises of
+        the operators. Sends are remembered in the state database (``state_conn_id`` of the connection), else in
+        Airflow's task state (Airflow 3.3 and newer).
+
+        :param context: of the task, as ``get_current_context()`` returns it; or of a callback, which needs the state
+            database. A context without a task instance (``ti``) also needs ``idempotency_key``.
+        :param on_unknown: what to do if it is not known whether a message was sent: ``fail``, ``resend`` (some get it
+            twice) or ``assume_sent`` (some get nothing).
+        :param max_age: withhold messages of runs that are older than this, more than 0; ``None``: never.
+        :param idempotency_key: your own name for the occasion: whatever task, DAG or run comes with it, the message is
+            sent once to the same recipient. Needs the state database.
+        :param cancellation: stops it.
+        :param log_level: of the lines about messages that were sent, now or before.
+        :param on_attempt: called with the outcome of each attempt to send.
+        :raises ApptotoConfigurationError: a parameter or the connection is wrong, or there is no ledger where one is
+            needed; says what is missing. Nothing was sent.
+        """
+        from airflow_provider_apptoto.outbox.cancellation import Cancellation
+        from airflow_provider_apptoto.outbox.identity import check_ledger, texts_of
+        from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+        from airflow_provider_apptoto.outbox.origin import Origin, is_retry
+        from airflow_provider_apptoto.outbox.outbox import Outbox
+        from airflow_provider_apptoto.outbox.policy import SendPolicy
+
+        key = None if idempotency_key is None else str(idempotency_key)
+        policy = SendPolicy(on_unknown=on_unknown, max_age=max_age, idempotency_key=key)
+        origin = Origin.from_context(context)
+        store = self._state.ledger_store(context, origin)
+        check_ledger(policy, store, origin)
+        return Outbox(
+            client=self.get_conn(),
+            build=self.build_message,
+            policy=policy,
+            origin=origin,
+            store=store,
+            conn_id=self.apptoto_conn_id,
+            why_too_old=policy.why_too_old(context),
+            is_retry=is_retry(context),
+            cancellation=cancellation or Cancellation(),
+            timing=self.ledger_timing or LedgerTiming(),
+            log_level=log_level,
+            texts=texts_of(context.get("ti")),
+            **({} if on_attempt is None else {"on_attempt": on_attempt}),
+        )
+
     def send_message(
         self,
         *,
@@ -111,16 +146,22 @@ class ApptotoHook(BaseHook):
         subject: str | None = None,
         template_id: int | str | None = None,
         max_segments: int | None = 3,
-    ) -> SendResult:
-        """Send one message; the parameters are those of :class:`~airflow_provider_apptoto.client.Message`.
+    ) -> Delivery:
+        """Send one message, and remember nothing: a retry of the task sends again. See :meth:`outbox`.
 
-        :raises ApptotoValidationError: the message is not one that Apptoto takes; nothing was sent.
-        :raises ApptotoNotSentError: certainly not sent; another try is safe.
-        :raises ApptotoRejectedError: refused.
-        :raises ApptotoUnknownOutcomeError: it may have been sent; another try might send it twice.
+        The parameters are those of :class:`~airflow_provider_apptoto.client.Message`. All checks, the delivery mode and
+        the rate limit apply.
+
+        :raises ApptotoValidationError: the message is not one that Apptoto accepts; nothing was sent.
+        :raises ApptotoNotSentError: it was not sent; a retry is safe.
+        :raises ApptotoRejectedError: Apptoto refused it.
+        :raises ApptotoUnknownOutcomeError: it may have been sent; a retry could send it twice.
         """
+        from airflow_provider_apptoto.outbox.outbox import Outbox
+
         try:
-            checked = self.build_message(
+            outbox = Outbox(client=self.get_conn(), build=self.build_message, conn_id=self.apptoto_conn_id)
+            return outbox.send(
                 type=type,
                 to=to,
                 event_id=event_id,
@@ -130,9 +171,8 @@ class ApptotoHook(BaseHook):
                 template_id=template_id,
                 max_segments=max_segments,
             )
-            return self.get_conn().send(checked)
         except BaseException as error:
-            # this frame and those below hold the message
+            # this frame holds the message
             remove_frames(error)
             raise
 
@@ -155,46 +195,6 @@ class ApptotoHook(BaseHook):
             remove_frames(error)
             raise
 
-    def ledger_store(self, context: Mapping[str, Any]) -> LedgerStore | None:
-        """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
-
-        :param context: the task's context.
-        :raises ApptotoConfigurationError: ``state_conn_id`` is wrong.
-        """
-        if self.state_database is not None:
-            from airflow_provider_apptoto.cli import ledger_command
-            from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-
-            _tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
-            pin = self.ledger_pin(Variables())
-            command = ledger_command("resolve", self.apptoto_conn_id)
-            return SqlLedgerStore(self.state_database, command, pin, ledger_secret())
-        task_state = context.get("task_state_store")
-        if task_state is None:
-            _tell_once(
-                logging.WARNING,
-                "Sends are not remembered: if this worker is killed, a retry may send again. Set state_conn_id on the "
-                "Apptoto connection (before Airflow 3.3 there is no other way)",
-            )
-            return None
-        from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
-
-        _tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
-        return TaskStateLedgerStore(task_state, ledger_secret())
-
-    def ledger_pin(self, memory: Memory) -> Pin | None:
-        """Return what tells whether the state database is the one that earlier tasks used; ``None``: there is none.
-
-        :param memory: keeps it.
-        """
-        from airflow_provider_apptoto.cli import ledger_command
-        from airflow_provider_apptoto.state.pin import Pin
-
-        database, conn_id = self.state_database, self._settings.state_conn_id
-        if database is None or conn_id is None:
-            return None
-        return Pin(conn_id, database, memory, f"{ledger_command('init', self.apptoto_conn_id)} --accept")
-
     def test_connection(self) -> tuple[bool, str]:
         """Read one event with the connection's settings, and look into the state database; never sends.
 
@@ -205,7 +205,7 @@ class ApptotoHook(BaseHook):
             ApptotoError,
             ApptotoNotSentError,
         )
-        from airflow_provider_apptoto.state.store import LedgerStoreError
+        from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
         try:
             timeout = min(self._settings.timeout, _TEST_SECONDS)
@@ -213,13 +213,13 @@ class ApptotoHook(BaseHook):
                 client.list_events(page_size=1)
             if self.state_database is not None:
                 self.state_database.init()
-        except ApptotoAuthError as error:
+        except (ApptotoAuthError, LedgerStoreError) as error:
             return False, str(error)
         except ApptotoNotSentError as error:
             if error.status is None:
                 return False, f"{self._settings.base_url} can't be reached: {error.reason}"
             return False, f"{self._settings.base_url} can't be used right now: {error}"
-        except (ApptotoError, LedgerStoreError) as error:
+        except ApptotoError as error:
             return False, str(error)
         except Exception as error:  # noqa: BLE001  the form wants a sentence, whatever happened
             return False, f"{type(error).__name__}: {error}"
@@ -242,20 +242,21 @@ class ApptotoHook(BaseHook):
 
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        from airflow_provider_apptoto.connection import SANDBOX_URL, ConnectionSettings, SandboxAccount
+        from airflow_provider_apptoto.connection import ConnectionSettings
+        from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, SandboxAccount
 
         try:
+            defaults = connection_defaults()
             sandbox = SandboxAccount.of_environment()
             if sandbox is None:
-                return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id))
-            _tell_once(
-                logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}"
-            )
+                return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id), defaults)
+            tell_once(logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}")
             try:
                 extra = self.get_connection(self.apptoto_conn_id).extra
             except AirflowException:  # a rehearsal needs no connection
                 extra = None
-            return ConnectionSettings.read(dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra))
+            account = dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra)
+            return ConnectionSettings.read(account, defaults)
         except BaseException as error:
             # the frames below hold Airflow's Connection, whose repr shows the password
             remove_frames(error)
@@ -266,35 +267,21 @@ class ApptotoHook(BaseHook):
         """The region that completes phone numbers without ``+``, or ``None``."""
         return self._settings.default_region
 
-    @cached_property
+    @property
     def state_database(self) -> StateDatabase | None:
         """The database that ``state_conn_id`` of the connection names, or ``None``."""
-        from airflow_provider_apptoto.state.database import database_url, state_database
+        return self._state.database
 
-        conn_id = self._settings.state_conn_id
-        try:
-            return None if conn_id is None else state_database(database_url(self.get_connection(conn_id)))
-        except BaseException as error:
-            # the frames below hold the database's password
-            remove_frames(error)
-            raise
+    def ledger_pin(self, memory: Memory) -> Pin | None:
+        """Return what notices a state database that lost its memory; ``None`` if there is no database.
 
-    def _pacer(self, settings: ConnectionSettings) -> Pacer:
-        from sqlalchemy.engine import URL
+        :param memory: keeps it.
+        """
+        return self._state.pin(memory)
 
-        from airflow_provider_apptoto.metrics import MeteredPacer
-        from airflow_provider_apptoto.state.database import host_file, state_database
-        from airflow_provider_apptoto.state.pace import shared_pacer
-
-        database = self.state_database
-        if database is None:
-            if not runs_tasks_on_one_host():
-                _tell_once(
-                    logging.WARNING,
-                    "Tasks on other hosts don't share this account's pace: set state_conn_id on the Apptoto connection",
-                )
-            database = state_database(URL.create("sqlite", database=str(host_file())))
-        return MeteredPacer(shared_pacer(database, (settings.base_url, settings.login), settings.requests_per_minute))
+    @cached_property
+    def _state(self) -> AccountState:
+        return AccountState(self.apptoto_conn_id, self._settings, self.get_connection)
 
     @cached_property
     def _client(self) -> ApptotoClient:
@@ -313,15 +300,10 @@ class ApptotoHook(BaseHook):
         # Airflow hides the password by itself, not the form in which it travels
         mask_secret(settings.api_key)
         mask_secret(base64.b64encode(f"{settings.login}:{settings.api_key}".encode()).decode())
-        deployment, where = option("delivery_mode") or (None, "")
-        modes = {
-            where: deployment,
-            f"connection {self.apptoto_conn_id!r}": settings.delivery_mode,
-            "the task": self.delivery_mode,
-        }
+        modes: dict[str, str | None] = {**settings.delivery_modes, "the task": self.delivery_mode}
         mode = DeliveryMode.strictest(*modes.values())
         setters = [source for source, each in modes.items() if each is not None and DeliveryMode(each.strip()) is mode]
-        _tell_once(logging.INFO, f"Delivery mode: {mode} (set by {setters[0] if setters else 'nothing, the default'})")
+        tell_once(logging.INFO, f"Delivery mode: {mode} (set by {setters[0] if setters else 'nothing, the default'})")
         return ApptotoClient(
             login=settings.login,
             api_key=settings.api_key,
@@ -330,7 +312,7 @@ class ApptotoHook(BaseHook):
             connect_timeout=settings.connect_timeout,
             total_timeout=self.total_timeout,
             max_retry_after=settings.max_retry_after,
-            pacer=self._pacer(settings),
+            rate_limiter=self._state.rate_limiter(),
             routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
             ca_bundle=settings.ca_bundle,
             user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",

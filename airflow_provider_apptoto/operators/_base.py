@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_apptoto._airflow import OwnRendering, RetryDecision, RetryPolicy
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY, OwnRendering, RetryDecision, RetryPolicy
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.client.routing import DeliveryMode
+from airflow_provider_apptoto.outbox.policy import MAX_AGE, SendPolicy, check_choice, check_count
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_apptoto.delivery import Scope
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+    from airflow_provider_apptoto.outbox.cancellation import Cancellation
+    from airflow_provider_apptoto.outbox.outbox import Outbox
+    from airflow_provider_apptoto.outbox.policy import OnUnknownName
+
+DeliveryModeName = Literal["live", "redirect", "dry_run"]
 
 
 class ApptotoRetryPolicy(RetryPolicy):
@@ -36,35 +46,96 @@ class ApptotoRetryPolicy(RetryPolicy):
 
 
 class SendingOperator(OwnRendering, BaseOperator):
-    """Base of the operators that send messages."""
+    """Base of the operators that send messages: the parameters that they share, checked when the task is written.
 
-    idempotency_key: str | None
-    on_unknown: str
-    max_age: timedelta | None
+    Templated parameters are checked when the task runs. So are all parameters of a mapped task: a wrong one fails it at
+    once, whatever its ``retries``.
+    """
 
-    _is_stopping = False
-
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        apptoto_conn_id: str = "apptoto_default",
+        idempotency_key: str | None = None,
+        on_unknown: OnUnknownName = "fail",
+        max_age: timedelta | None = MAX_AGE,
+        max_segments: int | None = 3,
+        delivery_mode: DeliveryModeName | None = None,
+        dynamic_fields: Collection[str] = (),
+        redact: bool = True,
+        retry_policy: RetryPolicy | None = ApptotoRetryPolicy(),  # noqa: B008  without state; mapped tasks read it here
+        **kwargs: Any,
+    ) -> None:
+        if HAS_RETRY_POLICY:
+            kwargs["retry_policy"] = retry_policy
         super().__init__(**kwargs)
+        self.apptoto_conn_id = apptoto_conn_id
+        self.idempotency_key = idempotency_key
+        self.on_unknown = on_unknown
+        self.max_age = max_age
+        self.max_segments = max_segments
+        self.delivery_mode = delivery_mode
+        self.dynamic_fields = dynamic_fields
+        self.redact = redact
+        with final_settings():
+            SendPolicy(on_unknown=on_unknown, max_age=max_age)
+            if max_segments is not None:
+                check_count("max_segments", max_segments, 1, hint="; None means no limit")
+            if delivery_mode is not None:
+                check_choice("delivery_mode", delivery_mode, DeliveryMode)
+            check_names("dynamic_fields", dynamic_fields)
+            if not isinstance(redact, bool):
+                raise ApptotoConfigurationError("redact", f"{redact!r} is not True or False")
+
+    _cancellation: Cancellation | None = None
+    _is_killed = False
 
     def on_kill(self) -> None:
-        """Let no further byte leave; what is on its way is waited for, as long as Airflow lets it."""
-        self._is_stopping = True
+        """Stop sending. Requests in flight are awaited until Airflow kills the process."""
+        self._is_killed = True
+        if self._cancellation is not None:
+            self._cancellation.cancel(_KILLED)
 
-    def _scope(self, hook: ApptotoHook, context: Context, **own: Any) -> Scope:
-        """Return on whose behalf it sends; a subclass adds what is its own."""
-        from airflow_provider_apptoto.delivery import Scope
-        from airflow_provider_apptoto.runs import is_retry, origin, too_old
-        from airflow_provider_apptoto.state.ledger import LedgerTiming
+    def _outbox(self, hook: ApptotoHook, context: Context, **own: Any) -> Outbox:
+        """Return the outbox of this task.
 
-        return Scope(
-            origin=origin(context),
-            store=hook.ledger_store(context),
-            idempotency_key=None if self.idempotency_key is None else str(self.idempotency_key),
+        :param own: further arguments of :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox`.
+        """
+        from airflow_provider_apptoto.outbox.cancellation import Cancellation
+
+        self._cancellation = Cancellation()
+        if self._is_killed:
+            self._cancellation.cancel(_KILLED)
+        return hook.outbox(
+            context,
             on_unknown=self.on_unknown,
-            why_too_old=lambda: too_old(context, self.max_age),
-            is_retry=is_retry(context),
-            why_stop=lambda: "the task was told to end" if self._is_stopping else "",
-            timing=hook.ledger_timing or LedgerTiming(),
+            max_age=self.max_age,
+            idempotency_key=self.idempotency_key,
+            cancellation=self._cancellation,
             **own,
         )
+
+
+_KILLED = "the task was told to end"
+
+
+@contextmanager
+def final_settings() -> Iterator[None]:
+    """Raise a wrong parameter as an error after which Airflow does not retry: a mapped task meets it when it runs."""
+    try:
+        yield
+    except ApptotoConfigurationError as error:
+        from airflow_provider_apptoto.outbox.errors import FinalConfigurationError
+
+        raise FinalConfigurationError(error.field, error.problem, code=error.code) from None
+
+
+def check_names(name: str, value: object) -> None:
+    """Check that a setting is a collection of names.
+
+    :raises ApptotoConfigurationError: it is not.
+    """
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ApptotoConfigurationError(name, f"has to be a list of names, but is of type {type(value).__name__}")
+    if not all(isinstance(each, str) and each for each in value):
+        raise ApptotoConfigurationError(name, "holds something that is not a name")

@@ -15,9 +15,9 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import airflow_provider_apptoto.sandbox
-from airflow_provider_apptoto.connection import SANDBOX_URL
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
 from airflow_provider_apptoto.sandbox.inbox import Entry, by_recipient
+from airflow_provider_apptoto.sandbox_account import SANDBOX_URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -29,8 +29,8 @@ ALLOWED = (
     '"accepted": true or false, false when missing.'
 )
 
-_LEAST_SECONDS = 0.1
-_MOST_SECONDS = 600
+_MIN_SECONDS = 0.1
+_MAX_SECONDS = 600
 _SUCCESS = b'{"success": true}'
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_MODIFIED = 304
@@ -193,7 +193,7 @@ def _whole(value: object, least: int, most: int) -> bool:
 
 
 def _seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and _LEAST_SECONDS <= value <= _MOST_SECONDS
+    return isinstance(value, int | float) and not isinstance(value, bool) and _MIN_SECONDS <= value <= _MAX_SECONDS
 
 
 def _retry_after(value: object) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto._airflow import string_environment
 from airflow_provider_apptoto.client.messages import MESSAGE_TYPES, TEXT_FIELDS
-from airflow_provider_apptoto.privacy import Private, Unrendered, reveal
+from airflow_provider_apptoto.privacy import Redacted, Unrendered, unwrap
 from airflow_provider_apptoto.templating.language import Renderer
-from airflow_provider_apptoto.templating.provenance import source_of, text_of
+from airflow_provider_apptoto.templating.provenance import SourceKind, resolve, source_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     import jinja2
+
+    from airflow_provider_apptoto.templating.provenance import FieldSource
 
 _PERSONAL_FIELDS = ("to", *TEXT_FIELDS)
 
@@ -31,21 +34,40 @@ def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: s
     """
     values = unrendered_fields(task)
 
-    def assign(name: str, value: Any, hidden: type[Private] = Private) -> None:
+    def assign(name: str, value: Any, hidden: type[Redacted] = Redacted) -> None:
         setattr(task, name, hidden(value) if task.redact and value is not None and _is_personal(name, value) else value)
 
     for name, value in values.items():
-        assign(name, value, Private if isinstance(value, Private) else Unrendered)
+        assign(name, value, Redacted if isinstance(value, Redacted) else Unrendered)
     renderer = renderer_of(context, env, task.dynamic_fields)
     for name, value in values.items():
-        if name not in TEXT_FIELDS and not isinstance(value, Private):
+        if name not in TEXT_FIELDS and not isinstance(value, Redacted):
             source = source_of(task, name, value, context, env, seen_oids)
-            assign(name, renderer.render(name, source.value) if source.is_template else source.value)
+            assign(name, _rendered(renderer, name, source, functools.partial(resolve, context=context, env=env)))
     to_appointment = task.event_id is not None or task.participant_id is not None
     for name in TEXT_FIELDS:
-        if not isinstance(values[name], Private):
+        if not isinstance(values[name], Redacted):
             source = source_of(task, name, values[name], context, env, seen_oids)
             assign(name, text_of(renderer, name, source, to_appointment=to_appointment))
+
+
+def _rendered(
+    renderer: Renderer, name: str, source: FieldSource, resolve_value: Callable[[str, Any], FieldSource]
+) -> Any:
+    """Return a field that is not a text: a string, or a mapping whose values are fields of their own.
+
+    :param resolve_value: gives the source that a value of a mapping in the DAG file stands for.
+    :raises ApptotoValidationError: it can't be rendered.
+    """
+    if source.is_template:
+        return renderer.render(name, source.value)
+    if source.kind is not SourceKind.TEMPLATE or not isinstance(source.value, dict):
+        return source.value
+    rendered = {}
+    for key, value in source.value.items():
+        place = f"{name}[{key!r}]"
+        rendered[key] = _rendered(renderer, place, resolve_value(place, value), resolve_value)
+    return rendered
 
 
 def unrendered_fields(task: Any) -> dict[str, Any]:
@@ -68,7 +90,7 @@ def renderer_of(context: Any, env: jinja2.Environment, dynamic_fields: Collectio
 def _is_personal(name: str, value: Any) -> bool:
     """Tell whether a field's value may identify a person: recipient, texts, and what is not an id where one belongs."""
     if name == "type":
-        return reveal(value) not in MESSAGE_TYPES
+        return unwrap(value) not in MESSAGE_TYPES
     if name.endswith("_id") and not name.endswith("_conn_id"):
-        return not str(reveal(value)).strip().isdigit()
+        return not str(unwrap(value)).strip().isdigit()
     return name in _PERSONAL_FIELDS

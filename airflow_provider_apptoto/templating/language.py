@@ -51,7 +51,8 @@ class Renderer:
 
     def __init__(self, context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> None:
         if isinstance(dynamic_fields, str):
-            raise ApptotoValidationError("dynamic_fields", "has to be a list of names, not one string")
+            problem = "has to be a list of names, not one string"
+            raise ApptotoValidationError("dynamic_fields", problem, code="setting_invalid")
         self._env = strict_environment(env)
         self._context = context
         self._roots = (*DOCUMENTED_ROOTS, *dynamic_fields)
@@ -120,7 +121,7 @@ class Renderer:
             )
             if to_appointment:
                 problem += ". Write Apptoto's fields in the DAG's own text"
-            raise ApptotoValidationError(field, problem)
+            raise ApptotoValidationError(field, problem, code="braces_in_value")
         return text
 
     def check_literal(self, field: str, text: str, *, to_appointment: bool) -> str:
@@ -133,7 +134,7 @@ class Renderer:
                 f"{{{found[1]} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
                 "event_id or participant_id only"
             )
-            raise ApptotoValidationError(field, problem)
+            raise ApptotoValidationError(field, problem, code="text_unrendered")
         return text
 
     def _parts(self, field: str, source: str, *, to_appointment: bool) -> Iterator[Part]:
@@ -143,7 +144,7 @@ class Renderer:
             problem = syntax_problem(error, _HINT if to_appointment else "")
         else:
             return
-        raise ApptotoValidationError(field, problem)
+        raise ApptotoValidationError(field, problem, code="template_invalid")
 
     def _hide_fields(self, field: str, part: Part, placeholders: Placeholders, *, to_appointment: bool) -> str:
         """Hide the dynamic fields of a text in a DAG whose delimiters are not Apptoto's.
@@ -155,7 +156,7 @@ class Renderer:
             inner = list(split(part.text, plain, part.line))
         except jinja2.TemplateSyntaxError as error:
             problem = f"line {part.line + error.lineno - 1}: braces that are no dynamic field of Apptoto's"
-            raise ApptotoValidationError(field, problem) from None
+            raise ApptotoValidationError(field, problem, code="template_invalid") from None
         pieces = []
         for each in inner:
             if each.kind != "data" and not (to_appointment and each.root in self._roots):
@@ -165,7 +166,8 @@ class Renderer:
                 )
                 if not to_appointment:
                     problem += ". Apptoto fills them for an event_id or participant_id only"
-                raise ApptotoValidationError(field, problem)
+                code = "dynamic_field_unknown" if to_appointment else "text_unrendered"
+                raise ApptotoValidationError(field, problem, code=code)
             pieces.append(each.text if each.kind == "data" else _hide(field, each, each.text, placeholders))
         return "".join(pieces)
 
@@ -177,7 +179,7 @@ class Renderer:
         try:
             own = names_set_in(self._env.parse(template))
         except jinja2.TemplateSyntaxError as error:
-            raise ApptotoValidationError(field, syntax_problem(error, hint)) from None
+            raise ApptotoValidationError(field, syntax_problem(error, hint), code="template_invalid") from None
         for root, part in roots.items():
             if root in own:
                 other = f"the variable {root} that the text sets"
@@ -190,13 +192,13 @@ class Renderer:
                     f"line {part.line}: {part.shown} may mean Apptoto's dynamic field {root} or {other}; rename the "
                     f"latter, or write {RAW} around Apptoto's"
                 )
-                raise ApptotoValidationError(field, problem)
+                raise ApptotoValidationError(field, problem, code="dynamic_field_ambiguous")
             if not to_appointment and not other:
                 problem = (
                     f"line {part.line}: {part.shown} is a dynamic field, which Apptoto fills for an event_id or "
                     "participant_id only; with to, write a value of Airflow's, like {{ params.name }}"
                 )
-                raise ApptotoValidationError(field, problem)
+                raise ApptotoValidationError(field, problem, code="text_unrendered")
 
 
 class _MixedTemplate:
@@ -222,7 +224,8 @@ class _MixedTemplate:
                     f"{where} would reach the recipient as it is: Apptoto fills dynamic fields for an event_id or "
                     "participant_id only; take the braces, or the raw block, out"
                 )
-            raise ApptotoValidationError(self._field, problem)
+            code = "braces_in_value" if self._to_appointment else "text_unrendered"
+            raise ApptotoValidationError(self._field, problem, code=code)
         return self._placeholders.restore(self._field, text)
 
 
@@ -237,5 +240,5 @@ def _hide(field: str, part: Part, text: str, placeholders: Placeholders) -> str:
             "the braces inside the block out (quotes do not protect them), and close each {{ and {% in the raw part "
             "that opens it"
         )
-        raise ApptotoValidationError(field, problem)
+        raise ApptotoValidationError(field, problem, code="template_invalid")
     return placeholders.hide(text)

@@ -78,7 +78,8 @@ def resolve(name: str, value: Any, context: Any, env: jinja2.Environment) -> Fie
     else:
         return FieldSource(value, SourceKind.VALUE)
     if source.value is None:
-        raise ApptotoValidationError(name, "is None: the task or function that it comes from gave nothing")
+        problem = "is None: the task or function that it comes from gave nothing"
+        raise ApptotoValidationError(name, problem, code="field_empty")
     return source
 
 

@@ -12,7 +12,7 @@ import jinja2
 from jinja2 import meta
 
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
-from airflow_provider_apptoto.privacy import HiddenValueError, Private, rendering
+from airflow_provider_apptoto.privacy import HiddenValueError, Redacted, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def compile_strict(field: str, source: str, hint: str, env: jinja2.Environment, 
         problem = syntax_problem(error, hint)
     except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
         problem = _render_problem(error, source, None, hint, context)
-    raise ApptotoValidationError(field, problem)
+    raise ApptotoValidationError(field, problem, code="template_invalid")
 
 
 def syntax_problem(error: jinja2.TemplateSyntaxError, hint: str) -> str:
@@ -98,9 +98,10 @@ class _StrictTemplate:
             return "".join(template.root_render_func(env.context_class(env, context, template.name, template.blocks)))
         except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
             problem = _render_problem(error, self.source, template, self.hint, self.context)
+            code = "field_empty" if isinstance(error, _ValueProblem) else "template_failed"
         finally:
             rendering.reset(token)
-        raise ApptotoValidationError(self.name, problem)
+        raise ApptotoValidationError(self.name, problem, code=code)
 
 
 class _StrictUndefined(jinja2.StrictUndefined):
@@ -128,7 +129,7 @@ def _checked_value(value: Any) -> Any:
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises where it is strict
         raise _ValueProblem("a value is undefined")
-    if isinstance(value, Private):
+    if isinstance(value, Redacted):
         raise HiddenValueError
     return value
 

@@ -160,12 +160,12 @@ class Placeholders:
             problem = (
                 f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {RAW}, out of it"
             )
-            raise ApptotoValidationError(field, problem)
+            raise ApptotoValidationError(field, problem, code="dynamic_field_damaged")
         texts = [self._texts[number] for number in numbers]
         whole = "".join([plain[0], *(piece for pair in zip(texts, plain[1:], strict=True) for piece in pair)])
         # the plain pieces hold no opening, so an additional one is made of two pieces together
         for form in (str, _plainest):
             if len(OPENING.findall(form(whole))) != sum(len(OPENING.findall(form(text))) for text in texts):
                 problem = "a brace stands right beside a dynamic field and would change it; put a space between them"
-                raise ApptotoValidationError(field, problem)
+                raise ApptotoValidationError(field, problem, code="dynamic_field_damaged")
         return whole

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-from airflow_provider_apptoto.state.store import Entry, Origin, State
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.origin import Origin
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 
 if TYPE_CHECKING:
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
 FIRST = Origin(dag_id="clinic", task_id="remind", run_id="monday", map_index=-1, try_number=1)
 SECOND = dataclasses.replace(FIRST, try_number=2)
 
 
-def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1") -> Entry:
-    """Return a claimed entry.
+def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1", **fields: Any) -> Entry:
+    """Return an entry of a message that is in flight.
 
     :param text: its fingerprint.
+    :param fields: other fields of it.
     """
-    return Entry(key=key, state=State.CLAIMED, fingerprint=text, type="sms", origin=origin, lease=60, reference="4711")
+    given = {"state": State.SENDING, "lease": 60.0, "channel": "sms", "reference": "4711", **fields}
+    return Entry(key=key, fingerprint=text, origin=origin, **given)
 
 
-def filled(database: StateDatabase) -> SqlLedgerStore:
-    """Return a ledger that holds one entry of each state; only the claimed one still has its lease.
+def filled(database: StateDatabase) -> None:
+    """Fill a ledger with an entry of each state, and one that a killed task left behind.
 
-    Their keys are 00..., claimed; 11..., sending; 22..., sent; 33..., not_sent; 44..., rejected; 55..., unknown.
+    Their keys are 00..., sending; 11..., sent; 22..., redirected; 33..., not_sent; 44..., rejected; 55..., unknown;
+    66..., left as sending by a killed task.
     """
-    store = SqlLedgerStore(database, "")
-    for number, state in enumerate(State):
-        assert store.swap(None, entry(key=str(number) * 32).changed(state, lease=60.0 if state == "claimed" else 0.0))
-    return store
+    store = SqlLedgerStore(database)
+    for number, state in enumerate([*State, State.SENDING]):
+        lease = 60.0 if number == 0 else 0.0
+        assert store.compare_and_swap(None, entry(key=str(number) * 32).changed(state, lease=lease))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.batch.plan import Plan, Planner
 from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import Message
-from airflow_provider_apptoto.state.ledger import message_key
-from airflow_provider_apptoto.state.store import Origin
+from airflow_provider_apptoto.outbox.ledger import message_key
+from airflow_provider_apptoto.outbox.origin import Origin
 from airflow_provider_apptoto.templating.fields import renderer_of
 from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, resolve
 from tests.support.dags import make_dag
@@ -48,8 +49,9 @@ def plan_of(
     dynamic_fields: tuple[str, ...] = (),
     suppression: object = (),
     region: str | None = None,
-    key_field: str | None = None,
-    reference_field: str | None = None,
+    id_column: str | None = None,
+    reference_column: str | None = None,
+    label_columns: tuple[str, ...] = (),
     max_messages: int | None = None,
     **dag_arguments: Any,
 ) -> Plan:
@@ -72,9 +74,12 @@ def plan_of(
         build=functools.partial(Message, default_region=region),
         key_of=key_of,
         suppression=Suppression(suppression, region),
-        key_field=key_field,
-        reference_field=reference_field,
-        max_messages=max_messages,
+        options=BatchOptions(
+            id_column=id_column,
+            reference_column=reference_column,
+            label_columns=label_columns,
+            max_messages=max_messages,
+        ),
     )
     return planner.plan(rows)
 

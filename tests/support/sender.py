@@ -4,7 +4,7 @@ They are forked from a process of one thread that has loaded what they need, as 
 
 ``send SECONDS PLANS``: for each plan (JSON: ``threads``, ``environment``) a process sends through the hook, as fast as
 it lets its threads.
-``reserve URL A_MINUTE COUNT PROCESSES``: each process reserves departures, one line each; 0: until it is killed.
+``reserve URL A_MINUTE COUNT PROCESSES``: each process reserves slots, one line each; 0: until it is killed.
 ``init URL PROCESSES``: all processes use a database for the first time at the same moment; each prints its salt.
 """
 
@@ -31,7 +31,7 @@ def tell(text: str) -> None:
 
 
 def together(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
-    """Run a process for each tuple of arguments; exit with 1 where one of them failed."""
+    """Run a process for each tuple of arguments; exit with 1 if one of them failed."""
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=target, args=each) for each in arguments]
     for child in children:
@@ -65,7 +65,7 @@ def send(seconds: float, environment: dict[str, str], threads: int) -> None:
 
 def send_all(seconds: float, plans: str) -> None:
     import airflow_provider_apptoto.hooks.apptoto
-    import airflow_provider_apptoto.state.pace  # noqa: F401  slow to import, so it is done before they are forked
+    import airflow_provider_apptoto.outbox.rate_limit  # noqa: F401  slow to import, so it is done before they are forked
 
     logging.disable(logging.INFO)  # nobody reads the pipe while they send
     together(send, [(seconds, plan["environment"], plan["threads"]) for plan in json.loads(plans)])
@@ -74,18 +74,18 @@ def send_all(seconds: float, plans: str) -> None:
 def reserve(url: str, a_minute: float, count: int) -> None:
     from sqlalchemy.engine import make_url
 
-    from airflow_provider_apptoto.state.database import StateDatabase
-    from airflow_provider_apptoto.state.pace import SqlPacer
+    from airflow_provider_apptoto.outbox.database import StateDatabase
+    from airflow_provider_apptoto.outbox.rate_limit import SqlRateLimiter
 
-    pacer = SqlPacer(StateDatabase(make_url(url)), ACCOUNT, a_minute)
+    limiter = SqlRateLimiter(StateDatabase(make_url(url)), ACCOUNT, a_minute)
     for _ in range(count) if count else itertools.repeat(0):
-        tell(str(pacer.reserve()))
+        tell(str(limiter.reserve()))
 
 
 def init(url: str, processes: int) -> None:
     from sqlalchemy.engine import make_url
 
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
     barrier = multiprocessing.get_context("fork").Barrier(processes)
 

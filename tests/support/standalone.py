@@ -105,9 +105,7 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
     :param environment: of its processes; by default its metadata database is a SQLite file in ``home``.
     """
     (home / "dags").mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, *log_ports = _free_ports(3)
     environment = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -118,6 +116,8 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
         # On a loaded machine the start of a task may take its worker longer than Airflow's five seconds, and a try.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         **environment,
@@ -138,6 +138,14 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _environment(own: dict[str, str]) -> dict[str, str]:

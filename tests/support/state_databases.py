@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto.state import database
+from airflow_provider_apptoto.outbox import database
 from tests.support import postgres
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which tests run in the same xdist worker: those that share something that takes long to start.
+"""Which tests run in the same xdist worker: those that share what takes long to start.
 
 (``xdist_group`` would say so in each file, but pytest-xdist 3.8 ignores it under pytest 9.2.)
 """
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 TOGETHER = (
     "tests/scheduler/",  # an Airflow
-    "tests/airflow/state/test_minute.py",  # a minute
+    "tests/airflow/outbox/test_minute.py",  # a minute
     "tests/chaos/",  # a process to fork from
-    "tests/unit/state/",  # a PostgreSQL
+    "tests/unit/outbox/",  # a PostgreSQL
     "tests/unit/sandbox/",  # a sandbox
 )
 """Files and folders; the longest come first. Of all other tests, those of a file share a process."""
@@ -30,5 +30,5 @@ class Workers(LoadScopeScheduling):
 
 
 def longest_first(item: pytest.Item) -> int:
-    """Return a key that sorts what takes longest to the front, so that nobody waits for it at the end."""
+    """Return a key that sorts what takes longest to the front, so that no worker is left alone with it at the end."""
     return next((place for place, each in enumerate(TOGETHER) if item.nodeid.startswith(each)), len(TOGETHER))

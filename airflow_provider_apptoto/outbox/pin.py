@@ -6,10 +6,10 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_apptoto.state.store import LedgerStoreError
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
 if TYPE_CHECKING:
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
 
 log = logging.getLogger(__name__)

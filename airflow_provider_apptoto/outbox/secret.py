@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 
-_SHORTEST = 16
+_MIN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class LedgerSecret:
         :raises ApptotoConfigurationError: one is too short to be a secret.
         """
         values = tuple(part.strip() for part in text.split(","))
-        if min(map(len, values)) < _SHORTEST:
-            msg = f"has to be one secret, or several with commas between, of at least {_SHORTEST} characters each"
+        if min(map(len, values)) < _MIN_LENGTH:
+            msg = f"has to be one secret, or several with commas between, of at least {_MIN_LENGTH} characters each"
             raise ApptotoConfigurationError(source, msg)
         return cls(values)
 

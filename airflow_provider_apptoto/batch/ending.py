@@ -1,0 +1,106 @@
+"""How the task of a batch ends: a pure function of its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.outbox.policy import OnUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_apptoto.batch.options import BatchOptions
+
+
+class End(Enum):
+    """The end of the task of a batch."""
+
+    SUCCESS = 1
+    SKIP = 2
+    RETRY = 3
+    """The next try sends the rest."""
+    RETRY_UNKNOWN = 4
+    """The next try sends again what may have been sent: ``on_unknown="resend"``."""
+    FAIL = 5
+    """A retry would not help, or would harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An end, and what is said about it."""
+
+    end: End
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the end depends on.
+
+    :param counts: rows by outcome.
+    :param messages: how many there were to send.
+    :param on_unknown: what the author asked for.
+    :param has_ledger: whether a retry knows what was sent.
+    :param was_begun: whether an earlier try of the task began to send.
+    :param too_old: why the run is too old for what is left; empty if it is not.
+    :param stopped: why sending stopped; empty if it did not.
+    """
+
+    counts: Mapping[Outcome, int]
+    messages: int
+    on_unknown: str
+    has_ledger: bool
+    was_begun: bool = False
+    too_old: str = ""
+    stopped: str = ""
+
+
+def ending(facts: Facts, options: BatchOptions) -> Ending:
+    """Return how the task ends."""
+    counts = facts.counts
+    unsent, unknown, rejected, invalid = (
+        counts[outcome] for outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.REJECTED, Outcome.INVALID)
+    )
+    text = (
+        f"Of {facts.messages} messages, {unsent} were not sent, {unknown} may have been sent, {rejected} were rejected"
+    )
+    if unsent:
+        return _retry(facts, End.RETRY, f"{text}: {facts.stopped or 'see the list'}", "the rest")
+    if rejected + invalid > options.most_failed(facts.messages + invalid):
+        also = f", and {invalid} rows were invalid" if invalid else ""
+        return Ending(End.FAIL, f"{text}{also}: more than max_failed={options.max_failed!r}")
+    if unknown and facts.on_unknown != OnUnknown.RESEND:
+        return Ending(End.FAIL, text)
+    if counts[Outcome.TOO_OLD]:
+        return _too_old(facts)
+    if unknown:
+        return _retry(facts, End.RETRY_UNKNOWN, text, "again what may have been sent")
+    return Ending(End.SUCCESS, text if rejected else "")
+
+
+def _retry(facts: Facts, end: End, text: str, what: str) -> Ending:
+    """Let the next try send something, unless it would send again what was delivered."""
+    if facts.has_ledger or not (_done(facts.counts) or facts.counts[Outcome.UNKNOWN]):
+        return Ending(end, f"{text}. The next try sends {what}")
+    return Ending(
+        End.FAIL,
+        f"{text}. No ledger is configured, so a retry would resend messages that were delivered. The task is not "
+        "retried. Set state_conn_id on the Apptoto connection to keep a ledger",
+    )
+
+
+def _too_old(facts: Facts) -> Ending:
+    """Skip the task, unless an earlier try began: a skip would hide that it is not finished."""
+    some = f"{facts.counts[Outcome.TOO_OLD]} of {facts.messages} messages"
+    advice = "To send them all the same, set max_age=None or a longer one, and clear the task"
+    if facts.was_begun:
+        return Ending(End.FAIL, f"{some} were not sent: an earlier try began, and by now {facts.too_old}. {advice}")
+    return Ending(End.SKIP, f"{some} are not sent: {facts.too_old}. {advice}")
+
+
+def _done(counts: Mapping[Outcome, int]) -> int:
+    """Return how many messages are done."""
+    return sum(count for outcome, count in counts.items() if outcome.is_done)

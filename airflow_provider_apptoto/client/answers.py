@@ -1,0 +1,96 @@
+"""What callers get out of an answer: the error that it stands for, or what may be kept of it."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto.client.errors import (
+    ApptotoAuthError,
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+)
+from airflow_provider_apptoto.client.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_apptoto.client.messages import Message
+    from airflow_provider_apptoto.client.outcomes import Answer
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REFUSED_CREDENTIALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+
+
+def describe_status(answer: Answer) -> str:
+    """Return the status of an answer in words."""
+    return "no complete answer" if answer.status is None else f"HTTP {answer.status}"
+
+
+def send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
+    """Return the error for a message that was not sent, or may have been.
+
+    :param outcome: ``not_sent``, ``rejected`` or ``unknown``.
+    :param private: texts that the server may have echoed, and that the error must not show.
+    """
+    reason = answer.failure or answer.said(private)
+    what = _with_status(answer, reason)
+    if outcome is Outcome.NOT_SENT:
+        msg = f"The message was not sent: {what}"
+        return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
+    if outcome is Outcome.UNKNOWN:
+        msg = (
+            f"It is not known whether the message was sent: {what}. "
+            "It may have reached its recipient: check in Apptoto before you send it again"
+        )
+        return ApptotoUnknownOutcomeError(msg, status=answer.status, reason=reason)
+    if answer.status in _REFUSED_CREDENTIALS:
+        return _auth_error(answer, reason)
+    return ApptotoRejectedError(f"Apptoto refused the message: {what}", status=answer.status, reason=reason)
+
+
+def read_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
+    """Return the error for a read that brought nothing.
+
+    :param outcome: ``not_sent`` if another attempt may help.
+    :param private: texts that the server may have echoed, and that the error must not show.
+    """
+    reason = answer.failure or answer.said(private)
+    if outcome is Outcome.NOT_SENT:
+        msg = f"Apptoto could not be read: {_with_status(answer, reason)}"
+        return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
+    if answer.status in _REFUSED_CREDENTIALS:
+        return _auth_error(answer, reason)
+    msg = f"What answered is not Apptoto's API: {_with_status(answer, reason)}"
+    return ApptotoError(msg, status=answer.status, reason=reason, code="not_apptoto")
+
+
+def kept_response(body: Mapping[str, Any], message: Message) -> dict[str, Any]:
+    """Return what may be kept of the answer to a message that was sent.
+
+    Only ``success`` and the message's own id (assumed: none is documented): other ids may be somebody's number.
+    """
+    recipient = re.sub(r"\D", "", message.to or "")
+    own = next((body[name] for name in ("id", "message_id") if _is_id(body.get(name))), None)
+    if own is None or (recipient and recipient in str(own)):
+        return {"success": True}
+    return {"success": True, "id": str(own)}
+
+
+def _with_status(answer: Answer, reason: str) -> str:
+    where = f" to {answer.location}" if answer.location else ""
+    return f"{describe_status(answer)}{where}" + (f" ({reason})" if reason else "")
+
+
+def _auth_error(answer: Answer, reason: str) -> ApptotoAuthError:
+    msg = f"Apptoto refused login or API key: {_with_status(answer, reason)}; check both, and that the key is enabled"
+    return ApptotoAuthError(msg, status=answer.status, reason=reason)
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return _ID.fullmatch(value) is not None
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,153 @@
+"""What outlives a process: the state database of a connection, its ledger, and its rate limit."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto._airflow import Variables, mask_secret, runs_tasks_on_one_host
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.configuration import option
+from airflow_provider_apptoto.privacy import remove_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_apptoto.client import RateLimiter
+    from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
+    from airflow_provider_apptoto.outbox.database import StateDatabase
+    from airflow_provider_apptoto.outbox.origin import Origin
+    from airflow_provider_apptoto.outbox.pin import Memory, Pin
+    from airflow_provider_apptoto.outbox.secret import LedgerSecret
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
+    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+    from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
+
+log = logging.getLogger(__name__)
+
+_told: set[str] = set()
+
+
+def tell_once(level: int, text: str) -> None:
+    """Log what is worth knowing once a process, not once a message."""
+    if text not in _told:
+        _told.add(text)
+        log.log(level, text)
+
+
+def ledger_secret() -> LedgerSecret:
+    """Return what keys the hashes of ledgers in this deployment.
+
+    :raises ApptotoConfigurationError: ``[apptoto] ledger_secret`` is set, and is none.
+    """
+    from airflow_provider_apptoto.outbox.secret import LedgerSecret
+
+    found = option("ledger_secret")
+    if found is None:
+        return LedgerSecret()
+    secret = LedgerSecret.parse(*found)
+    for value in secret.values:
+        mask_secret(value)
+    return secret
+
+
+class AccountState:
+    """The state database, the ledger and the rate limit of one Apptoto connection.
+
+    :param conn_id: of the Apptoto connection.
+    :param settings: of the Apptoto connection.
+    :param get_connection: gives an Airflow connection by its id.
+    """
+
+    def __init__(
+        self, conn_id: str, settings: ConnectionSettings, get_connection: Callable[[str], AirflowConnection]
+    ) -> None:
+        self._conn_id = conn_id
+        self._settings = settings
+        self._get_connection = get_connection
+        self._task_state_store: TaskStateLedgerStore | None = None
+
+    @cached_property
+    def database(self) -> StateDatabase | None:
+        """The database that ``state_conn_id`` of the connection names, or ``None``."""
+        from airflow_provider_apptoto.outbox.database import state_database
+        from airflow_provider_apptoto.outbox.engine import database_url
+
+        conn_id = self._settings.state_conn_id
+        try:
+            return None if conn_id is None else state_database(database_url(self._get_connection(conn_id)))
+        except BaseException as error:
+            # the frames below hold the database's password
+            remove_frames(error)
+            raise
+
+    def ledger_store(self, context: Mapping[str, Any], origin: Origin) -> LedgerStore | None:
+        """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
+
+        :raises ApptotoConfigurationError: ``state_conn_id`` is wrong, or it is missing and a callback sends.
+        """
+        if self._sql_store is not None:
+            tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
+            return self._sql_store
+        if not origin.is_task:
+            msg = (
+                "is not that of a task that runs now, so sends can't be remembered in Airflow's task state; set "
+                "state_conn_id on the Apptoto connection"
+            )
+            raise ApptotoConfigurationError("context", msg, code="state_database_needed")
+        task_state = context.get("task_state_store")
+        if task_state is None:
+            tell_once(
+                logging.WARNING,
+                "Sends are not remembered: if this worker is killed, a retry may send again. Set state_conn_id on the "
+                "Apptoto connection (before Airflow 3.3 there is no other way)",
+            )
+            return None
+        from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
+
+        tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
+        if self._task_state_store is None or self._task_state_store.task_state is not task_state:
+            self._task_state_store = TaskStateLedgerStore(task_state, ledger_secret())
+        return self._task_state_store
+
+    @cached_property
+    def _sql_store(self) -> SqlLedgerStore | None:
+        if self.database is None:
+            return None
+        from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+
+        return SqlLedgerStore(self.database, self.pin(Variables()), ledger_secret())
+
+    def pin(self, memory: Memory) -> Pin | None:
+        """Return what tells whether the state database is the one that earlier tasks used; ``None``: there is none.
+
+        :param memory: keeps it.
+        """
+        from airflow_provider_apptoto.outbox.instructions import ledger_command
+        from airflow_provider_apptoto.outbox.pin import Pin
+
+        database, conn_id = self.database, self._settings.state_conn_id
+        if database is None or conn_id is None:
+            return None
+        return Pin(conn_id, database, memory, f"{ledger_command('init', self._conn_id)} --accept")
+
+    def rate_limiter(self) -> RateLimiter:
+        from sqlalchemy.engine import URL
+
+        from airflow_provider_apptoto.metrics import MeteredRateLimiter
+        from airflow_provider_apptoto.outbox.database import host_file, state_database
+        from airflow_provider_apptoto.outbox.rate_limit import shared_rate_limiter
+
+        database = self.database
+        if database is None:
+            if not runs_tasks_on_one_host():
+                tell_once(
+                    logging.WARNING,
+                    "Tasks on other hosts don't share this account's rate limit: set state_conn_id on the Apptoto "
+                    "connection",
+                )
+            database = state_database(URL.create("sqlite", database=str(host_file())))
+        account = self._settings.base_url, self._settings.login
+        limiter = shared_rate_limiter(database, account, self._settings.requests_per_minute)
+        return MeteredRateLimiter(limiter, self._conn_id)

@@ -1,0 +1,265 @@
+"""What people do with the ledger in the state database: shared by the command line and the page in Airflow's UI."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+
+from airflow_provider_apptoto.outbox.entry import Entry, State, iso
+from airflow_provider_apptoto.outbox.schema import changes, ledger
+from airflow_provider_apptoto.outbox.stores.sql import entry_of, unresolved_condition, values_of
+from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql import ColumnElement
+
+    from airflow_provider_apptoto.outbox.database import StateDatabase
+
+RESOLUTIONS = (State.SENT, State.NOT_SENT)
+"""States that a person may give to a message."""
+FORGOTTEN = "forgotten"
+"""Stands for the new state in the change that removes an entry."""
+_FINISHED = (State.SENT, State.REDIRECTED, State.NOT_SENT, State.REJECTED)
+_LOT = 500
+"""Keys of one statement, and entries that one transaction purges."""
+_PRIVATE = ("fingerprint", "recipient", "lease", "version")
+_TIMES = ("created_at", "updated_at", "sent_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which entries are meant. A field that is not given does not narrow.
+
+    :param keys: the first characters of keys are enough.
+    :param states: ``unknown`` includes entries that a killed task left as ``sending``.
+    :param channel: ``sms``, ``call`` or ``email``.
+    :param reference: the whole of it.
+    :param since: first time at which an entry got its state (seconds since 1970, UTC).
+    :param until: time before which it got its state (seconds since 1970, UTC).
+    """
+
+    keys: Collection[str] = ()
+    states: Collection[str] = ()
+    channel: str | None = None
+    dag_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    reference: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return it as SQL."""
+        names = ("channel", "dag_id", "task_id", "run_id", "reference")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        conditions: list[ColumnElement[bool]] = [ledger.c[name] == value for name, value in given.items()]
+        if self.keys:
+            conditions.append(or_(*(ledger.c.message_key.startswith(key, autoescape=True) for key in self.keys)))
+        if self.states:
+            alternatives: list[ColumnElement[bool]] = [ledger.c.state.in_(list(self.states))]
+            if State.UNKNOWN in self.states:
+                alternatives.append(unresolved_condition(time.time()))
+            conditions.append(or_(*alternatives))
+        if self.since is not None:
+            conditions.append(ledger.c.updated_at >= self.since)
+        if self.until is not None:
+            conditions.append(ledger.c.updated_at < self.until)
+        return and_(True, *conditions)  # noqa: FBT003  SQL's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """Who changes entries, and why. Both are kept.
+
+    :param by: the person's name, one line of 1 to 200 characters.
+    :param note: how they know, one line of 1 to 200 characters.
+    :raises ValueError: one of them is not such a line.
+    """
+
+    by: str
+    note: str
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not is_one_line(value):
+                raise ValueError(f"{name} has to be one line of text, 1 to {MAX_LINE} characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a person changed in an entry.
+
+    :param at: seconds since 1970, UTC.
+    :param to_state: the new state, or ``forgotten``.
+    """
+
+    at: float
+    from_state: str
+    to_state: str
+    changed_by: str
+    note: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**asdict(self), "at": iso(self.at)}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry, and what people changed in it.
+
+    :param changes: the oldest first.
+    """
+
+    entry: Entry
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def decision(self) -> Change | None:
+        """The change that gave the entry its state; ``None`` if a try did."""
+        last = self.changes[-1] if self.changes else None
+        is_decision = last is not None and last.to_state == self.entry.state and last.at >= self.entry.updated_at
+        return last if is_decision else None
+
+    @property
+    def why(self) -> str:
+        """Why the entry has its state: a person's note, or what came back from Apptoto."""
+        if (decision := self.decision) is not None:
+            return f"{decision.changed_by}: {decision.note}"
+        if self.entry.state is State.SENDING:
+            return "in flight" if self.entry.is_live else "no outcome was recorded"
+        status = None if self.entry.http_status is None else f"HTTP {self.entry.http_status}"
+        return ", ".join(part for part in (status, self.entry.reason) if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what may be shown of it, as JSON has it. Times are ISO 8601 in UTC."""
+        entry = self.entry
+        fields = {name: value for name, value in entry.to_dict().items() if name not in _PRIVATE}
+        times = {name: None if fields[name] is None else iso(fields[name]) for name in _TIMES}
+        head = {"key": entry.key, "state": str(entry.state), "at": entry.at, "is_unresolved": entry.is_unresolved}
+        return {**head, **fields, **times, "why": self.why, "changes": [each.to_dict() for each in self.changes]}
+
+
+class LedgerAdmin:
+    """Selects and changes entries on behalf of people.
+
+    Every method raises :class:`~airflow_provider_apptoto.outbox.stores.base.LedgerStoreError` if the database can't be
+    used.
+
+    :param database: has the ledger.
+    """
+
+    def __init__(self, database: StateDatabase) -> None:
+        self._database = database
+
+    def select(self, selection: Selection, *, limit: int | None = None) -> list[Record]:
+        """Return the selected entries, the newest first.
+
+        :param limit: at most this many, at least 1; ``None``: all.
+        """
+        return self._select(selection.condition(), limit)
+
+    def count(self, selection: Selection) -> int:
+        """Count the selected entries."""
+        query = select(func.count()).select_from(ledger).where(selection.condition())
+        with self._database.transaction() as connection:
+            return connection.execute(query).scalar_one()
+
+    def resolvable(self, selection: Selection, *, force: bool = False) -> list[Record]:
+        """Return the selected entries that a person may resolve: their messages may have been sent.
+
+        :param force: also those that have their state from a person.
+        """
+        condition = unresolved_condition(time.time())
+        if force:
+            condition = or_(condition, ledger.c.message_key.in_(select(changes.c.message_key)))
+        found = self._select(and_(selection.condition(), condition))
+        return [record for record in found if record.entry.is_unresolved or (force and record.decision is not None)]
+
+    def forgettable(self, selection: Selection) -> list[Record]:
+        """Return the selected entries that are not in flight."""
+        return [record for record in self.select(selection) if not record.entry.is_live]
+
+    def resolve(self, records: Iterable[Record], state: State, author: Author) -> list[Record]:
+        """Record whether messages were sent. An entry that has changed since it was selected stays as it is.
+
+        :param state: ``sent`` or ``not_sent``.
+        :return: the entries that were resolved, as they are now.
+        :raises ValueError: it is another state.
+        """
+        if state not in RESOLUTIONS:
+            raise ValueError(f"{state!r} is not one of {', '.join(RESOLUTIONS)}")
+        changed = (self._change(record, record.entry.changed(state, in_doubt=False), author) for record in records)
+        return [record for record in changed if record is not None]
+
+    def forget(self, records: Iterable[Record], author: Author) -> list[Record]:
+        """Remove entries, so that their messages may be sent again. What has changed since it was selected stays.
+
+        :return: the entries that were removed.
+        """
+        changed = (self._change(record, None, author) for record in records)
+        return [record for record in changed if record is not None]
+
+    def purge(self, older_than: float) -> int:
+        """Remove finished entries and their changes; never an entry that is in flight or unresolved.
+
+        :param older_than: seconds since they were finished.
+        :return: how many were removed.
+        """
+        old = and_(ledger.c.state.in_(_FINISHED), ledger.c.updated_at < time.time() - older_than)
+        lot = select(ledger.c.message_key).where(old).limit(_LOT)
+        same_key = select(ledger.c.message_key).where(ledger.c.message_key == changes.c.message_key)
+        is_gone = ~same_key.correlate(changes).exists()
+        removed = 0
+        while True:
+            began = time.monotonic()
+            with self._database.transaction() as connection:
+                keys = list(connection.execute(lot).scalars())
+                removed += connection.execute(delete(ledger).where(ledger.c.message_key.in_(keys), old)).rowcount
+                connection.execute(delete(changes).where(changes.c.message_key.in_(keys), is_gone))
+            if len(keys) < _LOT:
+                return removed
+            time.sleep(time.monotonic() - began)  # SQLite has one writer at a time: let others write
+
+    def _select(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Record]:
+        query = select(ledger).where(condition).order_by(ledger.c.updated_at.desc(), ledger.c.message_key).limit(limit)
+        with self._database.transaction() as connection:
+            entries = [entry_of(row) for row in connection.execute(query)]
+            history = _changes_of(connection, [entry.key for entry in entries])
+        return [Record(entry, tuple(history[entry.key])) for entry in entries]
+
+    def _change(self, record: Record, new: Entry | None, author: Author) -> Record | None:
+        """Replace an entry (``None``: remove it) and keep who did it and why; ``None`` if it has changed meanwhile."""
+        old = record.entry
+        here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
+        change = Change(
+            at=time.time() if new is None else new.updated_at,
+            from_state=str(old.state),
+            to_state=FORGOTTEN if new is None else str(new.state),
+            changed_by=author.by,
+            note=author.note,
+        )
+        statement = delete(ledger).where(here) if new is None else update(ledger).where(here).values(values_of(new))
+        with self._database.transaction() as connection:
+            if not connection.execute(statement).rowcount:
+                return None
+            connection.execute(insert(changes).values(message_key=old.key, **asdict(change)))
+        return Record(old if new is None else new, (*record.changes, change))
+
+
+def _changes_of(connection: Connection, keys: list[str]) -> dict[str, list[Change]]:
+    history: dict[str, list[Change]] = {key: [] for key in keys}
+    for start in range(0, len(keys), _LOT):
+        of_these = changes.c.message_key.in_(keys[start : start + _LOT])
+        for row in connection.execute(select(changes).where(of_these).order_by(changes.c.id)):
+            change = Change(
+                at=row.at, from_state=row.from_state, to_state=row.to_state, changed_by=row.changed_by, note=row.note
+            )
+            history[row.message_key].append(change)
+    return history

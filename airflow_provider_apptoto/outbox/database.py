@@ -1,0 +1,280 @@
+"""The state database: SQLite for one host, PostgreSQL for many."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from airflow_provider_apptoto.outbox import migrations
+from airflow_provider_apptoto.outbox.engine import make_engine
+from airflow_provider_apptoto.outbox.schema import SCHEMA_VERSION, meta
+from airflow_provider_apptoto.outbox.secret import other_secret
+from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
+from airflow_provider_apptoto.privacy import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.engine import Connection
+
+    from airflow_provider_apptoto.outbox.secret import LedgerSecret
+
+_VERSION, _SALT = "schema_version", "salt"
+_CHECK = "check:"
+"""Begins the names of rows that tell a secret of the deployment from another one."""
+_CHECKS = sqlalchemy.select(meta.c.name).where(meta.c.name.startswith(_CHECK))
+_PRIMARY_CODE = 0xFF
+"""The part of SQLite's error codes that tells the kind of error."""
+_MIGRATION_LOCK = int.from_bytes(b"apptoto")
+"""PostgreSQL's number of the lock under which the tables are made and changed."""
+
+
+class StateDatabase:
+    """A state database. The first use makes its tables, or migrates them.
+
+    :param url: as SQLAlchemy has it.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._engine = make_engine(url)
+        self._known_salt: bytes | None = None
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._url.get_backend_name()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection; what is done with it is committed, durably, unless something is raised.
+
+        :raises LedgerStoreError: the database can't be used.
+        """
+        self.init()
+        with self._readable_errors(), self._engine.begin() as connection:
+            yield connection
+
+    def init(self) -> None:
+        """Make the tables, or migrate them, if that is needed. Done once an object.
+
+        :raises LedgerStoreError: that failed, or a newer version of this package made them.
+        """
+        self.salt()
+
+    def salt(self) -> bytes:
+        """Return the secret that hashes are keyed with. It is made with the tables.
+
+        :raises LedgerStoreError: as with :meth:`init`.
+        """
+        if self._known_salt is None:
+            with self._readable_errors():
+                found = self._meta()
+                if found.get(_VERSION) != str(SCHEMA_VERSION) or _SALT not in found:
+                    found = self._migrate()
+                self._known_salt = bytes.fromhex(found[_SALT])
+        return self._known_salt
+
+    def existing_salt(self) -> bytes | None:
+        """Return the secret that is in the database now, or ``None``. Makes and migrates nothing.
+
+        :raises LedgerStoreError: the database can't be used.
+        """
+        with self._readable_errors():
+            found = self._meta().get(_SALT)
+        return None if found is None else bytes.fromhex(found)
+
+    def check_secret(self, secret: LedgerSecret, *, accept: bool = False) -> None:
+        """Remember with which secrets this database is used.
+
+        :param accept: forget those that are not among these: what was written under them is not found any more.
+        :raises LedgerStoreError: it was used with a secret that is not among these.
+        """
+        checks = self._checks_of(secret)
+        with self._readable_errors():
+            found = self._meta()
+        others = {name for name in found if name.startswith(_CHECK)} - set(checks)
+        if others and not accept:
+            raise LedgerStoreError(other_secret("the state database"))
+        if not others and checks[0] in found:
+            return
+        with contextlib.suppress(IntegrityError), self.transaction() as connection:
+            if self.dialect != "sqlite":
+                # after all transactions that confirmed their secret, and before those that will
+                connection.exec_driver_sql(f"LOCK TABLE {meta.name} IN ACCESS EXCLUSIVE MODE")
+            if others:
+                connection.execute(meta.delete().where(meta.c.name.in_(others)))
+            connection.execute(meta.insert().values(name=checks[0], value=""))
+
+    def confirm_secret(self, secret: LedgerSecret, connection: Connection) -> None:
+        """Check that no other secret came into use since :meth:`check_secret`: a process can't find entries under it.
+
+        :param connection: in a transaction that has written, so that SQLite has locked the file.
+        :raises LedgerStoreError: one did.
+        """
+        found = set(connection.execute(_CHECKS).scalars())
+        if found - set(self._checks_of(secret)):
+            raise LedgerStoreError(other_secret("the state database"))
+
+    def _checks_of(self, secret: LedgerSecret) -> list[str]:
+        return [f"{_CHECK}{check}" for check in secret.checks(self.salt())]
+
+    @property
+    def clock(self) -> str:
+        """SQL expression of the seconds since 1970 by the database's own clock; ``null`` if it has none."""
+        return "extract(epoch from clock_timestamp())" if self.dialect == "postgresql" else "null"
+
+    def ddl(self, from_version: int = 0) -> str:
+        """Return one transaction that makes the tables or migrates them, for a person who may.
+
+        :param from_version: the version that the database has, from 0 (it has no tables) to ``SCHEMA_VERSION - 1``.
+        :raises ValueError: it is not one of these.
+        """
+        if from_version not in range(SCHEMA_VERSION):
+            raise ValueError(f"{from_version!r} is not a version from 0 to {SCHEMA_VERSION - 1}")
+        is_sqlite = self.dialect == "sqlite"
+        how = "sqlite3 -bail FILE" if is_sqlite else "psql --set ON_ERROR_STOP=1"
+        begin = ["BEGIN IMMEDIATE"] if is_sqlite else ["BEGIN", f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"]
+        script = [*begin, *migrations.statements(self.dialect, from_version), "COMMIT"]
+        title = f"-- Apptoto state database, from version {from_version} to {SCHEMA_VERSION}. Run it with: {how}\n"
+        return title + "".join(f"{statement};\n" for statement in script)
+
+    def _meta(self) -> dict[str, str]:
+        """Return what the database says about itself; nothing if it has no tables."""
+        try:
+            with self._engine.connect() as connection:
+                return _read_meta(connection)
+        except (OperationalError, ProgrammingError) as error:
+            if error.statement is None:  # the connection failed
+                raise
+        with self._engine.connect() as connection:  # by now, another process may have made the table
+            return _read_meta(connection) if sqlalchemy.inspect(connection).has_table(meta.name) else {}
+
+    def _migrate(self) -> dict[str, str]:
+        """Apply what is missing, all of it or nothing, and return what the database then says about itself."""
+        with self._alone() as connection:
+            found = _read_meta(connection) if sqlalchemy.inspect(connection).has_table(meta.name) else {}
+            version = int(found.get(_VERSION, 0))
+            if version > SCHEMA_VERSION:
+                msg = (
+                    f"the state database can't be used: its tables have version {version}, and this version of "
+                    f"airflow-provider-apptoto knows up to {SCHEMA_VERSION}. Upgrade it"
+                )
+                raise LedgerStoreError(msg)
+            try:
+                if version < SCHEMA_VERSION:
+                    for statement in migrations.statements(self.dialect, version):
+                        connection.exec_driver_sql(statement)
+                if _SALT not in found:
+                    connection.execute(meta.insert().values(name=_SALT, value=secrets.token_hex(16)))
+            except ProgrammingError as error:
+                msg = (
+                    f"the state database can't be used: its tables have version {version}, and the migration to "
+                    f"version {SCHEMA_VERSION} failed: {_cause(error)}. If the role lacks the rights, have one that "
+                    "has them run what this command prints: "
+                    f"python -m airflow_provider_apptoto ledger init --sql --from {version}"
+                )
+                raise LedgerStoreError(msg) from None
+            return _read_meta(connection)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that no other process runs at the same time."""
+        is_sqlite = self.dialect == "sqlite"
+        with self._engine.connect() as connection:
+            if not is_sqlite:
+                # else a server may be set to show what was there before the wait for the lock
+                connection = connection.execution_options(isolation_level="READ COMMITTED")  # noqa: PLW2901
+            with connection.begin():
+                if is_sqlite:
+                    # sqlite3 itself would begin with the first INSERT, UPDATE or DELETE
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                else:
+                    # a large table takes its time, but a lock that somebody keeps has to be an error
+                    connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+                    connection.exec_driver_sql("SET LOCAL lock_timeout TO '30s'")
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+                yield connection
+
+    @contextlib.contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except (DataError, IntegrityError):
+            raise
+        except SQLAlchemyError as error:
+            msg = f"the state database can't be used: {_cause(error)}"
+            if not _is_away(error):
+                raise LedgerStoreError(msg) from None
+            away = LedgerAwayError(msg)
+            away.waited = time.monotonic() - began
+            raise away from None
+
+
+def _read_meta(connection: Connection) -> dict[str, str]:
+    rows: Mapping[str, str] = {row.name: row.value for row in connection.execute(sqlalchemy.select(meta))}
+    return dict(rows)
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    """Tell whether a database may be back soon: it can't be reached, or it is locked, or all connections are in use."""
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+    return isinstance(error, OperationalError | InterfaceError | sqlalchemy.exc.TimeoutError)
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", None) or error
+    return safe_text(f"{type(cause).__name__}: {cause}")
+
+
+_databases: dict[tuple[int, str], StateDatabase] = {}
+
+
+def state_database(url: URL) -> StateDatabase:
+    """Return the one object that all of this process share; a forked child gets its own, with its own connections.
+
+    Those of its parent are kept, too, and not used: a child that closed one could undo what the parent writes.
+    """
+    key = os.getpid(), url.render_as_string(hide_password=False)
+    found = _databases.get(key)
+    return _databases.setdefault(key, StateDatabase(url)) if found is None else found
+
+
+def host_file() -> Path:
+    """Return the SQLite file in which the processes of this host share their pace, where no database is set."""
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "apptoto-pace.db"
+
+
+def spare_database() -> StateDatabase | None:
+    """Return a SQLite file for the pace of this user's processes on this host, where the other can't be used.
+
+    ``None`` where the folder for temporary files has none that is this user's alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"apptoto-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return state_database(URL.create("sqlite", database=str(folder / "pace.db")))
+    return None

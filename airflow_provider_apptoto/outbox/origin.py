@@ -1,0 +1,92 @@
+"""On whose behalf a message is sent, as a task's or a callback's context tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_apptoto._airflow import is_running_task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TASK = "task"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The try of a task, or the callback, that sends a message.
+
+    :param kind: ``task``, or ``callback:`` and the state of the task or run that it is called for.
+    :param task_id: empty for a callback of a DAG.
+    :param map_index: -1 if the task is not mapped.
+    :param try_number: from 1; 0 for a callback of a DAG.
+    """
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    kind: str = TASK
+
+    @property
+    def task(self) -> tuple[str, str, str, int]:
+        """The task instance, whichever its try."""
+        return self.dag_id, self.task_id, self.run_id, self.map_index
+
+    @property
+    def is_task(self) -> bool:
+        """Whether a task sends, not a callback."""
+        return self.kind == TASK
+
+    def __str__(self) -> str:
+        """Show the task instance."""
+        mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        task = f".{self.task_id}{mapped}" if self.task_id else ""
+        return f"{self.dag_id}{task}, run {self.run_id}" + ("" if self.is_task else f" ({self.kind})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        fields = asdict(self)
+        return {"origin": fields.pop("kind"), **fields}
+
+    @classmethod
+    def take_from(cls, fields: dict[str, Any]) -> Self:
+        """Take out of a mapping what :meth:`to_dict` put there."""
+        names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+        return cls(kind=fields.pop("origin"), **{name: fields.pop(name) for name in names})
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, Any]) -> Self:
+        """Read the context of a task, or of a callback of a task or of a DAG."""
+        ti, run = context.get("ti"), context.get("dag_run")
+        if ti is None:
+            dag_id = str(getattr(run, "dag_id", None) or getattr(context.get("dag"), "dag_id", ""))
+            run_id = str(getattr(run, "run_id", None) or context.get("run_id") or "")
+            state = getattr(run, "state", None) or "dag"
+            kind = f"callback:{state}"
+            return cls(dag_id=dag_id, task_id="", run_id=run_id, map_index=-1, try_number=0, kind=kind)
+        kind = TASK if is_running_task(context) else f"callback:{getattr(ti, 'state', None) or 'task'}"
+        return cls(
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+            kind=kind,
+        )
+
+
+NOBODY = Origin(dag_id="", task_id="", run_id="", map_index=-1, try_number=0)
+"""Of messages that are sent outside of Airflow, which no ledger remembers."""
+
+
+def is_retry(context: Mapping[str, Any]) -> bool:
+    """Tell whether an earlier try of the task failed, and the task was not cleared since."""
+    ti, task = context.get("ti"), context.get("task")
+    if ti is None or task is None:
+        return False
+    # a clear raises max_tries, so that the task has all its retries again
+    cleared_at = ti.max_tries - task.retries
+    return bool(ti.try_number > cleared_at + 1)

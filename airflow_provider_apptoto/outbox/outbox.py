@@ -1,0 +1,354 @@
+"""Send a message at most once: look up, check, send, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto.client.errors import (
+    ApptotoConfigurationError,
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+    ApptotoValidationError,
+)
+from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.client.routing import DeliveryMode
+from airflow_provider_apptoto.outbox.cancellation import Cancellation
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.errors import final
+from airflow_provider_apptoto.outbox.identity import NO_LEDGER, Identity
+from airflow_provider_apptoto.outbox.ledger import (
+    Attempt,
+    LeaseSpentError,
+    LedgerTiming,
+    LostError,
+    look_up,
+    patiently,
+)
+from airflow_provider_apptoto.outbox.origin import NOBODY, Origin
+from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
+from airflow_provider_apptoto.outbox.report import Draft, Reporter, is_no_attempt, outcome_of
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
+from airflow_provider_apptoto.privacy import remove_frames, unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from airflow_provider_apptoto.client import ApptotoClient, Message
+    from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def _nothing(_: Outcome) -> None:
+    pass
+
+
+@dataclass(slots=True, kw_only=True)
+class Outbox:
+    """Sends messages on behalf of one task, or of one callback; for any number of threads.
+
+    :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox` makes it.
+
+    :param client: sends.
+    :param build: makes a checked message of its fields.
+    :param policy: what the author asked for.
+    :param origin: on whose behalf it sends; ``None`` outside of Airflow.
+    :param store: where the ledger is kept; ``None``: nowhere.
+    :param conn_id: the Apptoto connection.
+    :param why_too_old: why the run is too old for anything to be sent; empty if it is not.
+    :param is_retry: whether an earlier try of the task failed.
+    :param cancellation: stops it.
+    :param timing: how long the ledger waits.
+    :param log_level: of the lines about messages that were sent, now or before.
+    :param on_attempt: called with the outcome of each attempt to send.
+    :param texts: fingerprints of the messages without ``item`` that this try sent or found sent, by key.
+    """
+
+    client: ApptotoClient
+    build: Callable[..., Message]
+    policy: SendPolicy = field(default_factory=SendPolicy)
+    origin: Origin | None = None
+    store: LedgerStore | None = None
+    conn_id: str = ""
+    why_too_old: str = ""
+    is_retry: bool = False
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    timing: LedgerTiming = field(default_factory=LedgerTiming)
+    log_level: int = logging.INFO
+    on_attempt: Callable[[Outcome], None] = _nothing
+    texts: dict[str, str] = field(default_factory=dict)
+    was_begun: bool = field(init=False)
+    """Whether an earlier try of the task is known to have begun."""
+    _identity: Identity = field(init=False)
+    _report: Reporter = field(init=False)
+    _looked_up: dict[str, Entry | None] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Derive the rest."""
+        self.was_begun = self.is_retry
+        self._identity = Identity(self.client, self.policy, self.origin or NOBODY)
+        self._report = Reporter(
+            client=self.client,
+            on_unknown=OnUnknown(self.policy.on_unknown),
+            kind=None if self.store is None else self.store.kind,
+            conn_id=self.conn_id,
+            try_number=None if self.origin is None else self.origin.try_number,
+            log_level=self.log_level,
+        )
+
+    def send(
+        self,
+        checked: Message | None = None,
+        /,
+        *,
+        item: str | None = None,
+        reference: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Delivery:
+        """Send one message, unless it was sent, and return its delivery.
+
+        :param checked: the message; by default it is made of ``fields``.
+        :param item: tells the messages of one occasion apart; by default channel and recipient do.
+        :param reference: the user's own id of the thing, kept and shown in clear; one line of up to 200 characters.
+        :param labels: at most four names and values that reports group by, kept in clear: clinic, campaign.
+        :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
+        :return: ``delivery.outcome`` is ``sent``, ``deduplicated`` (it had been sent), ``assumed_sent``, ``redirected``
+            or ``dry_run``; or it was withheld: ``too_old``.
+        :raises ApptotoNotSentError: it was not sent; a retry is safe.
+        :raises ApptotoRejectedError: it was refused, by Apptoto or before. Airflow does not retry the task.
+        :raises ApptotoUnknownOutcomeError: it may have been sent. Airflow does not retry the task, unless
+            ``on_unknown="resend"``.
+        :raises ApptotoConfigurationError: a parameter is wrong. Airflow does not retry the task.
+        """
+        if checked is not None and fields:
+            raise TypeError(f"A Message was given, so {', '.join(fields)} can't be")
+        try:
+            message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
+            draft = Draft(
+                message=message,
+                item=item,
+                reference=checked_reference(reference),
+                labels=checked_labels(labels),
+            )
+            return self._send(draft)
+        except ApptotoError as error:
+            remove_frames(error)  # they hold recipient and text, and some log handlers print what frames hold
+            is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError) or (
+                isinstance(error, ApptotoUnknownOutcomeError) and self.policy.on_unknown != OnUnknown.RESEND
+            )
+            if not is_final:
+                raise
+            raise final(error) from error.__cause__
+        except BaseException as error:  # the task's timeout too
+            remove_frames(error)
+            raise
+
+    def key_of(self, message: Message, item: str | None = None) -> str:
+        """Return the key of a message in the ledger; without a ledger, what tells it from others of this process."""
+        return self._keys_of(message, item)[0]
+
+    def keys_of_older_secrets(self, messages: Iterable[tuple[Message, str | None]]) -> dict[str, str]:
+        """Return the keys of those messages whose entries were made under an older secret, by their newest keys.
+
+        :param messages: each with its ``item``.
+        :raises LedgerStoreError: the store can't be read.
+        """
+        store = self.store
+        if store is None or len(self.patiently(store.hash_keys)) == 1:
+            return {}
+        newest_by_older = {
+            older: newest for newest, *others in (self._keys_of(*each) for each in messages) for older in others
+        }
+        found = self.patiently(lambda: store.find(newest_by_older.keys()))
+        return {newest_by_older[older]: older for older in found}
+
+    def look_ahead(self, keys: Collection[str]) -> None:
+        """Look many messages up at once. Each result is used once, by :meth:`send`.
+
+        :raises LedgerStoreError: the store can't be read.
+        """
+        if store := self.store:
+            found = self.patiently(lambda: store.find(keys))
+            self._looked_up.update({key: found.get(key) for key in keys})
+
+    @property
+    def may_have_entries(self) -> bool:
+        """Whether the ledger may hold messages that this process did not send."""
+        if self.store is None:
+            return False
+        return self.store.is_shared or self.origin is None or self.origin.try_number > 1
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Call what needs the ledger, again while the ledger can't be reached for some seconds.
+
+        :param call: sends nothing if it raises :class:`LedgerStoreError`.
+        :raises LedgerStoreError: the ledger can't be used, or was out of reach for longer than its timing allows.
+        """
+        return patiently(call, self.timing, self.cancellation.sleep)
+
+    def show_unresolved(self) -> None:
+        """Show in the metrics how many messages wait for a person; once a task, since it may scan the ledger."""
+        if self.store is not None:
+            try:
+                metrics.unresolved(self.store.unresolved(), self.conn_id)
+            except LedgerStoreError as error:
+                log.debug("The messages that may have been sent could not be counted: %s", error)
+
+    def _send(self, draft: Draft) -> Delivery:
+        if self.store is None or self.client.mode is DeliveryMode.DRY_RUN:
+            return self._withheld(draft, None) or self.patiently(lambda: self._exchange(draft, None))
+        own: set[str] = set()
+        try:
+            return self.patiently(lambda: self._send_once(draft, own))
+        except RateLimitAwayError:
+            raise
+        except LedgerStoreError as error:
+            msg = f"The message was not sent: {error}. Nothing is sent while the ledger can't be used"
+            raise ApptotoNotSentError(msg, reason=str(error), code="ledger_unusable") from None
+
+    def _send_once(self, draft: Draft, own: set[str]) -> Delivery:
+        assert self.store is not None  # noqa: S101  see _send
+        while True:
+            entry, other_keys = self._new_entry(draft)
+            found = look_up(
+                self.store,
+                entry,
+                resend=self.policy.on_unknown == OnUnknown.RESEND,
+                sleep=self.cancellation.sleep,
+                timing=self.timing,
+                own=own,
+                found=self._looked_up_before(entry.key),
+            )
+            if isinstance(found, Entry):
+                self._note_begun(found)
+                return self._report.known(draft, found, other_text=found.fingerprint != entry.fingerprint)
+            if withheld := self._withheld(draft, found.previous):
+                return withheld
+            self.cancellation.check()
+            try:
+                return self._exchange(draft, found, other_keys)
+            except LostError:
+                log.info("Another try began to send message %s first: waiting for its outcome", entry.key)
+            except LeaseSpentError as error:
+                log.warning("%s. It is looked up again", error)
+
+    def _keys_of(self, message: Message, item: str | None) -> list[str]:
+        hash_keys = NO_LEDGER if self.store is None else self.patiently(self.store.hash_keys)
+        return self._identity.keys(hash_keys, message, item)
+
+    def _new_entry(self, draft: Draft) -> tuple[Entry, list[str]]:
+        """Return what to write, under the secret of the entry that exists, and the keys under the other secrets."""
+        assert self.store is not None  # noqa: S101  see _send
+        hash_keys = self.store.hash_keys()
+        keys = self._identity.keys(hash_keys, draft.message, draft.item)
+        existing = self.store.find(keys) if len(keys) > 1 else {}
+        number = next((number for number, key in enumerate(keys) if key in existing), 0)
+        entry = self._identity.entry(hash_keys[number], keys[number], draft)
+        if draft.item is None and self.texts.setdefault(entry.key, entry.fingerprint) != entry.fingerprint:
+            msg = "is needed: this task sends different texts to one recipient, and a retry could not tell them apart"
+            raise ApptotoValidationError("item", msg, code="ambiguous")
+        return entry, [key for key in keys if key != entry.key]
+
+    def _looked_up_before(self, key: str) -> Callable[[], Entry | None] | None:
+        if key not in self._looked_up:
+            return None
+        found = self._looked_up.pop(key)
+        return lambda: found
+
+    def _withheld(self, draft: Draft, found: Entry | None) -> Delivery | None:
+        """Withhold a message whose run is too old.
+
+        :raises ApptotoNotSentError: it is too old by now, but an earlier try began: a skip would hide that.
+        """
+        self._note_begun(found)
+        if not self.why_too_old:
+            return None
+        if not self.is_retry and (found is None or not self._is_of_this_task(found)):
+            return self._report.withheld(draft, Outcome.TOO_OLD, f"{self.why_too_old}. {_TOO_OLD_ADVICE}")
+        msg = f"The message was not sent: an earlier try began, and by now {self.why_too_old}. {_TOO_OLD_ADVICE}"
+        raise final(ApptotoNotSentError(msg, reason=self.why_too_old, code=Outcome.TOO_OLD))
+
+    def _is_of_this_task(self, found: Entry) -> bool:
+        return self.origin is not None and found.origin.task == self.origin.task
+
+    def _note_begun(self, found: Entry | None) -> None:
+        if found is not None and self._is_of_this_task(found):
+            self.was_begun = True
+
+    def _exchange(self, draft: Draft, attempt: Attempt | None, other_keys: Collection[str] = ()) -> Delivery:
+        """Send a message, and record its outcome."""
+        started, written_at = time.monotonic(), 0.0
+
+        def before_write() -> None:
+            self.cancellation.check()
+            if attempt is not None:
+                self._check_other_keys(other_keys)
+                attempt.begin(self.client.total_timeout)
+
+        def last_check() -> None:
+            nonlocal written_at
+            self.cancellation.check()
+            if attempt is not None:
+                attempt.check_lease()
+            written_at = time.monotonic()
+
+        try:
+            result = self.client.send(
+                draft.message, before_write=before_write, last_check=last_check, sleep=self.cancellation.sleep
+            )
+        except ApptotoError as error:
+            state = _recorded_as(error, attempt)
+            if attempt is not None and state is not None:
+                attempt.record(state, http_status=error.status, code=error.code, reason=error.reason)
+            if is_no_attempt(error):
+                raise
+            self._note_request(written_at, error.status)
+            outcome = outcome_of(error)
+            self.on_attempt(outcome)
+            entry, took = (None if attempt is None else attempt.entry), time.monotonic() - started
+            return self._report.failed(draft, outcome, error, entry, took)
+        if attempt is not None:
+            state = State(result.outcome.value)
+            attempt.record(state, http_status=result.http_status, response_id=result.response.get("id"))
+        if result.outcome is not Outcome.DRY_RUN:
+            self._note_request(written_at, result.http_status)
+            metrics.sent_now(self.conn_id)
+            self.on_attempt(result.outcome)
+        took = time.monotonic() - started
+        return self._report.sent(draft, result, None if attempt is None else attempt.entry, took)
+
+    def _check_other_keys(self, keys: Collection[str]) -> None:
+        """Look once more for an entry under another secret: a process with the old one may have made it meanwhile.
+
+        :raises LostError: it did.
+        """
+        if keys and self.store is not None and self.store.find(keys):
+            raise LostError
+
+    def _note_request(self, written_at: float, status: int | None) -> None:
+        """Time a request.
+
+        :param written_at: when its first byte was written (``time.monotonic``), 0 if none was.
+        """
+        if written_at:
+            metrics.request_took(time.monotonic() - written_at, status, self.conn_id)
+
+
+_TOO_OLD_ADVICE = "To send it all the same, set max_age=None or a longer one, and clear the task"
+
+
+def _recorded_as(error: ApptotoError, attempt: Attempt | None) -> State | None:
+    """Return the state to record after an error, ``None`` if there is nothing to record."""
+    if is_no_attempt(error):
+        return State.NOT_SENT if attempt is not None and attempt.has_begun else None
+    return State(outcome_of(error).value)

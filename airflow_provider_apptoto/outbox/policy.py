@@ -1,0 +1,136 @@
+"""What the author of a task asked for, checked when it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line
+
+OnUnknownName = Literal["fail", "resend", "assume_sent"]
+MAX_AGE = timedelta(hours=24)
+"""The default."""
+MAX_LABELS = 4
+_MAX_LABEL_NAME = 64
+
+
+class OnUnknown(StrEnum):
+    """What to do if it is not known whether a message was sent."""
+
+    FAIL = "fail"
+    RESEND = "resend"
+    ASSUME_SENT = "assume_sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendPolicy:
+    """How messages of one task are sent.
+
+    :param on_unknown: what to do if it is not known whether a message was sent: ``fail``, ``resend`` or
+        ``assume_sent``.
+    :param max_age: withhold messages of runs that are older than this, more than 0; ``None``: never.
+    :param idempotency_key: the user's own name for the occasion; one line.
+    :raises ApptotoConfigurationError: names the parameter and what is allowed.
+    """
+
+    on_unknown: OnUnknownName | OnUnknown = OnUnknown.FAIL
+    max_age: timedelta | None = MAX_AGE
+    idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_choice("on_unknown", self.on_unknown, OnUnknown)
+        _check_max_age(self.max_age)
+        if self.idempotency_key is not None and not str(self.idempotency_key).strip():
+            raise ApptotoConfigurationError("idempotency_key", "is blank; name the occasion, or leave it out")
+
+    def why_too_old(self, context: Mapping[str, Any]) -> str:
+        """Say that a run is older than ``max_age``, or return an empty string."""
+        if self.max_age is None or (time := _time_of(context)) is None:
+            return ""
+        import pendulum
+
+        moment = pendulum.instance(time)
+        age = pendulum.now("UTC") - moment
+        if age <= self.max_age:
+            return ""
+        shown = moment.in_timezone("UTC").format("YYYY-MM-DD[T]HH:mm[Z]")
+        return f"the run's time, {shown}, is {age.total_seconds() / 3600:.0f} h ago, more than max_age={self.max_age}"
+
+
+def _check_max_age(value: object) -> None:
+    if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
+        raise ApptotoConfigurationError("max_age", f"{value!r} is neither a timedelta of more than 0 nor None")
+
+
+def _time_of(context: Mapping[str, Any]) -> datetime | None:
+    """Return the time from which a run's age counts; ``None`` if the context has no run.
+
+    A run that somebody triggers between two intervals of a schedule is of the time it was triggered for, not of the end
+    of the last interval, which may be a week ago.
+    """
+    known: list[datetime] = [
+        time for time in (context.get("data_interval_end"), context.get("logical_date")) if time is not None
+    ]
+    if known:
+        return max(known)
+    return getattr(context.get("dag_run"), "run_after", None)
+
+
+def check_choice(name: str, value: object, choices: type[StrEnum] | tuple[str, ...]) -> None:
+    """Check that a setting is one of some words.
+
+    :raises ApptotoConfigurationError: names them.
+    """
+    allowed = [str(choice) for choice in choices]
+    if not isinstance(value, str) or value not in allowed:
+        raise ApptotoConfigurationError(name, f"{value!r} is not one of {', '.join(allowed)}")
+
+
+def check_count(name: str, value: object, least: int, most: int | None = None, hint: str = "") -> None:
+    """Check that a setting is an integer within bounds.
+
+    :raises ApptotoConfigurationError: names them.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return
+    bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
+    raise ApptotoConfigurationError(name, f"{value!r} is not an integer {bounds}{hint}")
+
+
+def checked_reference(reference: object) -> str | None:
+    """Return a reference as a string.
+
+    :raises ApptotoConfigurationError: it is not one printable line.
+    """
+    if reference is None:
+        return None
+    if not is_one_line(text := str(reference)):
+        msg = f"has to be one line of text, 1 to {MAX_LINE} characters"
+        raise ApptotoConfigurationError("reference", msg)
+    return text
+
+
+def checked_labels(labels: object) -> dict[str, str] | None:
+    """Return labels with their values as strings.
+
+    :raises ApptotoConfigurationError: not a mapping of at most four names and printable lines.
+    """
+    if not labels:
+        return None
+    if not isinstance(labels, Mapping) or len(labels) > MAX_LABELS:
+        raise ApptotoConfigurationError("labels", f"has to be a mapping of at most {MAX_LABELS} names and values")
+    checked = {}
+    for name, value in labels.items():
+        if not isinstance(name, str) or not name.isidentifier() or len(name) > _MAX_LABEL_NAME:
+            msg = f"a name has to be letters, digits and _, up to {_MAX_LABEL_NAME} characters, such as clinic"
+            raise ApptotoConfigurationError("labels", msg)
+        if not is_one_line(str(value)):
+            msg = f"the value of {name!r} has to be one line of text, 1 to {MAX_LINE} characters"
+            raise ApptotoConfigurationError("labels", msg)
+        checked[name] = str(value)
+    return checked

@@ -1,0 +1,188 @@
+"""What the outbox says about a message: to its caller, to the log, and to Airflow's metrics."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto.client.errors import (
+    ApptotoConfigurationError,
+    ApptotoError,
+    ApptotoRejectedError,
+    ApptotoStoppedError,
+    ApptotoThrottledError,
+    ApptotoUnknownOutcomeError,
+    ApptotoValidationError,
+)
+from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.outbox.delivery import Delivery
+from airflow_provider_apptoto.outbox.entry import DELIVERED, Entry, State
+from airflow_provider_apptoto.outbox.errors import final
+from airflow_provider_apptoto.outbox.instructions import how_to_resolve
+from airflow_provider_apptoto.outbox.ledger import LeaseSpentError
+from airflow_provider_apptoto.outbox.policy import OnUnknown
+from airflow_provider_apptoto.outbox.stores.base import RateLimitAwayError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_apptoto.client import ApptotoClient, Message
+    from airflow_provider_apptoto.client.client import SendResult
+    from airflow_provider_apptoto.outbox.stores.base import StoreKind
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message, and what its author says about it."""
+
+    message: Message
+    item: str | None
+    reference: str | None
+    labels: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporter:
+    """Turns the facts about a message into a delivery or an error.
+
+    :param client: estimates segments.
+    :param on_unknown: what the author asked for.
+    :param kind: of the store that keeps the ledger; ``None``: there is no ledger.
+    :param conn_id: the Apptoto connection.
+    :param try_number: of the task.
+    :param log_level: of the lines about messages that were sent.
+    """
+
+    client: ApptotoClient
+    on_unknown: OnUnknown
+    kind: StoreKind | None
+    conn_id: str
+    try_number: int | None
+    log_level: int
+
+    def sent(self, draft: Draft, result: SendResult, entry: Entry | None, took: float) -> Delivery:
+        """Report a message that was sent just now, or that ``dry_run`` held back.
+
+        :param took: seconds, waits included.
+        """
+        message = draft.message
+        metrics.message(message.type, result.outcome, self.conn_id)
+        if result.outcome is Outcome.DRY_RUN:
+            shown = "" if message.redact or message.message is None else f": {message.message!r}"
+            line = "%s to %s: dry_run, nothing was sent%s%s"
+            log.log(self.log_level, line, message.type, message.target, message.size, shown)
+        else:
+            _log_attempt(self.log_level, message, result.outcome, result.http_status, took)
+        if entry is not None:
+            return Delivery.of_entry(result.outcome, message, entry)
+        return self._without_entry(
+            draft, result.outcome, http_status=result.http_status, sent_at=result.sent_at, response=result.response
+        )
+
+    def withheld(self, draft: Draft, outcome: Outcome, reason: str) -> Delivery:
+        """Report a message that was not to be sent."""
+        message = draft.message
+        metrics.message(message.type, outcome, self.conn_id)
+        log.log(self.log_level, "%s to %s: %s, not sent: %s", message.type, message.target, outcome, reason)
+        return self._without_entry(draft, outcome, reason=reason)
+
+    def known(self, draft: Draft, found: Entry, *, other_text: bool) -> Delivery:
+        """Report a message that was sent before, or may have been.
+
+        :param other_text: whether its text has changed since.
+        """
+        message = draft.message
+        if found.state not in DELIVERED:
+            return self._unknown(draft, found, None)
+        log.log(
+            logging.WARNING if other_text else self.log_level,
+            "%s to %s: already sent at %s by try %d of %s%s",
+            *(message.type, message.target, found.at, found.origin.try_number, found.origin),
+            ". The text has changed since; the new text is not sent" if other_text else "",
+        )
+        metrics.message(message.type, Outcome.DEDUPLICATED, self.conn_id)
+        return Delivery.of_entry(Outcome.DEDUPLICATED, message, found)
+
+    def failed(self, draft: Draft, outcome: Outcome, error: ApptotoError, entry: Entry | None, took: float) -> Delivery:
+        """Report an attempt that did not send the message, or may have sent it: raise, unless it is assumed sent.
+
+        :param outcome: of the attempt.
+        :param took: seconds, waits included.
+        """
+        message = draft.message
+        _log_attempt(logging.WARNING, message, outcome, error.status, took)
+        if isinstance(error, ApptotoUnknownOutcomeError):
+            return self._unknown(draft, entry, error)
+        metrics.message(message.type, outcome, self.conn_id)
+        if entry is None or outcome is not Outcome.REJECTED:
+            raise error
+        advice = "Correct what was rejected, then clear the task: it sends again"
+        raise final(error, f"{error}\n{_about(message, entry)}\n{advice}") from error
+
+    def _unknown(self, draft: Draft, entry: Entry | None, error: ApptotoUnknownOutcomeError | None) -> Delivery:
+        """Do what ``on_unknown`` says about a message that may have been sent.
+
+        :param entry: its entry in the ledger, if there is a ledger.
+        :param error: what went wrong, if it went wrong just now.
+        """
+        message = draft.message
+        metrics.message(message.type, Outcome.UNKNOWN, self.conn_id)
+        if self.on_unknown is OnUnknown.ASSUME_SENT:
+            what = error or "an earlier try may have sent it"
+            line = '%s to %s: assumed sent (on_unknown="assume_sent"): %s'
+            log.warning(line, message.type, message.target, what)
+            if entry is None:
+                return self._without_entry(draft, Outcome.ASSUMED_SENT)
+            return Delivery.of_entry(Outcome.ASSUMED_SENT, message, entry)
+        if entry is None or self.kind is None or self.on_unknown is OnUnknown.RESEND:
+            raise error or ApptotoUnknownOutcomeError("It is not known whether the message was sent")
+        answer = "the try ended while it sent" if entry.state is State.SENDING else entry.answer
+        text = (
+            f"It is not known whether this message was sent: {answer}.\n{_about(message, entry)}\n"
+            f"Check in Apptoto whether the message was sent; {how_to_resolve(self.kind, self.conn_id, entry.key)}."
+        )
+        raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason or answer) from error
+
+    def _without_entry(self, draft: Draft, outcome: Outcome, **fields: Any) -> Delivery:
+        return Delivery.without_entry(
+            outcome,
+            draft.message,
+            reference=draft.reference,
+            try_number=self.try_number,
+            segments=self.client.segments(draft.message),
+            **fields,
+        )
+
+
+def outcome_of(error: ApptotoError) -> Outcome:
+    """Return the outcome of an attempt that raised."""
+    if isinstance(error, ApptotoUnknownOutcomeError):
+        return Outcome.UNKNOWN
+    return Outcome.REJECTED if isinstance(error, ApptotoRejectedError) else Outcome.NOT_SENT
+
+
+def is_no_attempt(error: ApptotoError) -> bool:
+    """Tell whether an error stands for no attempt: the message was refused before, or its turn did not come."""
+    refused = ApptotoValidationError | ApptotoConfigurationError
+    no_turn = ApptotoThrottledError | ApptotoStoppedError | LeaseSpentError | RateLimitAwayError
+    return isinstance(error, refused | no_turn)
+
+
+def _log_attempt(level: int, message: Message, outcome: Outcome, status: int | None, took: float) -> None:
+    answer = "no complete answer" if status is None else f"HTTP {status}"
+    log.log(
+        level, "%s to %s: %s, %s, %d ms%s", message.type, message.target, outcome, answer, took * 1000, message.size
+    )
+
+
+def _about(message: Message, entry: Entry) -> str:
+    """Name a message, in lines that a log page shows whole."""
+    return (
+        f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}\n"
+        f"  try {entry.origin.try_number} of {entry.origin}\n"
+        f"  key {entry.key}"
+    )

@@ -1,0 +1,101 @@
+"""The tables of the state database, as they are now.
+
+A change here needs a new migration (:mod:`airflow_provider_apptoto.outbox.migrations`) and the next ``SCHEMA_VERSION``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA_VERSION = 2
+
+metadata = MetaData()
+meta = Table(
+    "apptoto_meta",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
+ledger = Table(
+    "apptoto_ledger",
+    metadata,
+    Column("message_key", String(32), primary_key=True),
+    Column("version", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("fingerprint", String(16), nullable=False),
+    Column("channel", String(8), nullable=False),
+    Column("target", String(320)),
+    Column("recipient", String(32)),
+    Column("reference", Text),
+    Column("origin", String(32), nullable=False),
+    Column("dag_id", String(250), nullable=False),
+    Column("task_id", String(250), nullable=False),
+    Column("run_id", String(250), nullable=False),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("account", String(320)),
+    Column("labels", Text),
+    Column("created_at", Float(53), nullable=False),
+    Column("updated_at", Float(53), nullable=False),
+    Column("sent_at", Float(53)),
+    Column("http_status", Integer),
+    Column("code", String(64)),
+    Column("reason", Text, nullable=False),
+    Column("response_id", String(64)),
+    Column("segments", Integer),
+    Column("in_doubt", Boolean(create_constraint=False), nullable=False),
+    Column("lease", Float(53), nullable=False),
+    Index("apptoto_ledger_state", "state"),
+    Index("apptoto_ledger_run", "dag_id", "run_id"),
+    Index("apptoto_ledger_updated_at", "updated_at"),
+    Index("apptoto_ledger_recipient", "recipient"),
+    # PostgreSQL's other indexes refuse values of more than 2,700 bytes. A reference has no such limit in old entries.
+    Index("apptoto_ledger_reference", "reference", postgresql_using="hash"),
+)
+"""One row a message (:class:`airflow_provider_apptoto.outbox.entry.Entry`)."""
+changes = Table(
+    "apptoto_ledger_change",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("message_key", String(32), nullable=False, index=True),
+    Column("at", Float(53), nullable=False),
+    Column("from_state", String(16), nullable=False),
+    Column("to_state", String(16), nullable=False),
+    Column("changed_by", String(250), nullable=False),
+    Column("note", Text, nullable=False),
+)
+"""What people changed in the ledger."""
+pace = Table(
+    "apptoto_pace",
+    metadata,
+    Column("account", String(32), primary_key=True),
+    Column("departs_at", BigInteger, nullable=False),
+)
+"""The next free slot of each account, in microseconds since 1970."""
+recipients = Table(
+    "apptoto_recipient",
+    metadata,
+    Column("recipient", String(32), primary_key=True),
+)
+"""Rows to lock, so that messages to the same person are counted one at a time."""
+optouts = Table(
+    "apptoto_optout",
+    metadata,
+    Column("list", String(64), primary_key=True),
+    Column("recipient", String(32), primary_key=True),
+    Column("added_at", Float(53), nullable=False),
+    Column("added_by", String(250), nullable=False),
+    Column("note", Text, nullable=False),
+)
+"""Keyed hashes of the recipients that opted out."""
+
+MESSAGES_VIEW = "apptoto_messages"
+MESSAGES_VIEW_QUERY = """\
+SELECT message_key, state AS outcome, channel, target, reference, labels, origin, dag_id, task_id, run_id, map_index,
+    try_number, account, http_status, code, reason, response_id, segments, created_at, sent_at, updated_at
+FROM apptoto_ledger"""
+"""What dashboards read: one row a message.
+
+Times are seconds since 1970 (UTC). ``outcome`` is the state: ``sending`` may be a message of a task that was killed
+while it sent. ``target`` and ``account`` are masked. ``labels`` is a JSON object.
+"""

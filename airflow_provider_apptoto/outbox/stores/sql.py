@@ -1,0 +1,188 @@
+"""The ledger in the state database: seen by all tasks, DAGs and runs, and kept when Airflow forgets."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, IntegrityError
+
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.schema import ledger
+from airflow_provider_apptoto.outbox.secret import LedgerSecret
+from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError, StoreKind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql import ColumnElement
+
+    from airflow_provider_apptoto.outbox.database import StateDatabase
+    from airflow_provider_apptoto.outbox.pin import Pin
+
+_LOT = 500
+"""Keys that are looked up in one query."""
+_OLD_KEY, _OLD_VERSION = "old_key", "old_version"
+_FIND = select(ledger).where(ledger.c.message_key.in_(bindparam("keys", expanding=True)))
+_INSERT = {
+    "sqlite": sqlite.insert(ledger).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(ledger).on_conflict_do_nothing(),
+}
+_UPDATE = (
+    update(ledger)
+    .where(and_(ledger.c.message_key == bindparam(_OLD_KEY), ledger.c.version == bindparam(_OLD_VERSION)))
+    .values({column: bindparam(column.name) for column in ledger.c if not column.primary_key})
+)
+
+
+@dataclass(slots=True)
+class _Write:
+    """A compare-and-swap that waits for its transaction."""
+
+    old: Entry | None
+    new: Entry
+    done: bool | None = None
+    error: LedgerStoreError | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.done is None and self.error is None
+
+    def result(self) -> bool:
+        if self.error is not None:
+            raise copy.copy(self.error) from None
+        return bool(self.done)
+
+
+class SqlLedgerStore:
+    """Keeps entries in a state database. Concurrent writes of this process share a transaction.
+
+    :param pin: notices a database that lost its memory; ``None``: nobody looks.
+    :param secret: the deployment's, which keys the hashes.
+    """
+
+    kind: StoreKind = "sql"
+    is_shared = True
+
+    def __init__(
+        self,
+        database: StateDatabase,
+        pin: Pin | None = None,
+        secret: LedgerSecret = LedgerSecret(),  # noqa: B008  without state
+    ) -> None:
+        self._database = database
+        self._pin = pin
+        self._secret = secret
+        self._keys: list[bytes] = []
+        self._turn = threading.Lock()
+        self._waiting: list[_Write] = []
+
+    def hash_keys(self) -> list[bytes]:
+        """Return what hashes are keyed with, of a database that has lost nothing, and that knows the secrets."""
+        if not self._keys:
+            if self._pin is not None:
+                self._pin.check()
+            self._database.check_secret(self._secret)
+            self._keys = self._secret.keys(self._database.salt())
+        return self._keys
+
+    def find(self, keys: Collection[str]) -> dict[str, Entry]:
+        """Return the entries that exist, by key."""
+        wanted, found = list(keys), {}
+        for start in range(0, len(wanted), _LOT):
+            with self._database.transaction() as connection:
+                for row in connection.execute(_FIND, {"keys": wanted[start : start + _LOT]}):
+                    found[row.message_key] = entry_of(row)
+        return found
+
+    def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
+        """Replace ``old`` by ``new``, and tell whether ``old`` was still there.
+
+        What waits for the database when a transaction begins is written in that one. Each write has its own statement
+        and its own row count; they are sorted, so that two processes can't block each other for ever.
+        """
+        write = _Write(old, new)
+        self._waiting.append(write)
+        with self._turn:
+            if write.waits:
+                self._write_what_waits()
+        return write.result() or self._is_written(new)
+
+    def unresolved(self) -> int:
+        """Count the messages that may have been sent."""
+        condition = unresolved_condition(time.time())
+        with self._database.transaction() as connection:
+            return connection.execute(select(func.count()).select_from(ledger).where(condition)).scalar_one()
+
+    def _write_what_waits(self) -> None:
+        group: list[_Write] = []
+        while self._waiting:  # it stays the same list: a thread may be about to append to it
+            group.append(self._waiting.pop())
+        try:
+            self._write(sorted(group, key=lambda each: (each.new.recipient or "", each.new.key)))
+        finally:
+            for write in group:
+                if write.waits:  # the task's timeout struck
+                    write.error = LedgerAwayError("the write to the state database was interrupted")
+
+    def _write(self, group: Sequence[_Write]) -> None:
+        try:
+            with self._database.transaction() as connection:
+                results = [self._execute(connection, write) for write in group]
+                if any(write.new.state is State.SENDING for write in group):
+                    self._database.confirm_secret(self._secret, connection)
+        except LedgerStoreError as error:
+            # A commit whose answer was lost may have happened. Each writer finds out by its version.
+            for write in group:
+                write.error = error
+        except (DataError, IntegrityError, ValueError, ArithmeticError) as error:
+            if len(group) > 1:
+                for write in group:  # one of them is at fault
+                    self._write([write])
+                return
+            group[0].error = LedgerStoreError(f"the state database refuses the entry: {type(error).__name__}")
+        else:
+            for write, done in zip(group, results, strict=True):
+                write.done = done
+
+    def _execute(self, connection: Connection, write: _Write) -> bool:
+        values = values_of(write.new)
+        if write.old is None:
+            return bool(connection.execute(_INSERT[self._database.dialect], values).rowcount)
+        here = {_OLD_KEY: write.old.key, _OLD_VERSION: write.old.version}
+        return bool(connection.execute(_UPDATE, {**values, **here}).rowcount)
+
+    def _is_written(self, new: Entry) -> bool:
+        """Tell whether a write was done before, by a commit whose answer was lost."""
+        found = self.find([new.key]).get(new.key)
+        return found is not None and found.version == new.version
+
+
+def unresolved_condition(now: float) -> ColumnElement[bool]:
+    """Return the SQL condition of entries that may have been sent, and on which no try is at work.
+
+    :param now: seconds since 1970.
+    """
+    abandoned = and_(ledger.c.state == State.SENDING, ledger.c.updated_at + ledger.c.lease < now)
+    return or_(ledger.c.state == State.UNKNOWN, abandoned)
+
+
+def values_of(entry: Entry) -> dict[str, Any]:
+    """Return the columns of an entry."""
+    values = entry.to_dict()
+    labels = None if entry.labels is None else json.dumps(dict(entry.labels), sort_keys=True)
+    return {"message_key": values.pop("key"), **values, "labels": labels}
+
+
+def entry_of(row: Any) -> Entry:
+    """Return the entry that a row holds."""
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+    labels = None if values["labels"] is None else json.loads(values["labels"])
+    return Entry.from_dict({"key": values.pop("message_key"), **values, "labels": labels})

@@ -1,0 +1,111 @@
+"""The ledger in Airflow's own task state (Airflow 3.3 and newer): nothing to set up, kept for one task instance."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_apptoto._airflow import never_expire
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.instructions import TASK_STATE_PREFIX
+from airflow_provider_apptoto.outbox.secret import LedgerSecret, other_secret
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, StoreKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+supervisor_lock = threading.RLock()
+"""Around all that goes through Airflow's supervisor: a process has one channel to it."""
+_SALT = "apptoto-salt"
+
+
+class TaskStateLedgerStore:
+    """Keeps entries in the state of the running task instance, one value a message.
+
+    Airflow's store has no compare-and-swap, and needs none here: it takes writes from the newest try only. A call takes
+    some 10 ms, so an entry that this process wrote is not read again, and nothing is read under a new salt.
+
+    :param task_state: the context's ``task_state_store``.
+    :param secret: the deployment's, which keys the hashes.
+    """
+
+    kind: StoreKind = "task_state"
+    is_shared = False
+
+    def __init__(self, task_state: Any, secret: LedgerSecret = LedgerSecret()) -> None:  # noqa: B008  without state
+        self.task_state = task_state
+        self._secret = secret
+        self._keys: list[bytes] = []
+        self._is_empty = False
+        """Whether no earlier process wrote anything."""
+        self._known: dict[str, Entry] = {}
+        """What this process read or wrote last, by key."""
+
+    def hash_keys(self) -> list[bytes]:
+        """Return what hashes are keyed with, the newest first; the first try makes the salt."""
+        with supervisor_lock:
+            if not self._keys:
+                self._keys = self._read_keys()
+        return self._keys
+
+    def find(self, keys: Collection[str]) -> dict[str, Entry]:
+        """Return the entries that exist, by key."""
+        found = {}
+        for key in keys:
+            entry = self._find(key)
+            if entry is not None:
+                found[key] = entry
+        return found
+
+    def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
+        """Replace ``old`` by ``new``, and tell whether ``old`` was still there."""
+        with supervisor_lock:
+            if self._known.get(new.key) != old:
+                return False
+            value = {name: value for name, value in new.to_dict().items() if value not in (None, "")}
+            self._set(f"{TASK_STATE_PREFIX}{new.key}", value)
+            self._known[new.key] = new
+        return True
+
+    def unresolved(self) -> None:
+        """Return nothing: other tasks' states can't be seen from here."""
+
+    def _read_keys(self) -> list[bytes]:
+        found = self._ask(lambda: self.task_state.get(_SALT))
+        if found is None:
+            salt = secrets.token_bytes(16)
+            found = {"salt": salt.hex(), "secret": self._secret.checks(salt)[0]}
+            self._set(_SALT, found)
+            self._is_empty = True
+        salt = bytes.fromhex(found["salt"])
+        if found["secret"] not in self._secret.checks(salt):
+            raise LedgerStoreError(other_secret("the task's state"))
+        return self._secret.keys(salt)
+
+    def _find(self, key: str) -> Entry | None:
+        with supervisor_lock:
+            if self._is_empty:
+                return self._known.get(key)
+            value = self._ask(lambda: self.task_state.get(f"{TASK_STATE_PREFIX}{key}"))
+            if value is None:
+                self._known.pop(key, None)
+                return None
+            try:
+                entry = Entry.from_dict(value)
+            except ValueError as error:
+                msg = f"{TASK_STATE_PREFIX}{key} in the task's state can't be read ({error})"
+                raise LedgerStoreError(f'{msg}; its "state" has to be one of {", ".join(State)}') from None
+            self._known[key] = entry
+            return entry
+
+    def _set(self, name: str, value: Any) -> None:
+        # it goes with the DAG run
+        self._ask(lambda: self.task_state.set(name, value, retention=never_expire()))
+
+    @staticmethod
+    def _ask(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise LedgerStoreError(f"Airflow's task state can't be used: {type(error).__name__}: {error}") from error

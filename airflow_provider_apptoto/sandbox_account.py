@@ -1,0 +1,68 @@
+"""The account that stands in for every connection while ``APPTOTO_SANDBOX_URL`` is set."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.connection import extra_fields
+
+SANDBOX_URL = "APPTOTO_SANDBOX_URL"
+"""Environment variable with the URL of a sandbox, to which every connection then leads."""
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class SandboxAccount:
+    """Stands in for the account of every connection: what a rehearsal sends must not reach anybody.
+
+    It has the attributes of an Airflow connection that ``ConnectionSettings`` reads.
+
+    :param login: the sandbox's.
+    :param password: the sandbox's API key.
+    :param host: base URL of the sandbox.
+    :param conn_id: of the connection that it stands in for.
+    :param extra: of that connection.
+    """
+
+    login: str | None
+    password: str | None
+    host: str | None
+    conn_id: str = ""
+    extra: str | None = None
+    conn_type: str | None = "apptoto"
+    port: int | None = None
+    schema: str | None = None
+
+    def __repr__(self) -> str:
+        """Show the base URL, not login and key."""
+        return f"<SandboxAccount {self.host}>"
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]:
+        """The extra fields."""
+        return extra_fields(self.extra)
+
+    @classmethod
+    def of_environment(cls) -> SandboxAccount | None:
+        """Return the account that ``APPTOTO_SANDBOX_URL`` names, or ``None`` where it is not set.
+
+        :raises ApptotoConfigurationError: it is set, and is not the URL of a sandbox on this host.
+        """
+        url = os.environ.get(SANDBOX_URL)
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.strip())
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme != "http" or host != "127.0.0.1" or port is None or not parts.username or not parts.password:
+            msg = (
+                "is set, and is not the URL of a sandbox, as `python -m airflow_provider_apptoto.sandbox` prints it: "
+                "http://LOGIN:KEY@127.0.0.1:PORT. Nothing is sent while it is. Unset it to use the connections"
+            )
+            raise ApptotoConfigurationError(SANDBOX_URL, msg)
+        return cls(login=unquote(parts.username), password=unquote(parts.password), host=f"http://{host}:{port}")

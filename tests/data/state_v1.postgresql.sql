@@ -1,0 +1,42 @@
+CREATE TABLE apptoto_ledger (
+    message_key VARCHAR(32) NOT NULL,
+    version VARCHAR(16) NOT NULL,
+    state VARCHAR(16) NOT NULL,
+    fingerprint VARCHAR(16) NOT NULL,
+    type VARCHAR(8) NOT NULL,
+    dag_id VARCHAR(250) NOT NULL,
+    task_id VARCHAR(250) NOT NULL,
+    run_id VARCHAR(250) NOT NULL,
+    map_index INTEGER NOT NULL,
+    try_number INTEGER NOT NULL,
+    reference TEXT,
+    in_doubt BOOLEAN NOT NULL,
+    lease FLOAT(53) NOT NULL,
+    updated_at FLOAT(53) NOT NULL,
+    http_status INTEGER,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (message_key)
+);
+CREATE INDEX apptoto_ledger_run ON apptoto_ledger (dag_id, run_id);
+CREATE INDEX apptoto_ledger_state ON apptoto_ledger (state);
+CREATE TABLE apptoto_ledger_change (
+    id SERIAL NOT NULL,
+    message_key VARCHAR(32) NOT NULL,
+    at FLOAT(53) NOT NULL,
+    from_state VARCHAR(16) NOT NULL,
+    to_state VARCHAR(16) NOT NULL,
+    changed_by VARCHAR(250) NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (id)
+);
+CREATE INDEX ix_apptoto_ledger_change_message_key ON apptoto_ledger_change (message_key);
+CREATE TABLE apptoto_meta (
+    name VARCHAR(32) NOT NULL,
+    value VARCHAR(128) NOT NULL,
+    PRIMARY KEY (name)
+);
+CREATE TABLE apptoto_pace (
+    account VARCHAR(32) NOT NULL,
+    departs_at BIGINT NOT NULL,
+    PRIMARY KEY (account)
+);

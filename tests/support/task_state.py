@@ -1,0 +1,28 @@
+"""Airflow's task state of one task instance, as far as a ledger uses it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class FakeTaskState:
+    """Keeps JSON, as Airflow does, and counts the calls."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.calls: list[str] = []
+        """``get`` or ``set``, and the name."""
+
+    def get(self, key: str) -> Any:
+        self.calls.append(f"get {key}")
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key: str, value: Any, *, retention: object) -> None:
+        assert retention is not None, "Airflow would drop it before its run"
+        self.calls.append(f"set {key}")
+        self.values[key] = json.dumps(value)
+
+    def edit(self, key: str, **fields: Any) -> None:
+        """Do as a person who edits a value in Airflow's UI."""
+        self.values[key] = json.dumps({**json.loads(self.values[key]), **fields})
