@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
 airflow_home.set_up()
 
@@ -65,7 +65,7 @@ def postgres_port() -> Iterator[int]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateDatabase]:
     """Give a state database that nobody has used, of each kind that can be had here."""
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
     from tests.support.state_databases import url_of
 
     database = StateDatabase(url_of(request.param, request, tmp_path))

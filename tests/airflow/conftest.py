@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_apptoto.client import RetryPolicy
+from airflow_provider_apptoto.hooks import _state
 from airflow_provider_apptoto.hooks import apptoto as hooks
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
-from airflow_provider_apptoto.state.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 from tests.support import airflow_home
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for a backoff, and what is said once a process be said once a test."""
     monkeypatch.setattr(hooks.ApptotoHook, "retry_policy", RetryPolicy(backoff=0.01))
     monkeypatch.setattr(hooks.ApptotoHook, "ledger_timing", LedgerTiming(patience=0.0, record_retries=(0.01,)))
-    monkeypatch.setattr(hooks, "_told", set())
+    monkeypatch.setattr(_state, "_told", set())
 
 
 @pytest.fixture

@@ -1,24 +1,24 @@
-"""The commands by which people see and resolve what the ledger remembers."""
+"""The commands with which people see and change the ledger; tests/unit/outbox/test_admin.py has what they change."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto._airflow import has_provider_cli
 from airflow_provider_apptoto.cli import main
-from airflow_provider_apptoto.state.database import StateDatabase
-from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
+from airflow_provider_apptoto.outbox.database import StateDatabase
+from airflow_provider_apptoto.outbox.schema import SCHEMA_VERSION
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry, filled
 from tests.support.state_databases import forget_databases
 
@@ -68,55 +68,107 @@ def key(number: int) -> str:
     return str(number) * 32
 
 
+def listed(ledger: Command, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ledger("list", *arguments, "--output", "json")[0])
+    return found
+
+
+def change_meanwhile(state: Path, *numbers: int) -> None:
+    """Change entries as another process does."""
+    with contextlib.closing(sqlite3.connect(state)) as connection, connection:
+        for number in numbers:
+            written = "update apptoto_ledger set version = version || 'x' where message_key = ?"
+            connection.execute(written, [key(number)])
+
+
 def test_the_command_lists_resolves_forgets_and_purges(ledger: Command) -> None:
     table, _ = ledger("list", "--state", "unknown")
-    assert key(1) in table
-    assert key(5) in table
-    assert key(2) not in table
+    assert [number for number in range(7) if key(number) in table] == [5, 6]
     done, said = ledger("resolve", key(5)[:8], "--to", "not_sent", "--note", "not there", "--by", "ann")
     assert key(5) in done
-    assert "1 resolved as not_sent" in said
-    [shown] = json.loads(ledger("list", key(5), "--output", "json")[0])
-    assert (shown["state"], shown["changes"][0]["note"]) == ("not_sent", "not there")
-    assert "ann: not there" in ledger("list", key(5))[0]
+    assert "ann: not there" in done
+    assert said == "Resolved as not_sent: 1.\n"
+    [shown] = listed(ledger, key(5))
+    assert (shown["state"], shown["why"], shown["changes"][0]["note"]) == ("not_sent", "ann: not there", "not there")
     assert "No matching entry can be changed" in ledger("resolve", key(5), "--to", "sent", "--note", "it was")[1]
-    assert "1 resolved as sent" in ledger("resolve", key(5), "--to", "sent", "--note", "it was", "--force")[1]
-    assert "1 forgotten" in ledger("forget", key(2), "--note", "again")[1]
-    assert "ann" not in ledger("list", "--state", "rejected")[0]
-    assert "These are the newest 2" in ledger("list", "--limit", "2")[1]
-    assert "Removed 3 entries" in ledger("purge", "--older-than", "-1")[0]
+    assert "Resolved as sent: 1." in ledger("resolve", key(5), "--to", "sent", "--note", "it was", "--force")[1]
+    assert "Removed: 1." in ledger("forget", key(1), "--note", "again")[1]
+    assert key(1) not in ledger("list")[0]
+    assert "These are the newest 2 entries." in ledger("list", "--limit", "2")[1]
+    purged = ledger("purge", "--older-than", "0")[0]
+    assert purged == "Removed 4 entries that were finished more than 0 days ago.\n"
     assert "The state database is ready." in ledger("init")[0]
 
 
-def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(
-    ledger: Command, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def count() -> int:
-        return len(json.loads(ledger("list", "--output", "json")[0]))
+def test_the_table_tells_what_went_to_whom_from_where_and_why(ledger: Command) -> None:
+    header = ledger("list", key(1))[0].splitlines()[0]
+    columns = "key state at channel target reference dag_id task_id run_id map_index try_number why"
+    assert header.split() == columns.split()
 
-    assert state.exists()
+
+def test_a_list_can_be_narrowed_to_a_channel_and_a_period(ledger: Command) -> None:
+    assert len(listed(ledger, "--channel", "sms")) == 7
+    assert listed(ledger, "--channel", "call") == []
+    assert len(listed(ledger, "--since", "2026-01-01T00:00Z", "--until", "9999-01-01T00:00+02:00")) == 7
+    assert listed(ledger, "--until", "2026-01-01T00:00Z") == []
+    assert "'2026-01-01T00:00' is not an ISO 8601 time with zone" in ledger("list", "--since", "2026-01-01T00:00")[1]
+    assert "'monday' is not an ISO 8601 time with zone" in ledger("list", "--until", "monday")[1]
+
+
+def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(
+    ledger: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forget = ["forget", "--dag", "clinic", "--note", "again"]
     table, said = ledger(*forget)  # nobody to ask
     assert key(2) in table
     assert key(0) not in table
-    assert "These are 5 entries. Add --yes to change them all; nothing was changed." in said
+    assert said == "Nothing was changed. Add --yes to change these 6 entries.\n"
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: "n")
     assert "Nothing was changed." in ledger(*forget)[1]
-    assert count() == 6
+    assert len(listed(ledger)) == 7
     monkeypatch.setattr("builtins.input", lambda _: "y")
-    assert "5 forgotten" in ledger(*forget)[1]
-    assert count() == 1
+    assert "Removed: 6." in ledger(*forget)[1]
+    assert len(listed(ledger)) == 1
 
 
 def test_yes_changes_more_than_one_entry_without_a_question(ledger: Command) -> None:
-    assert "2 resolved as sent" in ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen", "--yes")[1]
+    assert "Resolved as sent: 2." in ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen", "--yes")[1]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "summary"), [((5, 6), "left as they are: 2.\nNothing was changed."), ((5,), "1.\nResolved as sent: 1.")]
+)
+def test_what_others_change_during_the_question_is_left_as_it_is(
+    ledger: Command, state: Path, monkeypatch: pytest.MonkeyPatch, theirs: tuple[int, ...], summary: str
+) -> None:
+    def answer(_: str) -> str:
+        change_meanwhile(state, *theirs)
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    _, said = ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen")
+    assert said.startswith("Changed by others meanwhile, and left as they are: ")
+    assert said.endswith(f"{summary}\n")
+    assert len(listed(ledger, "--state", "unknown")) == len(theirs)
+
+
+def test_a_process_whose_user_has_no_name_is_asked_for_one(ledger: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    resolve = ["resolve", key(5), "--to", "sent", "--note", "seen"]
+    assert ledger(*resolve)[1] == "The user of this process has no name. Add --by NAME.\n"
+    assert "Resolved as sent: 1." in ledger(*resolve, "--by", "ann")[1]
 
 
 def test_a_table_obeys_nobody_who_wrote_a_reference(ledger: Command, state: Path) -> None:
     database = StateDatabase(URL.create("sqlite", database=str(state)))
-    store = SqlLedgerStore(database, "")
-    store.swap(None, dataclasses.replace(entry(key="a" * 32), reference="4711\x1b[2J\n\u202efake row"))
+    new = entry(key="a" * 32, reference="4711\x1b[2J\n\u202efake row")
+    assert SqlLedgerStore(database).compare_and_swap(None, new)
+    database._engine.dispose()
     table, _ = ledger("list", "a" * 32)
     assert "4711 [2J fake row" in table
     assert len(table.splitlines()) == 3
@@ -129,6 +181,15 @@ def test_the_command_prints_what_makes_the_tables_without_making_them(ledger: Co
     with contextlib.closing(sqlite3.connect(state)) as connection:
         connection.executescript(statements)
     assert ledger("list") == ("", "")
+
+
+def test_the_command_prints_what_migrates_the_tables_of_an_older_version(ledger: Command) -> None:
+    first, _ = ledger("init", "--sql", "--from", "0")
+    later, _ = ledger("init", "--sql", "--from", "1")
+    assert first == ledger("init", "--sql")[0]
+    assert "CREATE TABLE IF NOT EXISTS apptoto_meta" in first
+    assert "CREATE TABLE IF NOT EXISTS apptoto_meta" not in later
+    assert f"from version 1 to {SCHEMA_VERSION}" in later
 
 
 def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger: Command, state: Path) -> None:
@@ -146,7 +207,12 @@ def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger
     ("arguments", "problem", "code"),
     [
         (["init", "--conn-id", "bare"], "has no state_conn_id", 2),
+        (["init", "--sql", "--from", str(SCHEMA_VERSION)], f"--from: {SCHEMA_VERSION} is not a version", 2),
+        (["init", "--from", "1"], "--from needs --sql", 2),
+        (["purge", "--older-than", "-1"], "--older-than is at least 0 days", 2),
+        (["purge", "--older-than", "nan"], "--older-than is at least 0 days", 2),
         (["resolve", "--to", "sent", "--note", "all of them"], "Say which", 2),
+        (["forget", "--since", "2026-01-01T00:00Z", "--note", "all of them"], "Say which", 2),
         (["resolve", "", "--to", "sent", "--note", "all of them"], "'' is not a KEY", 2),
         (["forget", "", "--note", "all of them"], "'' is not a KEY", 2),
         (["forget", " ", "--note", "all of them"], "' ' is not a KEY", 2),
@@ -192,5 +258,5 @@ def test_the_command_is_a_program(tmp_path: Path) -> None:
 def test_airflow_has_the_commands_too(state: Path) -> None:
     program = [str(Path(sys.executable).with_name("airflow")), "apptoto", "ledger", "list", "--state", "sent"]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert key(2) in done.stdout
+    assert key(1) in done.stdout
     assert state.exists()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database")]
 
 LOGIN = "doctor@clinic.example"
 API_KEY = "sekret-api-key"
+CONNECTION = "conn_id=apptoto_default"
 
 
 class ByRecipient:
@@ -126,23 +129,27 @@ def test_metrics_show_messages_requests_waits_and_what_is_unresolved_but_no_pers
     tagged = ours(emitted.tagged)
     counted = sorted(line for line in tagged if line.endswith("|c"))
     assert counted == [
-        "apptoto.messages,channel=call,outcome=not_sent:1|c",
-        "apptoto.messages,channel=call,outcome=sent:1|c",
-        "apptoto.messages,channel=email,outcome=rejected:1|c",
-        "apptoto.messages,channel=sms,outcome=deduplicated:1|c",
-        "apptoto.messages,channel=sms,outcome=sent:1|c",
-        "apptoto.messages,channel=sms,outcome=unknown:1|c",
-        "apptoto.rate_limited:1|c",
+        f"apptoto.messages,channel=call,outcome=not_sent,{CONNECTION}:1|c",
+        f"apptoto.messages,channel=call,outcome=sent,{CONNECTION}:1|c",
+        f"apptoto.messages,channel=email,outcome=rejected,{CONNECTION}:1|c",
+        f"apptoto.messages,channel=sms,outcome=deduplicated,{CONNECTION}:1|c",
+        f"apptoto.messages,channel=sms,outcome=sent,{CONNECTION}:1|c",
+        f"apptoto.messages,channel=sms,outcome=unknown,{CONNECTION}:1|c",
+        f"apptoto.rate_limited,{CONNECTION}:1|c",
     ]
-    assert [line for line in tagged if line.endswith("|g")] == ["apptoto.ledger.unknown:1|g"]
+    gauges = [line for line in tagged if line.endswith("|g")]
+    [unknown] = [line for line in gauges if "last_sent" not in line]
+    assert unknown == f"apptoto.ledger.unknown,{CONNECTION}:1|g"
+    last_sent = [re.fullmatch(rf"apptoto\.last_sent,{CONNECTION}:(\d+)\|g", line) for line in gauges if line != unknown]
+    assert [found is not None and abs(int(found[1]) - time.time()) < 600 for found in last_sent] == [True] * 2
     timed = sorted(line.rpartition(":")[0] for line in tagged if line.endswith("|ms"))
     assert timed == [
-        *["apptoto.pace.wait"] * 6,
-        *["apptoto.request.duration,status=2xx"] * 2,
-        "apptoto.request.duration,status=4xx",
-        *["apptoto.request.duration,status=5xx"] * 2,
+        *[f"apptoto.rate_limit.wait,{CONNECTION}"] * 6,
+        *[f"apptoto.request.duration,status=2xx,{CONNECTION}"] * 2,
+        f"apptoto.request.duration,status=4xx,{CONNECTION}",
+        *[f"apptoto.request.duration,status=5xx,{CONNECTION}"] * 2,
     ]
-    assert len(tagged) == len(counted) + len(timed) + 1
+    assert len(tagged) == len(counted) + len(timed) + len(gauges)
     everything = "\n".join(emitted.tagged + emitted.plain)
     for secret in (SENT, REFUSED_ONCE, UNKNOWN, NOT_SENT, REJECTED, TEXT, LOGIN, API_KEY):
         assert secret not in everything
@@ -152,11 +159,11 @@ def test_metrics_show_messages_requests_waits_and_what_is_unresolved_but_no_pers
 
 def test_without_tags_the_plain_names_count(emitted: Emitted) -> None:
     plain = ours(emitted.plain)
-    assert sorted(line for line in plain if not line.endswith("|ms")) == [
+    assert sorted(line for line in plain if not line.endswith("|ms") and "last_sent" not in line) == [
         "apptoto.ledger.unknown:2|g",
         "apptoto.messages:1|c",
         "apptoto.rate_limited:1|c",
     ]
     durations = [line.split(":") for line in plain if line.endswith("|ms")]
-    assert sorted(name for name, _ in durations) == ["apptoto.pace.wait", "apptoto.request.duration"]
+    assert sorted(name for name, _ in durations) == ["apptoto.rate_limit.wait", "apptoto.request.duration"]
     assert float(dict(durations)["apptoto.request.duration"].removesuffix("|ms")) == 500

@@ -1,4 +1,4 @@
-"""What the parsing of a DAG file costs and touches: as little as can be."""
+"""The parsing of a DAG file: it costs little, looks into no template, and finds wrong parameters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import re
 import subprocess
 import sys
 import textwrap
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from tests.support.dag_runs import run_dag
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -50,23 +54,60 @@ def test_what_a_dag_file_imports_loads_nothing_heavy() -> None:
         assert not set(names) & set(HEAVY)
 
 
+# --- templated parameters: assigned, and checked when the task runs
+
+
+class Untouchable:
+    """A value of a templated field. It is not the value that the task will have, so nobody may look into it."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _touched(self, *_: object) -> NoReturn:
+        raise AssertionError("a templated field was looked into")
+
+    __bool__ = __eq__ = __iter__ = __len__ = __getitem__ = __contains__ = __str__ = __repr__ = __int__ = _touched
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_making_a_task_only_assigns(operator: type[BaseOperator]) -> None:
-    """Fields are rendered after ``__init__``, and mapped ones arrive later still: no look into them is right there."""
-    function = ast.parse(textwrap.dedent(inspect.getsource(operator.__init__))).body[0]
-    assert isinstance(function, ast.FunctionDef)
+def test_making_a_task_looks_into_no_templated_field(operator: Any) -> None:
+    value = Untouchable()
+    names = set(operator.template_fields) - {"messages_path"}  # exactly one of messages and messages_path is allowed
+    task = operator(task_id="send", **dict.fromkeys(names, value))
+    assert all(getattr(task, name) is value for name in names)
+    if "messages_path" in operator.template_fields:
+        assert operator(task_id="batch", messages_path=value).messages_path is value
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_making_a_task_assigns_each_templated_field_as_it_is(operator: type[BaseOperator]) -> None:
+    """Airflow asks this of all providers: a field that is made of others would be made before those are rendered."""
     assigned = {}
-    for statement in function.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute):
-            assert isinstance(statement.value, ast.Name)
-            assigned[statement.targets[0].attr] = statement.value.id
+    for function in constructors(operator):
+        [tree] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+        for statement in ast.walk(tree):
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Attribute):
+                assert isinstance(statement.value, ast.Name)
+                assigned[statement.targets[0].attr] = statement.value.id
     assert set(operator.template_fields) <= set(assigned)
     assert all(attribute == argument for attribute, argument in assigned.items())
 
 
+def constructors(operator: type[BaseOperator]) -> list[Any]:
+    """Return the constructors of an operator that are the provider's own."""
+    own = [each for each in operator.__mro__ if each.__module__.startswith("airflow_provider_apptoto.")]
+    return [vars(each)["__init__"] for each in own if "__init__" in vars(each)]
+
+
+def parameters(operator: type[BaseOperator]) -> set[str]:
+    """Return the parameters that the provider gives to an operator."""
+    names = {name for function in constructors(operator) for name in inspect.signature(function).parameters}
+    return names - {"self", "kwargs"}
+
+
 @pytest.mark.contract
-def test_a_task_may_be_made_of_anything_and_without_a_connection() -> None:
+def test_a_task_may_be_made_of_any_templates_and_without_a_connection() -> None:
     task = ApptotoSendMessageOperator(
         task_id="send",
         type="{{ nonsense",
@@ -76,14 +117,111 @@ def test_a_task_may_be_made_of_anything_and_without_a_connection() -> None:
         apptoto_conn_id="none_of_ours",
     )
     assert task.type == "{{ nonsense"
-    many = ApptotoSendMessageBatchOperator(task_id="batch", messages=5, max_messages="many")  # type: ignore[arg-type]
-    assert many.max_messages == "many"  # type: ignore[comparison-overlap]
+    many = ApptotoSendMessageBatchOperator(task_id="batch", messages=5, defaults="{{")  # type: ignore[arg-type]
+    fields: tuple[Any, Any] = many.messages, many.defaults
+    assert fields == (5, "{{")
+
+
+# --- the others: checked when the DAG file is parsed
+
+
+SHARED: list[tuple[str, Any, str]] = [
+    ("on_unknown", "retry", "'retry' is not one of fail, resend, assume_sent"),
+    ("on_unknown", None, "None is not one of fail, resend, assume_sent"),
+    ("on_unknown", "Fail", "'Fail' is not one of fail, resend, assume_sent"),
+    ("max_age", 24, "24 is neither a timedelta of more than 0 nor None"),
+    ("max_age", timedelta(0), "datetime.timedelta(0) is neither a timedelta of more than 0 nor None"),
+    ("max_age", "off", "'off' is neither a timedelta of more than 0 nor None"),
+    ("max_segments", 0, "0 is not an integer of at least 1; None means no limit"),
+    ("max_segments", "3", "'3' is not an integer of at least 1; None means no limit"),
+    ("max_segments", True, "True is not an integer of at least 1; None means no limit"),
+    ("delivery_mode", "sandbox", "'sandbox' is not one of live, redirect, dry_run"),
+    ("delivery_mode", "", "'' is not one of live, redirect, dry_run"),
+    ("dynamic_fields", "practice", "has to be a list of names, but is of type str"),
+    ("dynamic_fields", None, "has to be a list of names, but is of type NoneType"),
+    ("dynamic_fields", ["practice", ""], "holds something that is not a name"),
+    ("dynamic_fields", [1], "holds something that is not a name"),
+    ("redact", "yes", "'yes' is not True or False"),
+    ("redact", None, "None is not True or False"),
+]
+BATCH: list[tuple[str, Any, str]] = [
+    ("id_column", " ", "' ' is not the name of a column"),
+    ("reference_column", 1, "1 is not the name of a column"),
+    ("label_columns", "clinic", "'clinic' is not a list of at most 4 columns"),
+    ("on_invalid", "skip", "'skip' is not one of fail, send_others"),
+    ("max_messages", 0, "0 is not an integer of at least 1; None means no limit"),
+    ("max_messages", "many", "'many' is not an integer of at least 1; None means no limit"),
+    ("max_failed", -1, "-1 is not an integer of at least 0, nor a percentage such as '5%'"),
+    ("max_failed", 0.05, "0.05 is not an integer of at least 0, nor a percentage such as '5%'"),
+    ("max_failed", "5", "'5' is neither a count nor a percentage such as '5%'"),
+    ("max_consecutive_failures", 0, "0 is not an integer of at least 1"),
+    ("concurrency", -3, "-3 is not an integer from 1 to 32"),
+    ("concurrency", 33, "33 is not an integer from 1 to 32"),
+]
+"""``tests/unit/batch/test_options.py`` has more values of these."""
+VALID: dict[type[BaseOperator], dict[str, Any]] = {
+    ApptotoSendMessageOperator: {"type": "sms", "to": "+16505550199", "message": "Hi"},
+    ApptotoSendMessageBatchOperator: {"messages": []},
+}
+WRONG = [
+    *((ApptotoSendMessageOperator, *each) for each in SHARED),
+    *((ApptotoSendMessageBatchOperator, *each) for each in (*SHARED, *BATCH)),
+]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(("operator", "name", "value", "problem"), WRONG)
+def test_a_wrong_parameter_is_found_when_the_dag_file_is_parsed(
+    operator: Any, name: str, value: Any, problem: str
+) -> None:
+    with pytest.raises(ApptotoConfigurationError) as raised:
+        operator(task_id="send", **{**VALID[operator], name: value})
+    assert (raised.value.field, raised.value.problem) == (name, problem)
+    assert isinstance(raised.value, AirflowFailException)  # a mapped task, which is made when it runs, is not retried
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_each_parameter_that_is_not_templated_is_checked(operator: type[BaseOperator]) -> None:
+    checked = {name for each, name, *_ in WRONG if each is operator}
+    assert checked == parameters(operator) - set(operator.template_fields) - {"retry_policy"}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("fields", [{}, {"messages": [], "messages_path": "/rows.csv"}], ids=["neither", "both"])
+def test_a_batch_has_exactly_one_source_of_rows(fields: dict[str, Any]) -> None:
+    with pytest.raises(ApptotoConfigurationError) as raised:
+        ApptotoSendMessageBatchOperator(task_id="batch", **fields)
+    assert str(raised.value) == "messages: exactly one of messages and messages_path is needed"
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database")
+def test_a_wrong_parameter_of_a_mapped_task_fails_it_at_once() -> None:
+    """Its constructor runs when the task runs."""
+    again = {"retries": 3, "retry_delay": timedelta(0)}
+
+    def build() -> None:
+        send = ApptotoSendMessageOperator.partial(task_id="send", type="sms", message="Hi", on_unknown="retry", **again)
+        send.expand(to=["+16505550199"])
+        batch = ApptotoSendMessageBatchOperator.partial(task_id="batch", **again)
+        batch.expand_kwargs([{"messages": [], "max_failed": 0.05}, {"messages": [], "redact": "yes"}, {}])
+
+    run = run_dag(build)
+    assert [(task.task_id, task.state, task.tries) for task in run.tasks] == [
+        ("batch", "failed", 1),
+        ("batch", "failed", 1),
+        ("batch", "failed", 1),
+        ("send", "failed", 1),
+    ]
+
+
+# --- what the documentation says of them
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_connection_ids_are_templated(operator: type[BaseOperator]) -> None:
-    names = {name for name in inspect.signature(operator.__init__).parameters if name.endswith("_conn_id")}
+    names = {name for name in parameters(operator) if name.endswith("_conn_id")}
     assert names
     assert names <= set(operator.template_fields)
 
@@ -92,7 +230,7 @@ def test_connection_ids_are_templated(operator: type[BaseOperator]) -> None:
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_what_the_docstring_calls_templated_is(operator: type[BaseOperator]) -> None:
     text = inspect.cleandoc(operator.__doc__ or "") + "\n:end"
-    parameters = re.findall(r":param (\w+):(.*?)(?=\n:)", text, re.DOTALL)
-    said = {name for name, meaning in parameters if "(templated" in meaning or "is templated" in meaning}
+    documented = re.findall(r":param (\w+):(.*?)(?=\n:)", text, re.DOTALL)
+    said = {name for name, meaning in documented if "(templated" in meaning or "is templated" in meaning}
     assert said == set(operator.template_fields)
-    assert {name for name, _ in parameters} == set(inspect.signature(operator.__init__).parameters) - {"self", "kwargs"}
+    assert {name for name, _ in documented} == parameters(operator)

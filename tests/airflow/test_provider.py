@@ -25,7 +25,7 @@ from airflow_provider_apptoto.get_provider_info import get_provider_info
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CHECKOUT = Path(__file__).parents[2]
 INFO = get_provider_info()
@@ -81,14 +81,24 @@ def test_every_listed_class_imports() -> None:
 
 @pytest.mark.contract
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_module_with_a_hook_or_operator_is_listed_and_every_listed_one_has_some(kind: str) -> None:
+def test_the_listed_modules_have_every_public_hook_and_operator(kind: str) -> None:
     package = importlib.import_module(f"airflow_provider_apptoto.{kind}")
-    there = {f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
-    listed = {module for entry in INFO[kind] for module in entry["python-modules"]}
-    assert listed == there
-    for name in listed:
-        module = importlib.import_module(name)
-        assert any(inspect.isclass(value) and issubclass(value, KINDS[kind]) for value in vars(module).values())
+
+    def classes(modules: Iterable[str]) -> set[str]:
+        return {
+            name
+            for module in modules
+            for name, value in vars(importlib.import_module(module)).items()
+            if inspect.isclass(value) and issubclass(value, KINDS[kind])
+            if value.__module__.startswith(package.__name__) and "._" not in value.__module__
+        }
+
+    listed = [module for entry in INFO[kind] for module in entry["python-modules"]]
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+    there = [f"{package.__name__}.{name}" for name in names]
+    assert set(listed) <= set(there)
+    assert all(classes([module]) for module in listed)
+    assert classes(listed) == classes(there)
 
 
 @pytest.mark.contract
@@ -112,6 +122,19 @@ def test_the_older_form_shows_the_same_fields_as_the_newer() -> None:
 @pytest.mark.contract
 def test_no_field_of_the_form_is_compulsory() -> None:
     assert all("null" in field["schema"]["type"] for field in EXTRA_FIELDS.values())
+
+
+@pytest.mark.contract
+def test_each_field_but_login_and_key_is_an_option_of_the_configuration_with_the_same_bounds() -> None:
+    options = INFO["config"]["apptoto"]["options"]
+    assert set(options) == {"host", *EXTRA_FIELDS, "ledger_secret"}
+    for name, field in EXTRA_FIELDS.items():
+        schema, about = field["schema"], options[name]
+        assert about["type"] == ("float" if "number" in schema["type"] else "string")
+        assert about["default"] == ("live" if name == "delivery_mode" else None)
+        if "minimum" in schema:
+            assert f"{schema['minimum']} to {schema['maximum']}" in field["description"]
+            assert f"{schema['minimum']} to {schema['maximum']}" in about["description"]
 
 
 SHOWN_BY = {

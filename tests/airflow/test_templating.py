@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import literal
 
 from airflow_provider_apptoto.client import ApptotoValidationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
-from airflow_provider_apptoto.privacy import Private, reveal
+from airflow_provider_apptoto.privacy import Redacted, unwrap
 from airflow_provider_apptoto.templating.fields import renderer_of
 from tests.support.dags import make_dag
 
@@ -405,9 +405,9 @@ def test_a_value_that_is_blank_or_false_is_no_hole() -> None:
 
 @pytest.mark.parametrize("text", ["{{ task.to }}", "{{ '' or task.to }}"])
 def test_what_is_hidden_never_goes_out_as_its_mask(text: str) -> None:
-    said = refusal(to_person, f"\nHi {text}", {"task": SimpleNamespace(to=Private(VALUE))})
+    said = refusal(to_person, f"\nHi {text}", {"task": SimpleNamespace(to=Redacted(VALUE))})
     assert said == "message: line 2: a value is hidden; a mask would be sent in its place"
-    renderer = make_renderer({"task": SimpleNamespace(to=Private(VALUE))})
+    renderer = make_renderer({"task": SimpleNamespace(to=Redacted(VALUE))})
     assert "hidden" in refusal(renderer.render, "reference", text)
 
 
@@ -415,7 +415,7 @@ def test_what_is_hidden_never_goes_out_as_its_mask(text: str) -> None:
     "text", ["{{ '' ~ task.to }}", "{{ task.to | string }}", "{{ task.to | upper }}", "{{ [task.to] }}"]
 )
 def test_a_mask_that_became_text_on_its_way_never_goes_out_either(text: str) -> None:
-    refusal(to_person, f"Hi {text}", {"task": SimpleNamespace(to=Private(VALUE))})
+    refusal(to_person, f"Hi {text}", {"task": SimpleNamespace(to=Redacted(VALUE))})
 
 
 DATES = ["ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start", "data_interval_end"]
@@ -932,7 +932,7 @@ def make_task(**fields: Any) -> Any:
 def hidden(task: Any) -> dict[str, Any]:
     """Return the fields that are hidden, and what they hide."""
     fields = {name: getattr(task, name) for name in task.template_fields}
-    return {name: reveal(value) for name, value in fields.items() if isinstance(value, Private)}
+    return {name: unwrap(value) for name, value in fields.items() if isinstance(value, Redacted)}
 
 
 def test_every_field_is_rendered_and_recipient_and_texts_are_hidden() -> None:
@@ -955,6 +955,47 @@ def test_every_field_is_rendered_and_recipient_and_texts_are_hidden() -> None:
 def test_what_is_not_redacted_is_rendered_and_not_hidden() -> None:
     task = render(make_task(type="sms", to="{{ ds }}", message="{{ ds }}", redact=False))
     assert (hidden(task), task.to, task.message) == ({}, "D", "D")
+
+
+def test_each_label_is_rendered_and_none_is_hidden() -> None:
+    labels = {
+        "day": "{{ ds }}",
+        "clinic": Later("north {{ value }}"),
+        "plain": literal("{{ ds }}"),
+        "made": made_by_function,
+        "floor": 3,
+    }
+    task = render(make_task(type="sms", to="+16505550199", message="M", labels=labels))
+    assert task.labels == {
+        "day": "D",
+        "clinic": "north {{ value }}",
+        "plain": "{{ ds }}",
+        "made": "D {",
+        "floor": 3,
+    }
+    assert labels["day"] == "{{ ds }}"  # the DAG's own mapping is not changed
+
+
+def test_labels_of_another_task_are_not_rendered() -> None:
+    labels = {"clinic": "{{ value }}"}
+    for given, seen in ((Later(labels), ()), (labels, (labels,)), (literal(labels), ())):
+        task = make_task(type="sms", to="+16505550199", message="M")
+        task.labels = given
+        assert render(task, seen=seen).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("{{ nope }}", "labels['clinic']: line 1: nope is undefined"),
+        ("{{ none }}", "labels['clinic']: line 1: "),
+        (Later(None), "labels['clinic']: is None: the task or function that it comes from gave nothing"),
+    ],
+    ids=["undefined", "None", "XCom of None"],
+)
+def test_a_label_that_cannot_be_rendered_is_an_error_that_names_it(value: Any, problem: str) -> None:
+    task = make_task(type="sms", to="+16505550199", message="M", labels={"clinic": value})
+    assert refusal(render, task).startswith(problem)
 
 
 @pytest.mark.parametrize("target", [{"event_id": "{{ 5 }}"}, {"participant_id": 5}, {"event_id": Later("5")}])

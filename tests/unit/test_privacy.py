@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_apptoto.client import ApptotoError
-from airflow_provider_apptoto.privacy import HIDDEN, Private, mask_recipient, remove_frames, reveal, safe_text
+from airflow_provider_apptoto.privacy import MASK, Redacted, mask_recipient, remove_frames, safe_text, unwrap
 
 # --- recipients
 
@@ -66,7 +66,7 @@ def test_a_mask_shows_every_country_code_there_is_and_no_digit_more() -> None:
     ids=ascii,
 )
 def test_of_what_is_no_recipient_nothing_is_shown(garbage: str) -> None:
-    assert mask_recipient(garbage) == HIDDEN
+    assert mask_recipient(garbage) == MASK
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_long_text_is_cut_and_says_so() -> None:
 @pytest.mark.parametrize("around", ["{}", "to {}: refused", "'{}'", "tel:{};", "[{}]", "to={}&x=y", "x{}y", "<{}>"])
 def test_a_phone_number_is_masked_however_it_is_written(number: str, around: str) -> None:
     shown = safe_text(around.format(number))
-    assert HIDDEN in shown
+    assert MASK in shown
     assert sum(character.isdigit() for character in shown) <= 5
     before, after = around.split("{}")
     assert shown.startswith(before)
@@ -277,7 +277,7 @@ OURS = "Your results are in, please call Dr. Gr\u00fcn"
 )
 def test_an_echo_of_our_text_is_hidden_cut_folded_or_in_another_case(echo: str) -> None:
     shown = safe_text(f"refused: {echo}! try later", private=("unrelated words", OURS))
-    assert HIDDEN in shown
+    assert MASK in shown
     assert shown.startswith("refused:")
     assert shown.endswith("! try later")
     for word in ("your", "result", "please", "gr\u00fc"):
@@ -422,23 +422,23 @@ def test_what_an_error_is_about_stays_readable() -> None:
     "value", ["Your results", 16505550199, ["Your results"], {"to": "+16505550199"}, None], ids=repr
 )
 def test_a_hidden_value_shows_itself_in_no_form_and_comes_back_as_it_was(value: object) -> None:
-    hidden = Private(value)
+    hidden = Redacted(value)
     for form in (repr(hidden), str(hidden), f"{hidden}", hidden.serialize(), f"{[hidden]}"[1:-1]):
         assert form == "***"
     assert str not in type(hidden).__mro__
     assert not hasattr(hidden, "__dict__")
-    assert reveal(hidden) is value
-    assert reveal(value) is value
+    assert unwrap(hidden) is value
+    assert unwrap(value) is value
 
 
 def test_a_value_is_hidden_once_however_often_it_is_asked_for() -> None:
-    assert reveal(Private(Private("Your results"))) == "Your results"
+    assert unwrap(Redacted(Redacted("Your results"))) == "Your results"
 
 
 def test_a_hidden_value_may_show_something_else_in_its_place() -> None:
-    hidden = Private("s3://reader:key@clinic/rows.csv", "s3://•••@clinic/rows.csv")
+    hidden = Redacted("s3://reader:key@clinic/rows.csv", "s3://•••@clinic/rows.csv")
     assert f"{hidden} {hidden.serialize()}" == "s3://•••@clinic/rows.csv s3://•••@clinic/rows.csv"
-    assert reveal(hidden) == "s3://reader:key@clinic/rows.csv"
+    assert unwrap(hidden) == "s3://reader:key@clinic/rows.csv"
 
 
 # --- errors without frames

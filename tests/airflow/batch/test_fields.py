@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_apptoto.batch.fields import RenderedBatch, render_batch_fields
-from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.client import ApptotoValidationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
-from airflow_provider_apptoto.privacy import STARS, Unrendered
+from airflow_provider_apptoto.privacy import AIRFLOW_MASK, Unrendered
 from tests.support.dags import make_dag
 from tests.support.planning import PHONE
 
@@ -52,13 +52,6 @@ def test_rows_of_a_file_are_never_rendered_though_its_path_is(tmp_path: Any) -> 
     assert first_fields(batch) == {"to": "{{ number }}"}
 
 
-@pytest.mark.parametrize("fields", [{}, {"messages": [], "messages_path": "/rows.csv"}], ids=["neither", "both"])
-def test_rows_have_one_source(fields: dict[str, Any]) -> None:
-    batch = rendered(make_task(**fields))
-    with pytest.raises(ApptotoConfigurationError, match="exactly one of messages and messages_path is needed"):
-        batch.rows()
-
-
 def test_recipients_on_the_list_of_another_task_are_not_rendered() -> None:
     numbers = ["{{ number }}"]
     assert rendered(make_task(messages=[], suppression=numbers), number=PHONE).suppressed() == [PHONE]
@@ -72,10 +65,10 @@ def test_rows_stay_hidden_and_can_be_rendered_again_after_a_failure() -> None:
     for _ in range(2):
         with pytest.raises(ApptotoValidationError, match="nope is undefined"):
             rendered(task)
-        assert [repr(getattr(task, name)) for name in fields] == [STARS] * 3
+        assert [repr(getattr(task, name)) for name in fields] == [AIRFLOW_MASK] * 3
         assert all(isinstance(getattr(task, name), Unrendered) for name in fields)
     assert first_fields(rendered(task, nope="key")) == {"to": PHONE, "message": f"Hi {NAME}"}
-    assert [repr(getattr(task, name)) for name in fields] == [STARS] * 3
+    assert [repr(getattr(task, name)) for name in fields] == [AIRFLOW_MASK] * 3
 
 
 def test_a_batch_shows_nobody_its_rows() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pytest
 
 ROWS = 10_000
-MOST_BYTES_PER_ROW = 800
+MAX_BYTES_PER_ROW = 800
 """A row takes about 600; it took 1,000 when a list of all rows, each a dict, was kept besides the messages."""
 
 
@@ -29,7 +29,7 @@ def test_a_row_of_a_file_takes_less_than_800_bytes(
     few, all_of_them = written(tmp_path / "few.csv", 100), written(tmp_path / "rows.csv", ROWS)
     # a process of its own: what other tests have freed in this one would be used first
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(bytes_taken, few, all_of_them).result() / ROWS < MOST_BYTES_PER_ROW
+        assert pool.submit(bytes_taken, few, all_of_them).result() / ROWS < MAX_BYTES_PER_ROW
 
 
 def written(path: Path, rows: int) -> Path:
@@ -72,8 +72,8 @@ def send(path: Path) -> int:
                 "message": "Hi {{ row.first_name }}, Dr {{ row.doctor }} sees you tomorrow. If you can't come, please "
                 "call us before noon at +1 650 555 0100, so that somebody else can.",
             },
-            key_field="appointment",
-            reference_field="appointment",
+            id_column="appointment",
+            reference_column="appointment",
         )
     ti = SimpleNamespace(
         dag_id="dag",

@@ -11,11 +11,11 @@ from airflow.providers.common.compat.sdk import literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.plan import MOST_PROBLEMS, LeftOut
+from airflow_provider_apptoto.batch.plan import MAX_PROBLEMS, LeftOut
 from airflow_provider_apptoto.batch.rows import rows_of, rows_of_file
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
-from airflow_provider_apptoto.privacy import Private
+from airflow_provider_apptoto.privacy import Redacted
 from airflow_provider_apptoto.templating.provenance import SourceKind
 from tests.support.planning import ADDRESS, OTHER_PHONE, PHONE, SECRET, payloads, plan_of, problems, refused, texts
 
@@ -37,14 +37,14 @@ def refusal(*arguments: Any, **options: Any) -> ApptotoConfigurationError:
 @pytest.mark.contract
 def test_a_row_gives_fields_and_defaults_fill_in_the_others_out_of_its_own_columns() -> None:
     rows = [
-        {"to": PHONE, "first_name": "Mary"},
-        {"to": OTHER_PHONE, "first_name": "Bob", "message": "Own text"},
-        {"to": ADDRESS, "type": "email", "first_name": "Eve", "subject": "S"},
+        {"type": "sms", "to": PHONE, "first_name": "Mary"},
+        {"type": "call", "to": OTHER_PHONE, "first_name": "Bob"},
+        {"type": "email", "to": ADDRESS, "first_name": "Eve", "subject": "S"},
     ]
-    defaults = {"type": "sms", "message": "Hi {{ row.first_name }}, see you on {{ ds }}"}
+    defaults = {"message": "Hi {{ row.first_name }}, see you on {{ ds }}"}
     assert payloads(plan_of(rows, defaults, context={"ds": "2026-01-02"})) == [
         {"type": "sms", "to": PHONE, "message": "Hi Mary, see you on 2026-01-02"},
-        {"type": "sms", "to": OTHER_PHONE, "message": "Own text"},
+        {"type": "call", "to": OTHER_PHONE, "message": "Hi Bob, see you on 2026-01-02"},
         {"type": "email", "to": ADDRESS, "message": "Hi Eve, see you on 2026-01-02", "subject": "S"},
     ]
 
@@ -66,6 +66,41 @@ def test_any_field_may_come_out_of_a_column_by_another_name() -> None:
 def test_without_defaults_rows_say_all() -> None:
     for defaults in (None, {}, dict.fromkeys(MESSAGE_FIELDS)):
         assert texts(plan_of([SMS | {"message": "Hi"}], defaults)) == ["Hi"]
+
+
+COMPLETE: dict[str, dict[str, Any]] = {
+    "type": SMS | {"message": "Hi"},
+    "to": SMS | {"message": "Hi"},
+    "event_id": EVENT | {"message": "Hi"},
+    "participant_id": {"type": "sms", "participant_id": 34, "message": "Hi"},
+    "message": SMS | {"message": "Hi"},
+    "subject": {"type": "email", "to": ADDRESS, "message": "Hi", "subject": "S"},
+    "template_id": SMS | {"template_id": 7},
+}
+"""Columns of a message that gives this field."""
+
+
+@pytest.mark.parametrize("kind", list(SourceKind))
+@pytest.mark.parametrize("field", MESSAGE_FIELDS)
+def test_a_field_that_a_row_and_defaults_both_give_is_an_error_of_the_row(field: str, kind: SourceKind) -> None:
+    complete = COMPLETE[field]
+    without = {name: value for name, value in complete.items() if name != field}
+    plan = plan_of([complete, without, without | {field: None}], {field: complete[field]}, kind=kind)
+    assert problems(plan) == [
+        (
+            0,
+            None,
+            field,
+            f"the row and defaults both give it. Remove the column {field}, or remove it from defaults",
+        )
+    ]
+    assert (plan.problems[0].code, plan.problems[0].column) == ("given_twice", field)
+    assert [planned.index for planned in plan.messages] == [1]
+    assert plan.duplicates == 1
+
+
+def test_a_default_of_none_is_none_so_the_row_gives_the_field() -> None:
+    assert texts(plan_of([SMS | {"message": "Hi"}], {"message": None, "to": None})) == ["Hi"]
 
 
 @pytest.mark.parametrize("missing", [{}, {"message": None}])
@@ -221,7 +256,10 @@ def test_a_column_that_is_not_given_never_reads_as_none_and_may_have_a_substitut
 )
 def test_the_error_of_an_empty_column_names_the_column_and_what_to_write(text: str, column: str) -> None:
     row = SMS | {"first_name": None, "doctor": None, "last name": None, "other": SECRET}
-    assert refused(plan_of([row], {"message": text})) == (
+    plan = plan_of([row], {"message": text})
+    names = {"row.first_name": "first_name", "row.doctor": "doctor", 'row["last name"]': "last name"}
+    assert [(problem.code, problem.column) for problem in plan.problems] == [("field_empty", names[column])]
+    assert refused(plan) == (
         "message",
         (
             f'{column} is empty, and the text would read "None" there. Fill in the column, or put a substitute in the '
@@ -239,7 +277,9 @@ def test_a_text_that_says_none_by_itself_is_sent_though_a_column_is_empty() -> N
 @pytest.mark.contract
 def test_the_error_of_an_empty_column_offers_no_substitute_for_a_recipient() -> None:
     row = {"type": "sms", "phone": None, "message": "Hi"}
-    assert refused(plan_of([row], {"to": "{{ row.phone }}"})) == ("to", "row.phone is empty")
+    plan = plan_of([row], {"to": "{{ row.phone }}"})
+    assert refused(plan) == ("to", "row.phone is empty")
+    assert (plan.problems[0].code, plan.problems[0].column) == ("field_empty", "phone")
 
 
 @pytest.mark.contract
@@ -389,7 +429,7 @@ def test_a_literal_in_the_dag_file_is_apptotos_as_it_is_and_refused_for_a_person
 
 @pytest.mark.contract
 def test_the_mask_of_a_hidden_value_is_never_sent() -> None:
-    row = SMS | {"n": Private(SECRET)}
+    row = SMS | {"n": Redacted(SECRET)}
     assert "a value is hidden" in refused(plan_of([row], {"message": "Hi {{ row.n }}"}))[1]
     assert refused(plan_of([SMS | {"message": "***"}]))[0] == "message"
 
@@ -406,7 +446,7 @@ def test_whatever_an_xcom_holds_a_text_goes_out_as_it_is_or_not_at_all(row: dict
 # --- bad rows
 
 
-def test_all_bad_rows_are_listed_together_with_reference_field_and_reason_and_show_nobodys_data() -> None:
+def test_all_bad_rows_are_listed_together_with_reference_column_and_reason_and_show_nobodys_data() -> None:
     rows = [
         {"id": "A1", "to": PHONE, "message": "Hi"},
         {"id": "A2", "to": f"{SECRET}@nowhere", "message": SECRET},
@@ -420,9 +460,9 @@ def test_all_bad_rows_are_listed_together_with_reference_field_and_reason_and_sh
         {"id": "B1", "to": PHONE, "message": [SECRET]},
         SECRET,
     ]
-    plan = plan_of(rows_of(rows), {"type": "sms"}, reference_field="id")
+    plan = plan_of(rows_of(rows), {"type": "sms"}, reference_column="id")
     found = problems(plan)
-    # a row without the column is a bad row too: a typo in reference_field would otherwise stay unseen
+    # a row without the column is a bad row too: a typo in reference_column would otherwise stay unseen
     assert [(index, reference, field) for index, reference, field, _ in found] == [
         (1, "A2", "to"),
         (2, "A3", "message"),
@@ -447,8 +487,8 @@ def test_a_name_that_got_into_the_column_type_is_not_shown() -> None:
 
 
 def test_of_very_many_bad_rows_the_first_are_listed_and_all_are_counted() -> None:
-    plan = plan_of({"type": "sms"} for _ in range(MOST_PROBLEMS + 5))
-    assert (plan.rows, plan.invalid, len(plan.problems)) == (MOST_PROBLEMS + 5, MOST_PROBLEMS + 5, MOST_PROBLEMS)
+    plan = plan_of({"type": "sms"} for _ in range(MAX_PROBLEMS + 5))
+    assert (plan.rows, plan.invalid, len(plan.problems)) == (MAX_PROBLEMS + 5, MAX_PROBLEMS + 5, MAX_PROBLEMS)
     assert plan.problems[0].index == 0
 
 
@@ -470,7 +510,7 @@ def test_suppressed_and_duplicate_rows_are_named_by_line_and_reference(tmp_path:
     path = tmp_path / "people.csv"
     path.write_text(f"to,id\n{PHONE},A1\n{OTHER_PHONE},A2\n{PHONE},A3\n{OTHER_PHONE},A4\n")
     plan = plan_of(
-        rows_of_file(str(path)), {"type": "sms", "message": "Hi"}, reference_field="id", suppression=[OTHER_PHONE]
+        rows_of_file(str(path)), {"type": "sms", "message": "Hi"}, reference_column="id", suppression=[OTHER_PHONE]
     )
     assert [planned.line for planned in plan.messages] == [2]
     assert plan.suppressed_rows == [LeftOut(1, 3, "A2"), LeftOut(3, 5, "A4")]
@@ -478,20 +518,20 @@ def test_suppressed_and_duplicate_rows_are_named_by_line_and_reference(tmp_path:
 
 
 def test_of_very_many_suppressed_and_duplicate_rows_the_first_are_named_and_all_are_counted() -> None:
-    rows = [{"to": to} for to in (PHONE, OTHER_PHONE) for _ in range(MOST_PROBLEMS + 5)]
+    rows = [{"to": to} for to in (PHONE, OTHER_PHONE) for _ in range(MAX_PROBLEMS + 5)]
     plan = plan_of(rows, {"type": "sms", "message": "Hi"}, suppression=[OTHER_PHONE])
-    assert (plan.suppressed, plan.duplicates) == (MOST_PROBLEMS + 5, MOST_PROBLEMS + 4)
-    assert [len(plan.suppressed_rows), len(plan.duplicate_rows)] == [MOST_PROBLEMS, MOST_PROBLEMS]
+    assert (plan.suppressed, plan.duplicates) == (MAX_PROBLEMS + 5, MAX_PROBLEMS + 4)
+    assert [len(plan.suppressed_rows), len(plan.duplicate_rows)] == [MAX_PROBLEMS, MAX_PROBLEMS]
 
 
-@pytest.mark.parametrize("key_field", [None, "id"])
+@pytest.mark.parametrize("id_column", [None, "id"])
 def test_a_row_that_contradicts_an_earlier_one_of_its_file_says_the_line_of_that(
-    tmp_path: Any, key_field: str | None
+    tmp_path: Any, id_column: str | None
 ) -> None:
     path = tmp_path / "people.csv"
     path.write_text(f"to,message,id\n\n{PHONE},A,7\n{PHONE},B,7\n")
-    [(_, _, _, reason)] = problems(plan_of(rows_of_file(str(path)), {"type": "sms"}, key_field=key_field))
-    assert reason.startswith("is the same in line 3, which says another thing")
+    [(_, _, _, reason)] = problems(plan_of(rows_of_file(str(path)), {"type": "sms"}, id_column=id_column))
+    assert reason.startswith("duplicates line 3, but has different content")
 
 
 def test_a_file_that_breaks_off_makes_no_plan_at_all(tmp_path: Any) -> None:
@@ -507,18 +547,18 @@ def test_a_file_that_breaks_off_makes_no_plan_at_all(tmp_path: Any) -> None:
     ("value", "name"), [("A1", "A1"), (" A1 ", "A1"), (17, "17"), ("x" * 200, "x" * 200), ("Ü", "Ü")]
 )
 def test_text_and_numbers_name_messages(value: Any, name: str) -> None:
-    [planned] = plan_of([SMS | {"id": value, "message": "Hi"}], key_field="id", reference_field="id").messages
+    [planned] = plan_of([SMS | {"id": value, "message": "Hi"}], id_column="id", reference_column="id").messages
     assert (planned.item, planned.reference) == (name, name)
 
 
 def test_an_integer_that_came_as_a_float_is_the_same_key() -> None:
     values: list[Any] = [4711, "4711", 4711.0]
     rows = [SMS | {"id": value, "message": "Hi"} for value in values]
-    plan = plan_of(rows, key_field="id")
+    plan = plan_of(rows, id_column="id")
     assert ([planned.item for planned in plan.messages], plan.duplicates) == (["4711"], 2)
 
 
-@pytest.mark.parametrize("parameter", ["key_field", "reference_field"])
+@pytest.mark.parametrize("parameter", ["id_column", "reference_column"])
 @pytest.mark.parametrize("value", ["", " ", True, [SECRET], {"a": SECRET}, "x" * 201], ids=ascii)
 def test_a_name_that_could_not_be_kept_is_a_bad_row(parameter: str, value: Any) -> None:
     fields: Any = {parameter: "id"}
@@ -527,25 +567,89 @@ def test_a_name_that_could_not_be_kept_is_a_bad_row(parameter: str, value: Any) 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\x1b[2Jb", "a\u2028b", "a\0b", "a\ud800"], ids=ascii)
 def test_a_reference_that_no_log_or_ledger_can_hold_in_a_line_is_a_bad_row(value: str) -> None:
-    assert refused(plan_of([SMS | {"id": value, "message": "Hi"}], reference_field="id"))[0] == "id"
+    assert refused(plan_of([SMS | {"id": value, "message": "Hi"}], reference_column="id"))[0] == "id"
 
 
 def test_a_number_too_long_for_text_is_a_bad_row_and_hides_no_other() -> None:
     rows = [SMS | {"id": 10**5000, "message": "Hi"}, SMS | {"id": 1, "message": "Hi"}]
-    plan = plan_of(rows, key_field="id")
+    plan = plan_of(rows, id_column="id")
     assert [index for index, *_ in problems(plan)] == [0]
 
 
 def test_a_key_is_required_and_a_reference_is_not() -> None:
     row = SMS | {"id": None, "message": "Hi"}
-    assert refused(plan_of([row], key_field="id"))[0] == "id"
-    [planned] = plan_of([row], reference_field="id").messages
+    assert refused(plan_of([row], id_column="id"))[0] == "id"
+    [planned] = plan_of([row], reference_column="id").messages
     assert planned.reference is None
-    for parameter in ("key_field", "reference_field"):
+    for parameter in ("id_column", "reference_column"):
         fields: Any = {parameter: "nope"}
         field, reason = refused(plan_of([row], **fields))
         assert field == "nope"
         assert f"no such column, and {parameter} names it" in reason
+
+
+def test_label_columns_become_labels_and_those_that_are_empty_are_left_out() -> None:
+    rows = [
+        SMS | {"message": "Hi", "clinic": " north ", "floor": 3, "campaign": None},
+        {"type": "sms", "event_id": 1, "message": "Hi", "clinic": None, "floor": 4.0, "campaign": "fall"},
+        {"type": "sms", "event_id": 2, "message": "Hi", "clinic": None, "floor": None, "campaign": None},
+    ]
+    plan = plan_of(rows, label_columns=("clinic", "floor", "campaign"))
+    assert [planned.labels for planned in plan.messages] == [
+        {"clinic": "north", "floor": "3"},
+        {"floor": "4", "campaign": "fall"},
+        None,
+    ]
+    assert plan_of(rows).messages[0].labels is None
+
+
+@pytest.mark.parametrize("value", ["", " ", True, [SECRET], "x" * 201, "a\nb"], ids=ascii)
+def test_a_label_that_could_not_be_kept_is_a_bad_row(value: Any) -> None:
+    plan = plan_of([SMS | {"message": "Hi", "clinic": value}], label_columns=("clinic",))
+    assert refused(plan)[0] == "clinic"
+    assert (plan.problems[0].code, plan.problems[0].column) == ("name_invalid", "clinic")
+
+
+def test_a_label_column_that_a_row_lacks_is_a_bad_row() -> None:
+    plan = plan_of([SMS | {"message": "Hi"}], label_columns=("clinic",))
+    assert refused(plan) == ("clinic", "there is no such column, and label_columns names it")
+    assert (plan.problems[0].code, plan.problems[0].column) == ("column_missing", "clinic")
+
+
+# --- codes
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("row", "options", "code", "column"),
+    [
+        ("no mapping", {}, "row_malformed", None),
+        ({"to": "call me", "message": "Hi"}, {}, "recipient_invalid", "to"),
+        ({"phone": "x", "message": "Hi"}, {"defaults": {"to": "{{ row.phone }}"}}, "recipient_invalid", None),
+        ({"event_id": "x", "message": "Hi"}, {}, "id_invalid", "event_id"),
+        ({"to": PHONE, "message": " "}, {}, "field_empty", "message"),
+        ({"to": PHONE, "message": "{{ name }}"}, {}, "braces_in_value", "message"),
+        ({"to": PHONE, "subject": "S", "message": "Hi"}, {}, "subject_not_allowed", "subject"),
+        ({"to": PHONE}, {"defaults": {"message": "{{ row.nope }}"}}, "template_failed", None),
+        ({"to": PHONE, "message": "Hi"}, {"id_column": "id"}, "column_missing", "id"),
+        ({"to": PHONE, "message": "Hi", "id": ""}, {"id_column": "id"}, "name_invalid", "id"),
+        ({"to": PHONE, "message": "Hi", "id": ""}, {"reference_column": "id"}, "name_invalid", "id"),
+        ({"event_id": 1, "message": "Hi"}, {"suppression": [PHONE]}, "suppression_impossible", None),
+    ],
+)
+def test_a_bad_row_has_the_code_of_its_problem_and_the_column_that_is_to_blame(
+    row: Any, options: dict[str, Any], code: str, column: str | None
+) -> None:
+    defaults = {"type": "sms", **options.get("defaults", {})}
+    plan = plan_of(rows_of([row]), **{**options, "defaults": defaults})
+    assert [(problem.code, problem.column) for problem in plan.problems] == [(code, column)]
+
+
+def test_two_rows_that_cannot_be_told_apart_have_a_code_too() -> None:
+    rows = [SMS | {"message": "A", "id": 7}, SMS | {"message": "B", "id": 7}]
+    for id_column, column in ((None, "to"), ("id", "id")):
+        [problem] = plan_of(rows, id_column=id_column).problems
+        assert (problem.code, problem.column) == ("ambiguous", column)
 
 
 # --- the same twice
@@ -553,8 +657,8 @@ def test_a_key_is_required_and_a_reference_is_not() -> None:
 
 def test_rows_that_say_the_same_to_the_same_are_sent_once() -> None:
     row = {"type": "sms", "to": PHONE, "n": "Mary"}
-    rows = [row, row | {"to": "+1 (650) 555-0199"}, {"type": "sms", "to": PHONE, "message": "Hi Mary"}]
-    plan = plan_of(rows, {"message": "Hi {{ row.n }}"})
+    rows = [row, row | {"to": "+1 (650) 555-0199"}, row | {"n": "mary", "visits": 2}]
+    plan = plan_of(rows, {"message": "Hi {{ row.n | title }}"})
     assert texts(plan) == ["Hi Mary"]
     assert (plan.rows, plan.duplicates, plan.messages[0].index) == (3, 2, 0)
 
@@ -568,7 +672,7 @@ def test_rows_that_say_the_same_to_the_same_are_sent_once() -> None:
         ({"participant_id": 12, "message": "A"}, {"participant_id": 12, "message": "A", "template_id": 1}),
     ],
 )
-def test_two_rows_for_one_target_that_say_different_things_need_a_key_field(
+def test_two_rows_for_one_target_that_say_different_things_need_a_id_column(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     defaults = {"type": "sms"}
@@ -576,8 +680,8 @@ def test_two_rows_for_one_target_that_say_different_things_need_a_key_field(
     [(index, _, field, reason)] = problems(plan)
     assert (index, field) == (1, "to" if "to" in one else "event_id" if "event_id" in one else "participant_id")
     assert "row 0" in reason
-    assert "key_field" in reason
-    keyed = plan_of([one | {"id": 1}, other | {"id": 2}], defaults, key_field="id")
+    assert "id_column" in reason
+    keyed = plan_of([one | {"id": 1}, other | {"id": 2}], defaults, id_column="id")
     assert len(payloads(keyed)) == 2
     assert len({planned.key for planned in keyed.messages}) == 2
 
@@ -598,10 +702,10 @@ def test_another_channel_or_target_is_another_message() -> None:
 @pytest.mark.parametrize("other", [{"to": OTHER_PHONE}, {"message": "B"}, {"type": "call"}])
 def test_a_key_that_two_different_messages_have_is_an_error(other: dict[str, Any]) -> None:
     row = SMS | {"id": 7, "message": "A"}
-    plan = plan_of([row, row | other, row], key_field="id")
+    plan = plan_of([row, row | other, row], id_column="id")
     [(index, _, field, reason)] = problems(plan)
     assert (index, field) == (1, "id")
-    assert reason == "is the same in row 0, which says another thing"
+    assert reason == "duplicates row 0, but has different content"
     assert (len(plan.messages), plan.duplicates) == (1, 1)
 
 
@@ -638,12 +742,13 @@ def test_only_messages_that_would_be_sent_count() -> None:
         {"to": PHONE},
         {"to": PHONE},
         {"to": "bad"},
-        {"to": PHONE, "message": "Other"},
+        {"to": PHONE, "name": "Other"},
         {"to": OTHER_PHONE},
         {"to": "+1 650 555 0198"},
         {"to": "+16505550197"},
     ]
-    plan = plan_of(rows, {"type": "sms", "message": "Hi"}, max_messages=2, suppression=[OTHER_PHONE])
+    defaults = {"type": "sms", "message": "Hi {{ row.name | default('you') }}"}
+    plan = plan_of(rows, defaults, max_messages=2, suppression=[OTHER_PHONE])
     counts = (plan.rows, len(plan.messages), plan.duplicates, plan.suppressed, plan.invalid)
     assert counts == (7, 2, 1, 2, 2)
 
@@ -664,14 +769,20 @@ ROWS = st.lists(
 )
 
 
-@given(ROWS, st.booleans(), st.sampled_from([(), (PHONE,), (OTHER_PHONE, None)]))
+@given(
+    ROWS,
+    st.sampled_from([{"type": "sms"}, {"type": "sms", "message": "Default"}]),
+    st.booleans(),
+    st.sampled_from([(), (PHONE,), (OTHER_PHONE, None)]),
+)
 def test_every_row_is_sent_or_counted_as_one_thing_and_no_two_messages_share_a_key(
     rows: list[Any],
+    defaults: dict[str, str],
     keyed: bool,
     suppression: tuple[str | None, ...],
 ) -> None:
-    options: dict[str, Any] = {"suppression": suppression, "key_field": "id" if keyed else None}
-    plan = plan_of(rows_of(rows), {"type": "sms", "message": "Default"}, **options)
+    options: dict[str, Any] = {"suppression": suppression, "id_column": "id" if keyed else None}
+    plan = plan_of(rows_of(rows), defaults, **options)
     assert plan.rows == len(rows)
     assert len(plan.messages) + plan.duplicates + plan.suppressed + plan.invalid == plan.rows
     assert len(plan.problems) == plan.invalid
@@ -684,7 +795,7 @@ def test_every_row_is_sent_or_counted_as_one_thing_and_no_two_messages_share_a_k
     # in order, and the same rows make the same plan
     indices = [planned.index for planned in plan.messages]
     assert indices == sorted(indices)
-    again = plan_of(rows_of(rows), {"type": "sms", "message": "Default"}, **options)
+    again = plan_of(rows_of(rows), defaults, **options)
     assert [planned.key for planned in again.messages] == [planned.key for planned in plan.messages]
 
 
@@ -712,7 +823,7 @@ def test_one_person_in_nine_spellings_gets_nothing_without_a_region_and_each_row
         assert reason == (
             "•••0199 has no country code; write it with + and country code, or set default_region on the connection"
         )
-    keyed = plan_of([{"to": SPELLINGS[0], "id": 1}], {"type": "sms", "message": "Hi"}, key_field="id")
+    keyed = plan_of([{"to": SPELLINGS[0], "id": 1}], {"type": "sms", "message": "Hi"}, id_column="id")
     assert (keyed.messages, keyed.invalid) == ([], 1)
 
 
@@ -736,7 +847,8 @@ def test_one_person_in_several_spellings_gets_one_message_where_a_region_tells()
 def test_a_row_that_would_cost_or_do_harm_is_invalid_and_the_others_are_planned(
     row: dict[str, Any], field: str, says: str
 ) -> None:
-    plan = plan_of([row, {"to": OTHER_PHONE}], {"type": "sms", "message": "Hi"}, region="US")
+    fine = {"type": "sms", "to": OTHER_PHONE, "message": "Hi"}
+    plan = plan_of([fine | row, fine], region="US")
     [(index, _, wrong, reason)] = problems(plan)
     assert (index, wrong) == (0, field)
     assert says in reason

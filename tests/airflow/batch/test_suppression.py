@@ -257,9 +257,10 @@ def test_all_that_cannot_be_compared_is_named_up_to_a_limit() -> None:
 # --- in a batch
 
 
+@pytest.mark.contract
 def test_rows_to_somebody_on_the_list_are_counted_and_make_no_message() -> None:
-    rows = [{"to": PHONE}, {"to": OTHER_PHONE}, {"to": "650-555-0199"}, {"to": ADDRESS, "type": "email"}]
-    defaults = {"type": "sms", "message": "Hi"}
+    rows = [{"to": PHONE}, {"to": OTHER_PHONE}, {"to": "650-555-0199"}, {"to": ADDRESS}]
+    defaults = {"type": "{{ 'email' if '@' in row.to else 'sms' }}", "message": "Hi"}
     plan = plan_of(rows, defaults, suppression=["(650) 555-0199", "MARY@clinic.com"], region="US")
     assert [payload["to"] for payload in payloads(plan)] == [OTHER_PHONE]
     assert (plan.rows, plan.suppressed, plan.duplicates) == (4, 3, 0)

@@ -16,7 +16,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import DAG, Stats
 
 from airflow_provider_apptoto import metrics
-from airflow_provider_apptoto.client import InProcessPacer
+from airflow_provider_apptoto.client import InProcessRateLimiter, Outcome
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 
 TEXT = "Gwendolyn, your scan was fine"
@@ -55,13 +55,14 @@ def emit_without_tags(port: str) -> None:
     os.environ |= {"AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "False", "AIRFLOW__METRICS__STATSD_PORT": port}
     stats: Any = Stats
     stats.instance = None  # Airflow before 3.2 would keep the parent's client
-    metrics.message("sms", "sent")
-    metrics.request_took(0.5, 200)
-    metrics.unresolved(2)
-    metrics.unresolved(None)
-    pacer = metrics.MeteredPacer(InProcessPacer(6000))
-    pacer.reserve()
-    pacer.push_back(0)
+    metrics.message("sms", Outcome.SENT, "a")
+    metrics.request_took(0.5, 200, "a")
+    metrics.sent_now("a")
+    metrics.unresolved(2, "a")
+    metrics.unresolved(None, "a")
+    limiter = metrics.MeteredRateLimiter(InProcessRateLimiter(6000), "a")
+    limiter.reserve()
+    limiter.back_off(0)
     os._exit(0)
 
 

@@ -32,12 +32,12 @@ def make(extra: str | dict[str, Any] | None = None, **fields: Any) -> Connection
 
 
 def read(extra: str | dict[str, Any] | None = None, **fields: Any) -> ConnectionSettings:
-    return ConnectionSettings.read(make(extra, **fields))
+    return ConnectionSettings.read(make(extra, **fields), {})
 
 
 def settings_from_environment(value: str, monkeypatch: pytest.MonkeyPatch) -> ConnectionSettings:
     monkeypatch.setenv("AIRFLOW_CONN_CLINIC", value)
-    return ConnectionSettings.read(ApptotoHook.get_connection("clinic"))
+    return ConnectionSettings.read(ApptotoHook.get_connection("clinic"), {})
 
 
 def test_login_and_key_are_all_that_is_needed() -> None:
@@ -52,7 +52,7 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         max_retry_after=3600,
         default_region=None,
         allowed_regions=None,
-        delivery_mode=None,
+        delivery_modes={},
         redirect_phone_to=None,
         redirect_email_to=None,
         ca_bundle=None,
@@ -81,7 +81,7 @@ def check_everything(settings: ConnectionSettings) -> None:
     assert (settings.timeout, settings.connect_timeout, settings.requests_per_minute) == (30, 2.5, 60)
     assert settings.max_retry_after == 600
     assert (settings.default_region, settings.allowed_regions) == ("US", ("US", "CA"))
-    assert settings.delivery_mode is DeliveryMode.REDIRECT
+    assert settings.delivery_modes == {"connection 'clinic'": DeliveryMode.REDIRECT}
     assert (settings.redirect_phone_to, settings.redirect_email_to) == ("+16505550100", "Test@clinic.example")
     assert settings.ca_bundle == __file__
 
@@ -147,7 +147,9 @@ def test_a_stored_port_that_airflow_needs_changes_neither_url_nor_account(host: 
 
 
 def test_a_stored_port_that_contradicts_the_url_is_refused() -> None:
-    with pytest.raises(ApptotoConfigurationError, match="this is not a base URL"):
+    with pytest.raises(
+        ApptotoConfigurationError, match="port: is 443, but the base URL has port 8025; clear this field"
+    ):
         read({}, host="http://127.0.0.1:8025", port=443)
 
 
@@ -170,8 +172,8 @@ def test_the_names_that_older_forms_give_are_understood() -> None:
         ({"schema": "v1"}, "schema: is http, https or blank"),
         ({"extra": {"timout": 5}}, "extra field 'timout': is not known; did you mean timeout?"),
         ({"extra": {"verify": False}}, "extra field 'verify': is not known; known are timeout"),
-        ({"extra": {"timeout": 0}}, "timeout: 0 is not a number from 1 to 3600"),
-        ({"extra": {"timeout": "soon"}}, "timeout: 'soon' is not a number from 1 to 3600"),
+        ({"extra": {"timeout": 0}}, "timeout: 0 is not a number from 5 to 300"),
+        ({"extra": {"timeout": "soon"}}, "timeout: 'soon' is not a number from 5 to 300"),
         ({"extra": {"timeout": True}}, "timeout: True is not a number"),
         ({"extra": {"timeout": 7, "extra__apptoto__timeout": 8}}, "timeout: is given twice"),
         ({"extra": '{"timeout": 7, "timeout": 8}'}, "extra field 'timeout': is given twice"),
@@ -262,7 +264,7 @@ def test_an_extra_that_can_not_be_read_is_an_error_and_never_means_live(extra: s
         extra=extra,
     )
     with pytest.raises(ApptotoConfigurationError, match="extra: has to be a JSON object"):
-        ConnectionSettings.read(stored)
+        ConnectionSettings.read(stored, {})
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -321,7 +323,7 @@ class TestTestConnection:
         with FaultServer([answer]) as server:
             works, says = self.press(connection, server.url)
         assert not works
-        assert says.startswith("what answered is not Apptoto's API: HTTP ")
+        assert says.startswith("What answered is not Apptoto's API: HTTP ")
 
     def test_apptoto_has_a_bad_day(self, connection: Callable[..., None]) -> None:
         with FaultServer([answering(503)]) as server:

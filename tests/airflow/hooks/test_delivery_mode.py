@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from airflow_provider_apptoto.client import (
     ApptotoValidationError,
     Message,
 )
-from airflow_provider_apptoto.hooks import apptoto as hooks
+from airflow_provider_apptoto.get_provider_info import get_provider_info
+from airflow_provider_apptoto.hooks import _state
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
@@ -33,24 +34,24 @@ STAND_INS = {"redirect_phone_to": "+16505550100", "redirect_email_to": "test@cli
 
 Calls = dict[str, dict[str, Any]]
 """By connection: the options of the hook, or of the task."""
-Way = Callable[[Calls], list[str]]
+Way = Callable[[Calls], Sequence[str]]
 """Sends a text a call, and returns the outcomes."""
 
 
-def by_hook(calls: Calls) -> list[str]:
+def by_hook(calls: Calls) -> Sequence[str]:
     return [
         ApptotoHook(conn_id, **options).send_message(type="sms", **CLIENT).outcome for conn_id, options in calls.items()
     ]
 
 
-def by_client(calls: Calls) -> list[str]:
+def by_client(calls: Calls) -> Sequence[str]:
     return [
         ApptotoHook(conn_id, **options).get_conn().send(Message("sms", **CLIENT)).outcome
         for conn_id, options in calls.items()
     ]
 
 
-def by_airflows_get_hook(calls: Calls) -> list[str]:
+def by_airflows_get_hook(calls: Calls) -> Sequence[str]:
     outcomes = []
     for conn_id, options in calls.items():
         hook = ApptotoHook.get_connection(conn_id).get_hook(hook_params=options)
@@ -59,7 +60,7 @@ def by_airflows_get_hook(calls: Calls) -> list[str]:
     return outcomes
 
 
-def by_operators(calls: Calls) -> list[str]:
+def by_operators(calls: Calls) -> Sequence[str]:
     """Send each text by a plain and by a mapped task; one DAG holds them all."""
 
     def build() -> None:
@@ -157,7 +158,11 @@ def test_a_variable_that_is_blank_or_mistyped_sends_nothing_and_names_what_is_me
     variable: str, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "dry_run" if variable in NEAR_MISSES else " ")
-    meant = "is not known to Airflow; " if variable in NEAR_MISSES else "is blank: set it, to dry_run for example"
+    meant = (
+        "is not known to Airflow; "
+        if variable in NEAR_MISSES
+        else "is blank. Set it, for example to dry_run, or remove it"
+    )
     with FaultServer() as server:
         connection(server.url)
         with pytest.raises(ApptotoConfigurationError, match=rf"^{variable}: {meant}") as raised:
@@ -199,19 +204,21 @@ def test_the_configuration_file_that_a_new_airflow_writes_can_be_used_as_it_is(t
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     airflow = str(Path(sys.executable).with_name("airflow"))
     subprocess.run([airflow, "providers", "list"], env=environment, check=True, capture_output=True)
-    assert "[apptoto]" in (tmp_path / "airflow.cfg").read_text()
+    written = (tmp_path / "airflow.cfg").read_text()
+    section = written[written.index("[apptoto]") :]
+    assert [name for name in get_provider_info()["config"]["apptoto"]["options"] if f"{name} = " not in section] == []
     ask = (
-        "from airflow_provider_apptoto.configuration import option\n"
-        "print(option('delivery_mode'), option('ledger_secret'))"
+        "from airflow_provider_apptoto.configuration import connection_defaults, option\n"
+        "print(connection_defaults(), option('ledger_secret'))"
     )
     done = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1].endswith(" None")
+    assert done.stdout.splitlines()[-1].endswith("{'delivery_mode': ('live', '[apptoto] delivery_mode')} None")
 
 
 def test_the_log_says_once_which_mode_holds_and_who_set_it(
     connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, provider_log: list[str]
 ) -> None:
-    monkeypatch.setattr(hooks, "_told", set())
+    monkeypatch.setattr(_state, "_told", set())
     connection("http://127.0.0.1:9")
     for _ in range(2):
         ApptotoHook().get_conn()

@@ -86,6 +86,7 @@ def test_the_fields_of_a_connection_hold_and_its_account_does_not(
         "http://127.0.0.1:8025",
         "http://a:b@127.0.0.1",
         "http://a:b@127.0.0.1:port",
+        "http://a:b@[::1:8025",
         "http://a:b@localhost:8025",
         "http://a:b@127.0.0.1.example:8025",
         "http://a:b@127.0.0.1:80@api.apptoto.com:443",

@@ -20,11 +20,10 @@ from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
 from airflow_provider_apptoto.batch import sending
-from airflow_provider_apptoto.batch.run import MOST_LISTED
+from airflow_provider_apptoto.batch.run import MAX_LISTED
 from airflow_provider_apptoto.cli import main
-from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
-from airflow_provider_apptoto.state import database
+from airflow_provider_apptoto.hooks import _state
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.airflow_home import HOME
 from tests.support.dag_runs import Run, TaskRun, own_sigterm, run_dag
 from tests.support.faults import Exchange, FaultServer, accepting, answering, not_listening, resetting
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
 NOW = dt.timedelta(0)
+SMS = {"type": "sms"}
 DEFAULTS = {"type": "sms", "message": "Hi {{ row.first_name }}"}
 STOLEN = "{{ conn.apptoto_default.password }}"
 
@@ -119,6 +119,14 @@ class Clinic:
         return Counter(int(request.json["to"][-4:]) - 1000 for request in self.server.accepted)
 
     @property
+    def labels(self) -> dict[str, dict[str, str] | None]:
+        """The labels that the ledger shows, by channel and the last digits of the recipient."""
+        query = "select channel, target, labels from apptoto_messages"
+        with contextlib.closing(sqlite3.connect(self._folder / "state.db")) as state:
+            found = state.execute(query).fetchall()
+        return {f"{channel} {target[-4:]}": labels and json.loads(labels) for channel, target, labels in found}
+
+    @property
     def texts(self) -> list[str]:
         return sorted(request.json["message"] for request in self.server.accepted)
 
@@ -189,9 +197,10 @@ def test_a_csv_file_s_path_is_templated_and_may_be_a_uri(clinic: Clinic, tmp_pat
 def test_rows_that_stand_in_the_dag_are_templated(clinic: Clinic) -> None:
     given = [
         {"to": "{{ params.phone }}", "message": "Hi {{ params.name }}"},
-        {**row(1), "first_name": "{{ ds[:3] }}"},
+        {"to": number(1), "first_name": "{{ ds[:3] }}", "message": "Hi {{ ds[:3] }}"},
     ]
-    run = clinic.run(lambda: batch(messages=given, params={"phone": number(0), "name": "Ann"}))
+    params = {"phone": number(0), "name": "Ann"}
+    run = clinic.run(lambda: batch(messages=given, defaults={"type": "sms"}, params=params))
     assert (run.state, clinic.texts) == ("success", ["Hi 202", "Hi Ann"])
 
 
@@ -201,7 +210,7 @@ def test_rows_of_another_task_are_sent(clinic: Clinic) -> None:
 
 
 def test_rows_of_another_task_are_never_rendered(clinic: Clinic) -> None:
-    run = clinic.run(lambda: batch(messages=made([row(1), row(0, message=STOLEN)])))
+    run = clinic.run(lambda: batch(messages=made([row(1, message="Hi"), row(0, message=STOLEN)]), defaults=SMS))
     assert (run.state, clinic.server.requests) == ("failed", [])
     [failure] = report(clinic.dag_id)["failures"]
     assert (failure["index"], failure["outcome"]) == (1, "invalid")
@@ -210,7 +219,7 @@ def test_rows_of_another_task_are_never_rendered(clinic: Clinic) -> None:
 
 def test_rows_that_are_mapped_over_another_task_are_never_rendered(clinic: Clinic) -> None:
     def build() -> None:
-        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults={"type": "sms"})
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults=SMS)
         partial.expand_kwargs(made([{"messages": [row(0, message=STOLEN)]}]))
 
     assert clinic.run(build).state == "failed"
@@ -220,8 +229,8 @@ def test_rows_that_are_mapped_over_another_task_are_never_rendered(clinic: Clini
 
 def test_lists_that_batches_are_mapped_over_are_never_rendered(clinic: Clinic) -> None:
     def build() -> None:
-        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults=DEFAULTS)
-        partial.expand(messages=made([[row(0)], [row(1, message=STOLEN)]]))
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", defaults=SMS)
+        partial.expand(messages=made([[row(0, message="Hi Name0")], [row(1, message=STOLEN)]]))
 
     run = clinic.run_all(build)
     assert [each.state for each in run.tasks if each.task_id == "batch"] == ["success", "failed"]
@@ -259,23 +268,10 @@ def test_rows_of_appointments_keep_apptoto_s_own_fields(clinic: Clinic) -> None:
     assert clinic.texts == ["Hi {{ name }}, Dr Lee: {{ event.start_time | date_and_time_phrase }}"]
 
 
-def test_exactly_one_source_is_needed(clinic: Clinic, provider_log: list[str]) -> None:
-    def build() -> None:
-        batch(task_id="neither")
-        batch(task_id="both", messages=rows(1), messages_path="/rows.csv")
-
-    run = clinic.run_all(build)
-    assert [each.state for each in run.tasks] == ["failed", "failed"]
-    problem = "messages: exactly one of messages and messages_path is needed"
-    assert clinic.errors == {"neither": problem, "both": problem}
-    assert clinic.server.requests == []
-    assert not any("rows:" in line for line in provider_log)
+# --- all rows are checked before the first message leaves
 
 
-# --- all is checked before the first message leaves
-
-
-def test_one_bad_row_and_nothing_is_sent_and_the_task_is_not_retried(clinic: Clinic) -> None:
+def test_one_invalid_row_and_nothing_is_sent_and_the_task_is_not_retried(clinic: Clinic) -> None:
     bad: list[dict[str, Any]] = [
         {"to": "call me"},
         {"to": None, "first_name": "Ann"},
@@ -293,11 +289,40 @@ def test_one_bad_row_and_nothing_is_sent_and_the_task_is_not_retried(clinic: Cli
     ]
 
 
-def test_bad_rows_can_be_skipped(clinic: Clinic) -> None:
-    run = clinic.send([row(0, id=4711), {"to": "call me", "id": 4712}], on_invalid="skip", reference_field="id")
-    assert (run.state, clinic.copies) == ("success", Counter([0]))
-    assert only(run.xcom) == {"total": 2, "sent": 1, "invalid": 1}
-    assert [(failure["index"], failure["reference"]) for failure in run.xcom["failures"]] == [(1, "4712")]
+def test_the_other_rows_can_be_sent_while_no_more_are_invalid_than_the_user_says(clinic: Clinic) -> None:
+    given = [row(0, id=4711), row(1, id=4712, to="call me"), row(2, id=4713)]
+    path = clinic.file(given)
+    fields: dict[str, Any] = {"messages_path": path, "on_invalid": "send_others", "reference_column": "id"}
+    expected = {1: "success", 0: "failed", "34%": "success", "33%": "failed"}
+
+    def build() -> None:
+        for index, most in enumerate(expected):
+            batch(task_id=f"most_{index}", max_failed=most, **fields)
+
+    run = clinic.run_all(build)
+    for index, (most, state) in enumerate(expected.items()):
+        found = report(clinic.dag_id, f"most_{index}")
+        assert run[f"most_{index}"].state == state
+        assert only(found) == {"total": 3, "invalid": 1} | ({"sent": 2} if state == "success" else {})
+        [failure] = found["failures"]
+        assert (failure["index"], failure["reference"]) == (1, "4712")
+        assert (failure["code"], failure["column"]) == ("recipient_invalid", "to")
+        if state == "failed":
+            heading, listed, advice = clinic.errors[f"most_{index}"].splitlines()
+            assert heading == "Nothing was sent: 1 of 3 rows are invalid:"
+            assert listed.startswith("  line 2 (reference 4712): invalid: to: ")
+            assert advice == (
+                "Correct the rows, and clear the task. That is more than "
+                f"max_failed={most!r}: to send the other rows, raise it."
+            )
+    assert clinic.copies == Counter([0, 2] * 2)
+
+
+def test_a_row_that_gives_what_defaults_gives_is_invalid(clinic: Clinic) -> None:
+    run = clinic.send([row(0), row(1, message="Another text")], on_invalid="send_others", max_failed=1)
+    assert (run.state, clinic.texts) == ("success", ["Hi Name0"])
+    [failure] = run.xcom["failures"]
+    assert (failure["index"], failure["code"], failure["column"]) == (1, "given_twice", "message")
 
 
 def table_of_six(folder: Path) -> str:
@@ -314,13 +339,14 @@ def table_of_six(folder: Path) -> str:
 def test_rows_that_are_left_out_are_logged_by_line_and_reference_under_a_heading_that_counts_them(
     clinic: Clinic, tmp_path: Path, provider_log: list[str]
 ) -> None:
-    fields: dict[str, Any] = {"on_invalid": "skip", "reference_field": "id", "suppression": [number(4)]}
+    fields: dict[str, Any] = {"on_invalid": "send_others", "max_failed": 2}
+    fields |= {"reference_column": "id", "suppression": [number(4)]}
     path = table_of_six(tmp_path)
     run = clinic.run(lambda: batch(messages_path=path, **fields))
     assert (run.state, clinic.copies) == ("success", Counter([0, 5]))
-    [invalid] = [line for line in provider_log if "invalid and" in line]
+    [invalid] = [line for line in provider_log if "are left out" in line]
     heading, first, last = invalid.splitlines()
-    assert heading == "2 of 6 rows are invalid and were left out:"
+    assert heading == "2 of 6 rows are invalid, and are left out:"
     assert first.startswith("  line 3 (reference A2): invalid: message: row.first_name is empty, ")
     assert last.startswith("  line 8 (reference A6): invalid: to: ")
     assert "1 of 6 rows are suppressed:\n  line 6 (reference A4)" in provider_log
@@ -336,45 +362,37 @@ def test_the_error_of_invalid_rows_lists_them_by_line_and_nobody_else(clinic: Cl
     path = table_of_six(tmp_path)
     assert clinic.run(lambda: batch(messages_path=path, suppression=[number(4)])).state == "failed"
     heading, *listed, advice = clinic.error.splitlines()
-    assert heading == "2 of 6 rows can't be sent, so nothing was sent:"
+    assert heading == "Nothing was sent: 2 of 6 rows are invalid:"
     assert [line.partition(": ")[0] for line in listed] == ["  line 3", "  line 8"]
-    assert advice.endswith('set on_invalid="skip".')
+    assert advice == (
+        "Correct the rows, and clear the task. To send the other rows, set "
+        'on_invalid="send_others", and max_failed to how many may be invalid.'
+    )
 
 
 def test_the_error_of_failed_messages_lists_these_and_no_invalid_rows(clinic: Clinic) -> None:
     clinic.server.scripts = [by_person({2: answering(422, {"error": "no such number"})})]
-    clinic.send([row(0), {"to": "call me"}, row(2)], on_invalid="skip")
-    assert clinic.error.splitlines() == [
-        "Of 2 messages, 0 were not sent, 0 may have been sent, 1 were refused:",
-        "  line 3: rejected, HTTP 422: no such number",
-    ]
+    clinic.send([row(0), {"to": "call me"}, row(2)], on_invalid="send_others", max_failed=1)
+    heading, listed = clinic.error.splitlines()
+    assert heading.startswith("Of 2 messages, 0 were not sent, 0 may have been sent, 1 were rejected, and 1 rows ")
+    assert listed == "  line 3: rejected, HTTP 422: no such number"
 
 
 def test_a_heading_counts_also_the_rows_for_which_its_list_has_no_room(clinic: Clinic) -> None:
-    clinic.run(lambda: batch(messages=[{"to": "call me"}] * (MOST_LISTED + 7)))
+    clinic.run(lambda: batch(messages=[{"to": "call me"}] * (MAX_LISTED + 7)))
     heading, *listed, more, _ = clinic.error.splitlines()
-    assert heading.startswith(f"{MOST_LISTED + 7} of {MOST_LISTED + 7} rows")
-    assert (len(listed), listed[-1].partition(":")[0]) == (MOST_LISTED, f"  row {MOST_LISTED - 1}")
+    assert heading.startswith(f"Nothing was sent: {MAX_LISTED + 7} of {MAX_LISTED + 7} rows")
+    assert (len(listed), listed[-1].partition(":")[0]) == (MAX_LISTED, f"  row {MAX_LISTED - 1}")
     assert more == "  and 7 more, see the XCom report"
 
 
-def test_a_list_of_bad_rows_alone_fails_also_where_bad_rows_are_skipped(clinic: Clinic) -> None:
-    run = clinic.send([{"phone": number(0)}, {"phone": number(1)}], on_invalid="skip")
+def test_a_list_of_invalid_rows_alone_fails_however_many_may_be_invalid(clinic: Clinic) -> None:
+    run = clinic.send([{"phone": number(0)}, {"phone": number(1)}], on_invalid="send_others", max_failed="100%")
     assert (run.state, only(report(clinic.dag_id))) == ("failed", {"total": 2, "invalid": 2})
+    assert clinic.error.endswith("There are no others to send.")
 
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("on_invalid", "ignore", "'ignore' is not one of fail, skip"),
-    ("max_messages", 0, "0 is not an integer of at least 1"),
-    ("max_messages", "5", "'5' is not an integer of at least 1"),
-    ("max_rejected", -1, "-1 is not an integer of at least 0, or a fraction from 0.0 to 1.0"),
-    ("max_rejected", 1.5, "1.5 is no fraction from 0.0 to 1.0, nor a count, which is an integer"),
-    ("max_rejected", True, "True is not an integer of at least 0, or a fraction from 0.0 to 1.0"),
-    ("stop_after_unknown", 0, "0 is not an integer of at least 1"),
-    ("max_segments", 0, "0 is not an integer of at least 1; None means no limit"),
-    ("concurrency", 0, "0 is not an integer from 1 to 32"),
-    ("concurrency", 33, "33 is not an integer from 1 to 32"),
-    ("on_unknown", "guess", "'guess' is not one of fail, resend, assume_sent"),
     ("idempotency_key", " ", "is blank; name the occasion, or leave it out"),
     ("defaults", {"mesage": "Hi"}, "did you mean message?"),
     ("defaults", ["sms"], "has to be a mapping of fields, and is of type list"),
@@ -385,9 +403,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     ("suppression", number(0), "has to be a list of phone numbers and addresses, and is of type str"),
 ]
+"""Templated parameters: a wrong one is found when the task runs. ``test_parsing`` has the others."""
 
 
-def test_a_wrong_setting_sends_nothing(clinic: Clinic) -> None:
+def test_a_wrong_templated_parameter_sends_nothing(clinic: Clinic) -> None:
     path = clinic.file(rows(3))
 
     def build() -> None:
@@ -402,6 +421,24 @@ def test_a_wrong_setting_sends_nothing(clinic: Clinic) -> None:
         assert error.startswith(name)
         assert problem in error
     assert clinic.server.requests == []
+
+
+def test_a_wrong_parameter_of_a_mapped_batch_fails_it_at_once(clinic: Clinic) -> None:
+    path = clinic.file(rows(1))
+    wrong: list[dict[str, Any]] = [
+        {"messages_path": path, "on_invalid": "skip"},
+        {"messages_path": path, "max_failed": 0.05},
+        {"messages_path": path, "messages": rows(1)},
+        {"defaults": DEFAULTS},
+    ]
+
+    def build() -> None:
+        partial = ApptotoSendMessageBatchOperator.partial(task_id="batch", retries=3, retry_delay=NOW)
+        partial.expand_kwargs([*wrong, {"messages_path": path, "defaults": DEFAULTS}])
+
+    run = clinic.run_all(build)
+    assert [(each.state, each.tries) for each in run.tasks] == [("failed", 1)] * 4 + [("success", 1)]
+    assert clinic.copies == Counter([0])
 
 
 def test_a_macro_that_is_called_as_the_row_is_refused(clinic: Clinic) -> None:
@@ -448,9 +485,9 @@ def test_rows_that_would_cost_or_do_harm_are_invalid(clinic: Clinic, connection:
     assert clinic.server.requests == []
     _, *listed, _ = clinic.error.splitlines()
     assert [line.split(": ")[2] for line in listed] == ["to", "to", "message", "message"]
-    run = clinic.send(given, on_invalid="skip")
+    run = clinic.send(given, on_invalid="send_others", max_failed=4)
     assert (run.state, clinic.copies) == ("success", Counter([0, 5]))
-    longer = clinic.send(given, on_invalid="skip", max_segments=None)
+    longer = clinic.send(given, on_invalid="send_others", max_failed=4, max_segments=None)
     assert (longer.state, clinic.copies) == ("success", Counter([0, 3, 5]))
 
 
@@ -487,7 +524,8 @@ def test_a_run_that_is_too_old_is_skipped(clinic: Clinic) -> None:
     assert clinic.send(rows(2), at=old).state == "success"
     # and what is left of a batch that began is not green
     assert clinic.send([row(2), *rows(2)], at=old).state == "failed"
-    assert only(report(clinic.dag_id)) == {"total": 3, "deduplicated": 2, "not_sent": 1}
+    assert only(report(clinic.dag_id)) == {"total": 3, "deduplicated": 2, "too_old": 1}
+    assert clinic.error.startswith("1 of 3 messages were not sent: an earlier try began, and by now the run's time, ")
     assert clinic.copies == Counter([0, 1])
 
 
@@ -511,7 +549,7 @@ def test_a_clear_sends_who_was_added_and_nobody_else_whatever_the_order(clinic: 
 def test_a_row_that_is_refused_stops_no_other_and_fails_the_task_for_good(clinic: Clinic) -> None:
     clinic.server.scripts = [by_person({3: answering(422, {"error": "no such number"})})]
     run = clinic.send(
-        [row(person, id=f"A{person}") for person in range(10)], retries=2, retry_delay=NOW, reference_field="id"
+        [row(person, id=f"A{person}") for person in range(10)], retries=2, retry_delay=NOW, reference_column="id"
     )
     assert (run.state, run.tries, len(clinic.copies)) == ("failed", 1, 9)
     found = report(clinic.dag_id)
@@ -524,6 +562,8 @@ def test_a_row_that_is_refused_stops_no_other_and_fails_the_task_for_good(clinic
         "key": failure["key"],
         "outcome": "rejected",
         "http_status": 422,
+        "code": "rejected",
+        "column": None,
         "reason": "no such number",
     }
     assert re.fullmatch("[0-9a-f]{32}", failure["key"])
@@ -531,16 +571,16 @@ def test_a_row_that_is_refused_stops_no_other_and_fails_the_task_for_good(clinic
 
 def test_so_many_may_be_refused_as_the_user_says(clinic: Clinic) -> None:
     clinic.server.scripts = [by_person({3: answering(422), 4: answering(422)})]
-    path, expected = clinic.file(rows(5)), {2: "success", 1: "failed", 0.4: "success", 0.2: "failed"}
+    path, expected = clinic.file(rows(5)), {2: "success", 1: "failed", "40%": "success", "39.9%": "failed"}
 
     def build() -> None:
-        for most in expected:
-            batch(task_id=f"most_{most}", messages_path=path, max_rejected=most)
+        for index, most in enumerate(expected):
+            batch(task_id=f"most_{index}", messages_path=path, max_failed=most)
 
     run = clinic.run_all(build)
-    for most, state in expected.items():
-        assert run[f"most_{most}"].state == state
-        assert only(report(clinic.dag_id, f"most_{most}")) == {"total": 5, "sent": 3, "rejected": 2}
+    for index, state in enumerate(expected.values()):
+        assert run[f"most_{index}"].state == state
+        assert only(report(clinic.dag_id, f"most_{index}")) == {"total": 5, "sent": 3, "rejected": 2}
     assert clinic.copies == Counter([0, 1, 2] * len(expected))
 
 
@@ -557,7 +597,7 @@ def test_a_refused_account_stops_at_once_and_is_no_row_s_fault(clinic: Clinic, c
         def build() -> None:
             for status in servers:
                 fields = {"task_id": f"http_{status}", "apptoto_conn_id": f"http_{status}"}
-                batch(**fields, messages_path=path, concurrency=4, max_rejected=20)
+                batch(**fields, messages_path=path, concurrency=4, max_failed=20)
 
         run = clinic.run_all(build)
     for status, server in servers.items():
@@ -586,7 +626,7 @@ def test_a_batch_that_stops_again_still_says_what_an_earlier_try_had_sent(clinic
 
 def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) -> None:
     clinic.server.scripts = [*[accepting] * 6, resetting(accepted=True)]
-    run = clinic.send(rows(50), concurrency=4, stop_after_unknown=3)
+    run = clinic.send(rows(50), concurrency=4, max_consecutive_failures=3)
     found = report(clinic.dag_id)
     assert run.state == "failed"
     assert 3 <= found["unknown"] <= 3 + 3  # what was under way still ends
@@ -596,13 +636,13 @@ def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) 
 
 def test_what_others_in_between_settle_is_no_outage(clinic: Clinic) -> None:
     clinic.server.scripts = [by_person(dict.fromkeys(range(1, 20, 2), resetting(accepted=False)))]
-    clinic.send(rows(20), concurrency=1, stop_after_unknown=2)
+    clinic.send(rows(20), concurrency=1, max_consecutive_failures=2)
     assert only(report(clinic.dag_id)) == {"total": 20, "sent": 10, "unknown": 10}
 
 
 def test_an_outage_is_over_in_the_next_try_and_what_may_have_been_sent_is_left_alone(clinic: Clinic) -> None:
     clinic.server.scripts = [*[accepting] * 6, *[answering(500, accepted=True)] * 3, accepting]
-    run = clinic.send(rows(30), concurrency=1, stop_after_unknown=3, retries=1, retry_delay=NOW)
+    run = clinic.send(rows(30), concurrency=1, max_consecutive_failures=3, retries=1, retry_delay=NOW)
     assert (run.state, run.tries) == ("failed", 2)
     found = report(clinic.dag_id)
     assert only(found) == {"total": 30, "sent": 21, "deduplicated": 6, "unknown": 3}
@@ -651,15 +691,42 @@ def test_with_assume_sent_the_batch_succeeds_but_an_outage_still_stops_it(clinic
     assert only(report(clinic.dag_id)) == {"total": 30, "assumed_sent": 5, "not_sent": 25}
 
 
-def test_a_key_field_tells_two_messages_to_one_person_apart(clinic: Clinic) -> None:
+def test_an_id_column_tells_two_messages_to_one_person_apart(clinic: Clinic) -> None:
     given = [{**row(0), "id": 1, "first_name": "Ann"}, {**row(0), "id": 2, "first_name": "Bob"}]
     assert clinic.send(given).state == "failed"
-    assert "name a column that tells them apart in key_field" in clinic.error
+    assert "set id_column, so that a retry can tell them apart" in clinic.error
     assert clinic.server.requests == []
-    run = clinic.send(given, key_field="id")
+    run = clinic.send(given, id_column="id")
     assert (run.state, clinic.texts) == ("success", ["Hi Ann", "Hi Bob"])
     # the appointment is the same, its patient has another number by now
-    assert only(clinic.send([{**row(9), "id": 1}], key_field="id").xcom) == {"total": 1, "deduplicated": 1}
+    assert only(clinic.send([{**row(9), "id": 1}], id_column="id").xcom) == {"total": 1, "deduplicated": 1}
+
+
+def test_labels_stand_in_the_ledger_in_clear(clinic: Clinic) -> None:
+    given = [row(0, clinic="north", floor=3), row(1, clinic=None, floor=4), row(2, clinic=None, floor=None)]
+    path = clinic.file(given)
+
+    def build() -> None:
+        batch(messages_path=path, label_columns=["clinic", "floor"])
+        labels = {"clinic": "{{ params.clinic }}", "campaign": made("fall")}
+        ApptotoSendMessageOperator(
+            task_id="single", type="sms", to=number(9), message="Hi", labels=labels, params={"clinic": "south"}
+        )
+
+    assert clinic.run_all(build).state == "success"
+    assert clinic.labels == {
+        f"sms {number(0)[-4:]}": {"clinic": "north", "floor": "3"},
+        f"sms {number(1)[-4:]}": {"floor": "4"},
+        f"sms {number(2)[-4:]}": None,
+        f"sms {number(9)[-4:]}": {"clinic": "south", "campaign": "fall"},
+    }
+
+
+def test_a_label_that_could_not_be_kept_is_an_invalid_row(clinic: Clinic) -> None:
+    assert clinic.send([row(0, clinic="north"), row(1, clinic="a\nb")], label_columns=["clinic"]).state == "failed"
+    [failure] = report(clinic.dag_id)["failures"]
+    assert (failure["index"], failure["code"], failure["column"]) == (1, "name_invalid", "clinic")
+    assert clinic.server.requests == []
 
 
 def test_without_its_ledger_a_batch_sends_nothing_and_is_tried_again(
@@ -667,16 +734,14 @@ def test_without_its_ledger_a_batch_sends_nothing_and_is_tried_again(
 ) -> None:
     nowhere = {"conn_type": "sqlite", "host": str(tmp_path / "no_such_folder" / "state.db")}
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(nowhere))
-    # nobody else makes the tables, so do not wait for that
-    monkeypatch.setattr(database, "state_database", lambda url: database.StateDatabase(url, start_attempts=1))
     run = clinic.send(rows(2), retries=1, retry_delay=NOW)
     assert (run.state, run.tries, clinic.server.requests) == ("failed", 2, [])
     assert "the state database can't be used" in clinic.error
 
 
-def test_an_occasion_and_a_key_field_send_once_over_runs(clinic: Clinic) -> None:
+def test_an_occasion_and_an_id_column_send_once_over_runs(clinic: Clinic) -> None:
     given = [row(person, id=person) for person in range(3)]
-    fields: dict[str, Any] = {"key_field": "id", "idempotency_key": "reminder"}
+    fields: dict[str, Any] = {"id_column": "id", "idempotency_key": "reminder"}
     clinic.send(given, **fields)
     run = clinic.send([*given, row(3, id=3)], at=clinic.day + dt.timedelta(seconds=1), **fields)
     assert only(run.xcom) == {"total": 4, "sent": 1, "deduplicated": 3}
@@ -686,7 +751,7 @@ def test_an_occasion_and_a_key_field_send_once_over_runs(clinic: Clinic) -> None
 def test_without_a_ledger_a_batch_that_was_cut_short_is_not_retried(
     clinic: Clinic, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ApptotoHook, "ledger_store", lambda *_: None)
+    monkeypatch.setattr(_state.AccountState, "ledger_store", lambda *_: None)
     connection(clinic.server.url)
     clinic.server.scripts = [*[accepting] * 5, answering(401)]
     run = clinic.send(rows(20), concurrency=1, retries=2, retry_delay=NOW)

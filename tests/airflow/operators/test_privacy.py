@@ -80,9 +80,10 @@ WHY_OTHERS_FAIL = {
     "itself": "message: ",  # Airflow 3.0 gives templates a copy of the task whose fields are not rendered
     "mapped": "to: line 1: it can't be rendered (KeyError)",
     "batch_unknown": "1 were not sent, 2 may have been",
-    "batch_of_bad_rows": "8 of 8 rows can't be sent",
-    "batch_of_ambiguous_rows": "the same in row 0, which says another thing",
-    "batch_of_doubtful_keys": "is the key_field",
+    "batch_of_bad_rows": "Nothing was sent: 8 of 8 rows are invalid",
+    "batch_of_fields_given_twice": "the row and defaults both give it",
+    "batch_of_ambiguous_rows": "duplicates row 0, but has different content",
+    "batch_of_doubtful_keys": "is the id_column",
     "batch_of_a_failing_default": "message: line 1: it can't be rendered (KeyError)",
     "batch_with_bad_suppression": "suppression: holds what can't be compared",
 }
@@ -129,22 +130,25 @@ def every_kind_of_end() -> None:
         defaults = {"type": "sms", "message": text}
         ApptotoSendMessageBatchOperator(task_id=task_id, retries=0, **{"defaults": defaults, **source, **fields})
 
-    batch("batch", ("sent", {}), ("refused", {}), ("mapped", {}), max_rejected=1, suppression=[of("mapped")])
+    whole = {"type": "sms", "message": text}
+    batch("batch", ("sent", {}), ("refused", {}), ("mapped", {}), max_failed=1, suppression=[of("mapped")])
     batch("batch_of_a_file", messages_path=of("file"), defaults={"type": "sms", "message": "{{ row.name }}"})
-    batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}), apptoto_conn_id="impatient")
+    batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}))
     batch(
         "batch_of_bad_rows",
-        ("text", {}),
-        ("address", {}),
-        ("failing", {"subject": text}),
-        ("other", {"type": text}),
-        ("other", {"message": of("smuggling")}),
-        ("other", {"message": text, "event_id": 1}),
-        ("other", {"message": "{{ {}[person('text')].x }}"}),
-        ("other", {"name": "{{ fail(person('text')) }}"}),
+        ("text", whole),
+        ("address", whole),
+        ("failing", {**whole, "subject": text}),
+        ("other", {**whole, "type": text}),
+        ("other", {**whole, "message": of("smuggling")}),
+        ("other", {**whole, "event_id": 1}),
+        ("other", {**whole, "message": "{{ {}[person('text')].x }}"}),
+        ("other", {**whole, "name": "{{ fail(person('text')) }}"}),
+        defaults={},
     )
-    batch("batch_of_ambiguous_rows", ("other", {}), ("other", {"message": text + "!"}))
-    batch("batch_of_doubtful_keys", ("other", {"key": text * 9}), key_field="key")
+    batch("batch_of_fields_given_twice", ("other", {"message": text}))
+    batch("batch_of_ambiguous_rows", ("other", whole), ("other", {**whole, "message": text + "!"}), defaults={})
+    batch("batch_of_doubtful_keys", ("other", {"key": text * 9}), id_column="key")
     batch(
         "batch_of_a_failing_default",
         ("other", {}),
@@ -213,7 +217,6 @@ def test_people_stand_in_no_log_error_xcom_or_table(
     arguments = {"retries": 1, "retry_delay": timedelta(0), "type": "sms"}
     with FaultServer([by_recipient]) as server:
         connection(server.url, password=KEY, timeout=5)
-        connection(server.url, "impatient", password=KEY, timeout=1)
         run = run_dag(every_kind_of_end, user_defined_macros=MACROS, default_args=arguments)
     places = {
         "output": console(capfd),

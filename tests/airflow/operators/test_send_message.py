@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,8 @@ from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE
 from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError, Message
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from airflow_provider_apptoto.operators._base import SendingOperator
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
 from tests.support.faults import Exchange, FaultServer, answering, hanging
 
@@ -95,7 +98,8 @@ def test_what_the_task_says_reaches_apptoto_and_xcom_says_what_became_of_it(conn
             "reference": "appointment 12",
             "http_status": 200,
             "try_number": 1,
-            "response": {"success": True, "message_id": 99, "id": "a-1"},
+            "response": {"success": True, "id": "a-1"},
+            "segments": 1 if payload["type"] == "sms" and "message" in payload else None,
         }
 
 
@@ -206,10 +210,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "message: takes about 4 segments .GSM-7., and max_segments is 3",
     ),
     "longer_than_one": ({"event_id": 3, "message": "a" * 161, "max_segments": 1}, "message: takes about 2 segments"),
-    "no_limit_of_segments": (
-        {"to": "+16505550199", "message": "Hi", "max_segments": 0},
-        "max_segments: 0 is not an integer of at least 1",
-    ),
     "control_character": (
         {"to": "+16505550199", "message": "Hi {{ params.bell }}"},
         "message: holds the control character U.0007 .character 4.; only newline and tab are allowed",
@@ -251,8 +251,7 @@ def test_a_text_may_be_as_long_as_its_task_says(connection: Connect) -> None:
 
 def test_every_road_has_the_same_limit_of_segments() -> None:
     roads = (
-        ApptotoSendMessageOperator.__init__,
-        ApptotoSendMessageBatchOperator.__init__,
+        SendingOperator.__init__,
         ApptotoHook.send_message,
         Message,
     )
@@ -268,7 +267,13 @@ def test_every_send_leaves_one_log_line_without_number_or_text(connection: Conne
     assert re.fullmatch(r"sms to \+1•••0199: rejected, HTTP 422, \d+ ms, 1 segment \(GSM-7\)", line)
 
 
-def test_an_operator_that_a_callback_executes_renders_its_text(connection: Connect) -> None:
+@pytest.mark.parametrize("remembers", [True, False])
+def test_an_operator_that_a_callback_executes_renders_its_text_and_needs_the_state_database(
+    connection: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembers: bool
+) -> None:
+    state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
+
     def tell(context: Context) -> None:
         fields: dict[str, Any] = {"type": "sms", "to": "+16505550111", "message": "{{ ti.task_id }} failed"}
         ApptotoSendMessageOperator(task_id="tell", max_age=None, **fields).execute(context)
@@ -281,9 +286,9 @@ def test_an_operator_that_a_callback_executes_renders_its_text(connection: Conne
         breaks()
 
     with FaultServer() as server:
-        connection(server.url)
+        connection(server.url, **({"state_conn_id": "state"} if remembers else {}))
         run_dag(build)
-    assert [request.json["message"] for request in server.accepted] == ["breaks failed"]
+    assert [request.json["message"] for request in server.accepted] == ["breaks failed"] * remembers
 
 
 @pytest.mark.parametrize("text", ["Hi {{ name }}", "{% if x %}Hi{% endif %}", "Hi {# note #}", "a {{"])

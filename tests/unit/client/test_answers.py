@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.client.outcomes import Answer, Outcome, judge_read, judge_send, parse_retry_after
+from airflow_provider_apptoto.client.outcomes import Answer, Outcome, classify_read, classify_send, parse_retry_after
 
 NOW = 1_795_363_200.0
 """Sun, 22 Nov 2026 16:00:00 GMT."""
@@ -149,17 +149,17 @@ def test_what_the_server_said_is_made_safe_in_every_shape() -> None:
 
 @pytest.mark.parametrize("status", [None, 408, 425, 429, 500, 502, 503, 504])
 def test_a_read_is_worth_another_attempt_where_the_failure_may_pass(status: int | None) -> None:
-    assert judge_read(Answer(written=True, status=status)) is Outcome.NOT_SENT
+    assert classify_read(Answer(written=True, status=status)) is Outcome.NOT_SENT
 
 
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 422, 501])
 def test_a_read_that_was_refused_would_be_again(status: int) -> None:
-    assert judge_read(Answer(written=True, status=status)) is Outcome.REJECTED
+    assert classify_read(Answer(written=True, status=status)) is Outcome.REJECTED
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"events"', b"null"])
 def test_a_read_that_is_no_json_object_is_not_one_of_apptotos(body: bytes) -> None:
-    assert judge_read(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
+    assert classify_read(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 
 
 # Hypothesis also tries constants that it finds in this code, so the one that does mean it is kept out.
@@ -167,18 +167,18 @@ def test_a_read_that_is_no_json_object_is_not_one_of_apptotos(body: bytes) -> No
     (st.binary() | st.text().map(lambda text: json.dumps(text).encode())).filter(lambda body: b"success" not in body)
 )
 def test_only_success_true_means_sent(body: bytes) -> None:
-    assert judge_send(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
+    assert classify_send(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("value", [1, "true", "yes", [True], {"success": True}, None, 0, "false"])
 def test_nothing_that_only_resembles_success_means_sent_or_refused(value: object) -> None:
     body = json.dumps({"success": value}).encode()
-    assert judge_send(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
+    assert classify_send(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000], ids=["lists", "objects"])
 def test_an_answer_nested_too_deep_to_be_read_leaves_the_outcome_unknown(body: bytes) -> None:
     for status in (200, 500):
         answer = Answer(written=True, status=status, body=body)
-        assert judge_send(answer) is Outcome.UNKNOWN
+        assert classify_send(answer) is Outcome.UNKNOWN
         assert len(answer.said(())) <= 200

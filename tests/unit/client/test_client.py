@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import datetime as dt
 import json
 import logging
@@ -14,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +24,7 @@ import requests
 import trustme
 
 from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto import client as client_package
 from airflow_provider_apptoto.client import (
     ApptotoAuthError,
     ApptotoClient,
@@ -33,16 +32,17 @@ from airflow_provider_apptoto.client import (
     ApptotoError,
     ApptotoNotSentError,
     ApptotoRejectedError,
+    ApptotoThrottledError,
     ApptotoUnknownOutcomeError,
     ApptotoValidationError,
     DeliveryMode,
-    InProcessPacer,
+    InProcessRateLimiter,
     Message,
+    Outcome,
     RetryPolicy,
     Routing,
 )
-from airflow_provider_apptoto.client.transport import check_base_url
-from tests.support.clock import Clock
+from tests.support.clock import Clock, ParallelClock
 from tests.support.faults import (
     Exchange,
     FaultServer,
@@ -70,7 +70,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def client_of(url: str, **settings: Any) -> ApptotoClient:
     """Return a client whose waits take no time."""
     clock = settings.setdefault("clock", Clock())
-    defaults: dict[str, Any] = {"login": LOGIN, "api_key": KEY, "pacer": InProcessPacer(60_000, clock), "timeout": 30}
+    limiter = InProcessRateLimiter(60_000, clock)
+    defaults: dict[str, Any] = {"login": LOGIN, "api_key": KEY, "rate_limiter": limiter, "timeout": 30}
     return ApptotoClient(base_url=url, **(defaults | settings))
 
 
@@ -86,11 +87,24 @@ def failure_of(client: ApptotoClient, message: Message = MESSAGE) -> ApptotoErro
     return raised.value
 
 
-def test_what_is_missing_here_is_noticed_before_a_message_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pendulum", None)
-    with FaultServer() as server, client_of(server.url) as client, pytest.raises(ImportError):
-        client.send(MESSAGE)
-    assert server.requests == []
+def test_what_is_missing_here_is_noticed_before_a_message_leaves() -> None:
+    """Nothing is imported after the first byte, so no module can be found missing when the message is on its way."""
+    program = """
+import json, sys
+from airflow_provider_apptoto.client import ApptotoClient, Message
+before = set()
+client = ApptotoClient(login="a", api_key="b", base_url=sys.argv[1])
+message = Message("email", to="mary@clinic.example", message="Hi")
+result = client.send(message, last_check=lambda: before.update(sys.modules))
+print(json.dumps([result.outcome, len(before), sorted(set(sys.modules) - before - sys.stdlib_module_names)]))
+"""
+    with FaultServer() as server:
+        done = subprocess.run(
+            [sys.executable, "-c", program, server.url], capture_output=True, text=True, check=True, timeout=60
+        )
+    outcome, imported_before, imported_after = json.loads(done.stdout.splitlines()[-1])
+    assert (outcome, imported_after) == ("sent", [])
+    assert imported_before > 100  # last_check ran
 
 
 # --- what goes out
@@ -147,34 +161,28 @@ def test_the_user_agent_names_the_provider_unless_another_is_given() -> None:
     assert agents == [f"airflow-provider-apptoto/{__version__}", "clinic/1.0"]
 
 
-def test_of_many_threads_one_holds_a_slot_that_is_not_near_so_that_others_get_theirs() -> None:
-    class Slots:
-        """The next slot is always half a second away."""
+def test_threads_of_a_client_reserve_a_slot_when_the_one_before_is_near_so_that_other_processes_get_theirs() -> None:
+    class Limiter(InProcessRateLimiter):
+        near: list[bool] = []  # noqa: RUF012  of this test alone
+        last = 0.0
 
-        def reserve(self, patience: float = math.inf) -> float:
-            return 0.5 if patience > 0.5 else math.inf
+        def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
+            self.near.append(self.last - clock.now <= 0.1 + 1e-6)
+            wait = super().reserve(max_wait, lead)
+            self.last = clock.now + wait
+            return wait
 
-        def push_back(self, seconds: float) -> None:
-            raise NotImplementedError
-
-    waiting: list[float] = []
-    most = 0
-
-    def sleep(seconds: float) -> None:
-        nonlocal most
-        if seconds > 0.1:
-            waiting.append(seconds)
-            most = max(most, len(waiting))
-            time.sleep(0.02)
-            waiting.pop()
-
+    clock = ParallelClock()
+    limiter = Limiter(90, clock)
     with (
         FaultServer() as server,
-        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", pacer=Slots()) as client,
+        client_of(server.url, rate_limiter=limiter, clock=clock) as client,
         ThreadPoolExecutor(8) as pool,
     ):
-        list(pool.map(lambda _: client.send(MESSAGE, sleep=sleep), range(16)))
-    assert (most, len(server.accepted)) == (1, 16)
+        list(pool.map(lambda _: client.send(MESSAGE), range(16)))
+    assert len(server.accepted) == 16
+    assert len(limiter.near) >= 16
+    assert all(limiter.near)
 
 
 def test_a_long_wait_is_logged_when_it_begins(caplog: pytest.LogCaptureFixture) -> None:
@@ -187,13 +195,12 @@ def test_a_long_wait_is_logged_when_it_begins(caplog: pytest.LogCaptureFixture) 
             base_url=server.url,
             login="a@clinic.example",
             api_key="k",
-            pacer=InProcessPacer(60_000, clock),
+            rate_limiter=InProcessRateLimiter(60_000, clock),
             clock=clock,
         ) as client,
     ):
         client.send(MESSAGE)
-    assert caplog.messages[0] == "Not sent (HTTP 429): attempt 2 follows in 30 s"
-    assert len(caplog.messages) == 2
+    assert caplog.messages == ["Not sent (HTTP 429): attempt 2 follows in 30 s"]
 
 
 def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
@@ -211,7 +218,7 @@ def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
     ):
         first = pool.submit(client.send, MESSAGE, sleep=sleep)
         entered.wait()
-        with pytest.raises(ApptotoNotSentError, match="Rate limited: this message waited") as raised:
+        with pytest.raises(ApptotoThrottledError, match="Rate limited: this request waited") as raised:
             client.send(MESSAGE)
         left.set()
         first.result()
@@ -304,11 +311,11 @@ def test_a_cookie_of_one_answer_is_not_sent_with_the_next_message() -> None:
 # --- what comes back
 
 
-def test_the_result_says_what_became_of_the_message() -> None:
+def test_the_result_says_what_was_sent_to_whom_and_when() -> None:
     before = dt.datetime.now(dt.UTC)
     with FaultServer() as server, client_of(server.url) as client:
         result = client.send(MESSAGE)
-    assert (result.outcome, result.type, result.target) == ("sent", "sms", "+1•••0199")
+    assert (result.outcome, result.type, result.target) == (Outcome.SENT, "sms", "+1•••0199")
     assert (result.http_status, result.response) == (200, {"success": True})
     assert result.sent_at is not None
     assert before <= result.sent_at <= dt.datetime.now(dt.UTC)
@@ -322,7 +329,7 @@ def test_every_success_status_that_says_success_true_is_sent(status: int) -> Non
 
 
 def test_of_the_answer_only_success_and_the_messages_own_id_are_kept() -> None:
-    kept = {"success": True, "id": 99, "message_id": "a1B2-c3"}
+    own = {"success": True, "id": 99, "message_id": "a1B2-c3"}
     dropped = {
         "recipient_id": "16505550199",
         "to_id": 16505550199,
@@ -345,8 +352,24 @@ def test_of_the_answer_only_success_and_the_messages_own_id_are_kept() -> None:
         "list_id": [1],
         "object_id": {"id": 1},
     }
-    with FaultServer([answering(200, {**dropped, **kept})]) as server, client_of(server.url) as client:
-        assert client.send(MESSAGE).response == kept
+    with FaultServer([answering(200, {**dropped, **own})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).response == {"success": True, "id": "99"}
+    with FaultServer([answering(200, {**dropped, "success": True})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).response == {"success": True}
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [
+        ({"id": 4711}, "4711"),
+        ({"id": "a1B2-c3"}, "a1B2-c3"),
+        ({"message_id": 7}, "7"),
+        ({"id": None, "message_id": 7}, "7"),
+    ],
+)
+def test_the_messages_own_id_is_kept_as_a_string(own: dict[str, Any], kept: str) -> None:
+    with FaultServer([answering(200, {"success": True, **own})]) as server, client_of(server.url) as client:
+        assert client.send(MESSAGE).response == {"success": True, "id": kept}
 
 
 @pytest.mark.parametrize("own_id", ["16505550199", 16505550199, "m\u00fcnchen", "a" * 65, "Mary Jones", "", 1.5, True])
@@ -376,7 +399,9 @@ def echoing(exchange: Exchange) -> None:
 def test_no_error_shows_login_or_key_in_any_form_that_a_server_echoes() -> None:
     with (
         FaultServer([echoing]) as server,
-        ApptotoClient(base_url=server.url, login=ODD_LOGIN, api_key=ODD_KEY, pacer=InProcessPacer(60_000)) as client,
+        ApptotoClient(
+            base_url=server.url, login=ODD_LOGIN, api_key=ODD_KEY, rate_limiter=InProcessRateLimiter(60_000)
+        ) as client,
     ):
         shown = []
         for call in (lambda: client.send(MESSAGE), client.list_events):
@@ -622,74 +647,166 @@ def test_attempts_are_as_many_and_as_late_as_the_policy_allows(
     assert clock.now == pytest.approx(1000 + seconds, abs=0.1)
 
 
-class _NotingPacer:
-    def __init__(self, *pauses: float) -> None:
-        self.pauses = list(pauses)
+class _NotingLimiter:
+    interval = 0.5
+
+    def __init__(self, *waits: float) -> None:
+        self.waits = list(waits)
         self.reserved = 0
         self.rests: list[float] = []
 
-    def reserve(self, patience: float) -> float:
-        assert patience >= 0
+    def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
+        assert min(max_wait, lead) >= 0
         self.reserved += 1
-        return self.pauses.pop(0) if self.pauses else 0.0
+        return self.waits.pop(0) if self.waits else 0.0
 
-    def push_back(self, seconds: float) -> None:
+    def back_off(self, seconds: float) -> None:
         self.rests.append(seconds)
 
 
-def test_every_request_of_every_kind_asks_the_pacer_and_waits_for_its_departure(clock: Clock) -> None:
-    pacer = _NotingPacer(1, 2, 4, 8)
+def test_every_request_of_every_kind_reserves_a_slot_and_waits_for_it(clock: Clock) -> None:
+    limiter = _NotingLimiter(1, 2, 4, 8)
     scripts = [accepting, answering(500), answering(200, {"events": []}), accepting]
-    with FaultServer(scripts) as server, client_of(server.url, pacer=pacer, clock=clock) as client:
+    with FaultServer(scripts) as server, client_of(server.url, rate_limiter=limiter, clock=clock) as client:
         client.send(MESSAGE)
         assert clock.now == 1001
         client.list_events()
         before = clock.now
         client.send(MESSAGE)
-    assert (pacer.reserved, len(server.requests)) == (4, 4)
+    assert (limiter.reserved, len(server.requests)) == (4, 4)
     assert clock.now == before + 8
-    assert pacer.rests == []
+    assert limiter.rests == []
+
+
+@pytest.mark.parametrize(("seconds", "reserved"), [(0.4, 1), (0.6, 2), (30, 2)])
+def test_a_slot_more_than_one_interval_late_is_not_used_and_another_one_is(
+    seconds: float, reserved: int, clock: Clock
+) -> None:
+    """Recording the message before the first byte may take longer than the slot lasts."""
+    limiter = _NotingLimiter(0, 7)
+    calls: list[str] = []
+
+    def record() -> None:
+        calls.append("before_write")
+        clock.now += seconds
+
+    def check() -> None:
+        calls.append("last_check")
+        assert server.bytes_seen == 0
+
+    with FaultServer() as server, client_of(server.url, rate_limiter=limiter, clock=clock) as client:
+        client.send(MESSAGE, before_write=record, last_check=check)
+    assert (limiter.reserved, calls) == (reserved, ["before_write", "last_check"])
+    assert clock.now == 1000 + seconds + (7 if reserved == 2 else 0)
+
+
+def test_a_slot_that_is_late_again_and_again_ends_before_the_first_byte_when_the_next_one_is_far_away() -> None:
+    clock, limiter = Clock(), _NotingLimiter(0, 3600)
+
+    def record() -> None:
+        clock.now += 5
+
+    with (
+        FaultServer() as server,
+        client_of(server.url, rate_limiter=limiter, clock=clock) as client,
+        pytest.raises(ApptotoThrottledError) as raised,
+    ):
+        client.send(MESSAGE, before_write=record)
+    assert (raised.value.retry_after, server.bytes_seen) == (3600, 0)
+
+
+class _StopError(Exception):
+    pass
+
+
+def _stop() -> None:
+    raise _StopError
+
+
+@pytest.mark.parametrize("hook", ["before_write", "last_check"])
+def test_a_slot_whose_message_was_stopped_before_its_first_byte_goes_to_the_next_message(hook: str) -> None:
+    limiter = _NotingLimiter()
+    hooks: Any = {hook: _stop}
+    with FaultServer() as server, client_of(server.url, rate_limiter=limiter) as client:
+        for _ in range(3):
+            with pytest.raises(_StopError):
+                client.send(MESSAGE, **hooks)
+        client.send(MESSAGE)
+        assert limiter.reserved == 1
+        client.send(MESSAGE)
+    assert (limiter.reserved, len(server.accepted)) == (2, 2)
+
+
+def test_a_slot_whose_message_found_nobody_to_connect_to_goes_to_the_next_message() -> None:
+    limiter = _NotingLimiter()
+    once = RetryPolicy(max_attempts=1)
+    with not_listening() as port:
+        url = f"http://127.0.0.1:{port}"
+        with client_of(url, rate_limiter=limiter, retry_policy=once) as client:
+            for call in (lambda: client.send(MESSAGE), client.list_events, lambda: client.send(MESSAGE)):
+                with pytest.raises(ApptotoNotSentError, match="refused"):
+                    call()
+    assert limiter.reserved == 1
+
+
+@pytest.mark.parametrize(
+    "script", [answering(422), answering(500), resetting(accepted=False)], ids=["422", "500", "reset"]
+)
+def test_a_slot_in_which_a_byte_was_written_is_used_up_whatever_comes_back(script: Any) -> None:
+    limiter = _NotingLimiter()
+    with FaultServer([script]) as server, client_of(server.url, rate_limiter=limiter) as client:
+        failure_of(client)
+        failure_of(client)
+    assert (limiter.reserved, len(server.requests)) == (2, 2)
 
 
 def test_a_429_lets_everybody_rest_for_as_long_as_the_server_asks() -> None:
-    pacer = _NotingPacer()
+    limiter = _NotingLimiter()
     scripts = [answering(429, Retry_After="9"), answering(503, Retry_After="1"), accepting]
-    with FaultServer(scripts) as server, client_of(server.url, pacer=pacer) as client:
+    with FaultServer(scripts) as server, client_of(server.url, rate_limiter=limiter) as client:
         client.send(MESSAGE)
-    assert pacer.rests == [9]
+    assert limiter.rests == [9]
 
 
 def test_after_a_long_429_the_account_leaves_the_server_alone_and_others_go_on() -> None:
     calls: list[None] = []
     with FaultServer([answering(429, Retry_After="3600"), accepting]) as server:
-        with client_of(server.url, pacer=None) as client, client_of(server.url, pacer=None) as same_account:
+        with (
+            client_of(server.url, rate_limiter=None) as client,
+            client_of(server.url, rate_limiter=None) as same_account,
+        ):
             assert failure_of(client).status == 429
             for refused in (client, same_account):
                 with pytest.raises(ApptotoNotSentError) as raised:
                     refused.send(MESSAGE, before_write=lambda: calls.append(None))
                 assert raised.value.retry_after == pytest.approx(3600, abs=2)
+                assert isinstance(raised.value, ApptotoThrottledError)
                 assert raised.value.status is None  # nothing was asked
             with pytest.raises(ApptotoNotSentError):
                 same_account.list_events()
         assert (len(server.requests), server.connections, calls) == (1, 1, [])
-        with client_of(server.url, pacer=None, login="other@clinic.example") as other_account:
+        with client_of(server.url, rate_limiter=None, login="other@clinic.example") as other_account:
             assert other_account.send(MESSAGE).outcome == "sent"
 
 
 def test_an_hours_wait_that_another_thread_was_told_ends_the_attempts_here_too() -> None:
-    pacer = _NotingPacer(0, 3600)
-    with FaultServer([answering(503, Retry_After="1")]) as server, client_of(server.url, pacer=pacer) as client:
+    limiter = _NotingLimiter(0, 3600)
+    with (
+        FaultServer([answering(503, Retry_After="1")]) as server,
+        client_of(server.url, rate_limiter=limiter) as client,
+    ):
         error = failure_of(client)
-    assert isinstance(error, ApptotoNotSentError)
+    assert isinstance(error, ApptotoThrottledError)
     assert (len(server.requests), error.retry_after) == (1, 3600)
 
 
 def test_sends_that_are_refused_for_the_wait_do_not_make_it_longer() -> None:
-    pacer = InProcessPacer(90, Clock())
-    pacer.push_back(3600)
-    with client_of("https://clinic.example", pacer=pacer) as client:
+    clock = Clock()
+    limiter = InProcessRateLimiter(90, clock)
+    limiter.back_off(3600)
+    with client_of("https://clinic.example", rate_limiter=limiter, clock=clock) as client:
         errors = [failure_of(client) for _ in range(100)]
-    assert {error.retry_after for error in errors if isinstance(error, ApptotoNotSentError)} == {3600}
+    assert {error.retry_after for error in errors if isinstance(error, ApptotoThrottledError)} == {3600}
 
 
 # --- where it goes
@@ -855,63 +972,50 @@ def test_nothing_private_is_logged_at_any_level(caplog: pytest.LogCaptureFixture
                     contextlib.suppress(ApptotoError),
                 ):
                     client.send(message)
-    assert "+1•••0199" in caplog.text
-    assert "m•••@•••.example" in caplog.text
+    assert "/v1/send_message" in caplog.text  # urllib3 logs every request
     encoded = base64.b64encode(f"{LOGIN}:{KEY}".encode()).decode()
     for private in ("5550199", "91570156", "mary", "tester", "results", "Visit", KEY, LOGIN, encoded):
         assert private not in caplog.text
 
 
+def test_the_client_leaves_the_log_line_about_a_message_to_whoever_sends_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="airflow_provider_apptoto")
+    for routing in (None, REDIRECT, DRY_RUN):
+        for script in (accepting, answering(422), answering(500), resetting(accepted=True)):
+            with (
+                FaultServer([script]) as server,
+                client_of(server.url, routing=routing) as client,
+                contextlib.suppress(ApptotoError),
+            ):
+                client.send(MESSAGE)
+    assert caplog.records == []
+
+
+# --- how long it is
+
+
 @pytest.mark.parametrize(
-    ("script", "routing", "level", "says"),
+    ("message", "segments"),
     [
-        (accepting, None, "INFO", "sms to +1•••0199: sent, HTTP 200"),
-        (accepting, REDIRECT, "INFO", "sms to +1•••0199: redirected, HTTP 200"),
-        (accepting, DRY_RUN, "INFO", "sms to +1•••0199: dry_run, nothing was sent"),
-        (answering(422), None, "WARNING", "sms to +1•••0199: rejected, HTTP 422"),
-        (answering(500), None, "WARNING", "sms to +1•••0199: unknown, HTTP 500"),
-        (resetting(accepted=True), None, "WARNING", "sms to +1•••0199: unknown, no complete answer"),
-        (answering(429, Retry_After="3600"), None, "WARNING", "sms to +1•••0199: not_sent, HTTP 429"),
+        (MESSAGE, 1),
+        (Message("sms", to="+16505550199", message="x" * 161), 2),
+        (Message("sms", event_id=12, message="x" * 161), 2),
+        (Message("sms", to="+16505550199", template_id=7), None),
+        (Message("call", to="+16505550199", message="Hi"), None),
+        (EMAIL, None),
     ],
-    ids=["sent", "redirected", "dry_run", "rejected", "unknown", "no answer", "not sent"],
+    ids=repr,
 )
-def test_one_line_is_logged_for_a_message(
-    caplog: pytest.LogCaptureFixture, script: Any, routing: Routing | None, level: str, says: str
-) -> None:
-    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
-    with (
-        FaultServer([script]) as server,
-        client_of(server.url, routing=routing) as client,
-        contextlib.suppress(ApptotoError),
-    ):
-        client.send(MESSAGE)
-    [record] = caplog.records
-    assert record.levelname == level
-    assert record.getMessage().startswith(says)
+def test_the_segments_of_a_message_are_those_of_its_text(message: Message, segments: int | None) -> None:
+    for routing in (None, DRY_RUN):
+        with client_of("https://clinic.example", routing=routing) as client:
+            assert client.segments(message) == segments
 
 
-def test_the_line_says_how_many_sms_a_text_takes(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
-    long = Message("sms", to="+16505550199", message="x" * 161)
-    for message in (long, EMAIL, Message("call", to="+16505550199", message="Hi")):
-        for routing in (None, DRY_RUN):
-            with FaultServer() as server, client_of(server.url, routing=routing) as client:
-                client.send(message)
-    assert ["2 segments (GSM-7)" in record.getMessage() for record in caplog.records] == [True, True] + [False] * 4
-
-
-def test_dry_run_shows_the_text_only_where_nothing_is_to_be_hidden(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="airflow_provider_apptoto")
-    shown = Message("sms", to="+16505550199", message="Hi\nMary\u202e", redact=False)
-    with FaultServer() as server, client_of(server.url, routing=DRY_RUN) as client:
-        client.send(dataclasses.replace(shown, redact=True))
-        client.send(shown)
-    hidden, line = (record.getMessage() for record in caplog.records)
-    assert "Mary" not in hidden
-    assert "5550199" not in hidden
-    assert "+16505550199" in line
-    assert "Hi\\nMary" in line
-    assert line.isprintable()
+def test_the_segments_of_a_redirected_message_are_those_of_what_is_sent() -> None:
+    message = Message("sms", to="+16505550199", message="x" * 60)
+    with client_of("https://clinic.example") as live, client_of("https://clinic.example", routing=REDIRECT) as client:
+        assert (live.segments(message), client.segments(message)) == (1, 2)
 
 
 # --- TLS
@@ -1038,167 +1142,15 @@ def test_a_timeout_that_no_socket_takes_is_refused_at_once(setting: str, seconds
     assert raised.value.field == setting
 
 
-def test_a_configuration_error_can_be_caught_as_what_it_is() -> None:
-    with pytest.raises(ApptotoError):
-        check_base_url("")
-    with pytest.raises(ValueError, match="base URL"):
-        check_base_url("")
-
-
-@pytest.mark.parametrize(
-    ("url", "normal"),
-    [
-        ("https://api.apptoto.com", "https://api.apptoto.com/v1"),
-        ("https://api.apptoto.com/", "https://api.apptoto.com/v1"),
-        ("https://api.apptoto.com//", "https://api.apptoto.com/v1"),
-        ("api.apptoto.com", "https://api.apptoto.com/v1"),
-        ("api.apptoto.com:8443", "https://api.apptoto.com:8443/v1"),
-        ("https://api.apptoto.com/v1", "https://api.apptoto.com/v1"),
-        ("https://api.apptoto.com/v2/", "https://api.apptoto.com/v2"),
-        ("https://gateway.clinic.example/apptoto/v1", "https://gateway.clinic.example/apptoto/v1"),
-        ("gateway.clinic.example/a-b_c~d.e/", "https://gateway.clinic.example/a-b_c~d.e"),
-        ("https://10.0.0.1:8443/x", "https://10.0.0.1:8443/x"),
-        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443/v1"),
-        ("localhost:8025", "https://localhost:8025/v1"),
-        ("http://localhost", "http://localhost/v1"),
-        ("http://localhost:8025", "http://localhost:8025/v1"),
-        ("http://127.0.0.1:8025/v2", "http://127.0.0.1:8025/v2"),
-        ("http://127.1.2.3", "http://127.1.2.3/v1"),
-        ("http://[::1]:8025", "http://[::1]:8025/v1"),
-    ],
-)
-def test_a_base_url_is_completed_and_keeps_its_port_and_path(url: str, normal: str) -> None:
-    assert check_base_url(url) == normal
-    assert check_base_url(normal) == normal
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://api.apptoto.com",
-        "http://api.apptoto.com:443",
-        "http://10.0.0.1",
-        "http://192.168.0.1:8025",
-        "http://0.0.0.0",
-        "http://[::]",
-        "http://[2001:db8::1]",
-        "http://[fe80::1]",
-        "http://169.254.169.254",
-        "http://localhost.evil.example",
-        "http://127.0.0.1.evil.example",
-        "http://evil-localhost",
-        "http://127.1",
-        "http://2130706433",
-        "http://0x7f.0.0.1",
-        "http://0177.0.0.1",
-    ],
-)
-def test_plain_http_is_for_loopback_only(url: str) -> None:
-    with pytest.raises(ApptotoConfigurationError, match="plain http") as raised:
-        check_base_url(url)
-    assert raised.value.field == "host"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://somebody@api.apptoto.com",
-        "https://somebody:secret@api.apptoto.com",
-        "https://api.apptoto.com@evil.example",
-        "https://api.apptoto.com:443@evil.example/v1",
-        "https://api.apptoto.com\\@evil.example",
-        "https://api.apptoto.com/@evil.example",
-        "http://localhost@evil.example",
-        "api.apptoto.com@evil.example",
-        "https://@api.apptoto.com",
-    ],
-)
-def test_a_user_name_in_a_base_url_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(ApptotoConfigurationError, match="user name") as raised:
-        check_base_url(url)
-    assert "secret" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        " ",
-        "https://",
-        "https:///v1",
-        "https:api.apptoto.com",
-        "https:/api.apptoto.com",
-        "//api.apptoto.com",
-        "ftp://api.apptoto.com",
-        "file:///etc/passwd",
-        "javascript://api.apptoto.com",
-        "https://https://api.apptoto.com",
-        "https://api.apptoto.com?key=value",
-        "https://api.apptoto.com/v1?key=value",
-        "https://api.apptoto.com/v1?",
-        "https://api.apptoto.com#there",
-        "https://api.apptoto.com/v1#",
-        "https://api.apptoto.com\\evil.example",
-        "https:\\\\api.apptoto.com",
-        "https://api.apptoto.com/v1\\..",
-        "https://api.apptoto.com/%2e%2e",
-        "https://api.apptoto.com/v1;a=b",
-        "https://api.apptoto.com/{{ path }}",
-        " https://api.apptoto.com",
-        "https://api.apptoto.com ",
-        "https://api. apptoto.com",
-        "https://api.apptoto.com\n",
-        "https://api.apptoto.com/\r\nHost: evil.example",
-        "https://api.apptoto.com\t",
-        "https://api.apptoto.com/v1\0",
-        "https://api.appto\u0442o.com",
-        "https://api\u3002apptoto\u3002com",
-        "https://api.apptoto.com/\u00fc",
-        "https://api_1.apptoto.com",
-        "https://api.apptoto.com:",
-        "https://api.apptoto.com:port",
-        "https://api.apptoto.com:-1",
-        "https://api.apptoto.com:443443",
-        "https://api.apptoto.com:\uff14\uff14\uff13",
-        "https://[::1",
-        "https://::1",
-        "https://[::1]evil.example",
-        "https://[fe80::1%25eth0]",
-        "https://[evil.example]",
-    ],
-    ids=ascii,
-)
-def test_whatever_readers_of_urls_might_disagree_on_is_refused(url: str) -> None:
-    with pytest.raises(ApptotoConfigurationError, match="not a base URL") as raised:
-        check_base_url(url)
-    assert raised.value.field == "host"
-    with pytest.raises(ApptotoConfigurationError):
-        client_of(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://api.apptoto.com:65536",
-        "https://api.apptoto.com:0",
-        "https://[:::]",
-        "https://[1.2.3.4]",
-        "https://api..apptoto.com",
-        "https://.",
-        "https://-",
-    ],
-)
-def test_a_base_url_that_can_never_work_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ApptotoConfigurationError):
-        check_base_url(url)
-
-
-def test_one_server_has_one_base_url_whatever_the_case_it_is_written_in() -> None:
-    assert check_base_url("HTTPS://API.Apptoto.COM/V1") == "https://api.apptoto.com/V1"
-    assert check_base_url("http://LOCALHOST:8025") == "http://localhost:8025/v1"
-
-
 # --- what it costs to import
+
+
+def modules_after(program: str, *arguments: str) -> list[set[str]]:
+    """Run a program that prints lists of modules as JSON, and return them as sets."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    return [set(modules) for modules in json.loads(done.stdout.splitlines()[-1])]
 
 
 def test_importing_the_client_loads_nothing_heavy_and_using_it_nothing_of_airflow() -> None:
@@ -1211,12 +1163,28 @@ client.send(Message("sms", to="+16505550199", message="Hi"))
 client.send(Message("email", to="mary@clinic.example", message="Hi"))
 print(json.dumps([imported, sorted(sys.modules)]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    imported, used = (
-        {module.partition(".")[0] for module in modules} for modules in json.loads(done.stdout.splitlines()[-1])
-    )
+    imported, used = ({module.partition(".")[0] for module in modules} for modules in modules_after(program))
     heavy = {"requests", "urllib3", "phonenumbers", "email_validator", "sqlalchemy", "pendulum", "airflow"}
     assert not imported & heavy
     # that the check can see them at all
     assert {"requests", "phonenumbers", "email_validator"} <= used
     assert not used & {"airflow", "sqlalchemy"}
+
+
+def test_what_a_dag_imports_of_the_client_when_it_is_parsed_loads_no_more_than_its_own_module() -> None:
+    program = """
+import json, sys
+import airflow_provider_apptoto.client.errors, airflow_provider_apptoto.client.settings
+print(json.dumps([[name for name in sys.modules if name.startswith("airflow_provider_apptoto")]]))
+"""
+    [modules] = modules_after(program)
+    package = "airflow_provider_apptoto"
+    assert modules == {package, f"{package}.client", f"{package}.client.errors", f"{package}.client.settings"}
+
+
+def test_every_name_that_the_package_exports_is_there_and_no_other() -> None:
+    assert dir(client_package) == sorted(client_package.__all__)
+    for name in client_package.__all__:
+        assert getattr(client_package, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'Pacer'"):
+        client_package.Pacer  # noqa: B018

@@ -21,7 +21,7 @@ from airflow_provider_apptoto.client import (
     ApptotoValidationError,
     Message,
 )
-from airflow_provider_apptoto.privacy import Private
+from airflow_provider_apptoto.privacy import Redacted
 
 PHONE = "+16505550199"
 ADDRESS = "mary@clinic.example"
@@ -293,7 +293,7 @@ def test_a_mask_is_never_sent_in_the_place_of_what_it_hides(field: str, mask: st
 @pytest.mark.parametrize("field", ["message", "subject", "to", "event_id", "participant_id", "template_id"])
 def test_a_value_that_is_still_hidden_is_never_sent_and_stays_hidden(field: str) -> None:
     targets = {} if field in {"to", "event_id", "participant_id"} else {"to": ADDRESS}
-    error = refusal({"type": "email", "message": "Hi", **targets, field: Private("4711 results")})
+    error = refusal({"type": "email", "message": "Hi", **targets, field: Redacted("4711 results")})
     assert error.field == field
     assert "4711" not in everything_shown(error)
 
@@ -646,3 +646,44 @@ def test_a_message_that_was_checked_can_not_be_changed() -> None:
     message = Message("sms", to=PHONE, message="Hi")
     with pytest.raises(dataclasses.FrozenInstanceError):
         message.message = ""  # type: ignore[misc]
+
+
+# --- the codes of refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "code"),
+    [
+        (SMS | {"type": "fax"}, "type", "type_unknown"),
+        (SMS | {"to": None}, "to", "target_missing"),
+        (SMS | {"event_id": 12}, "to", "target_ambiguous"),
+        (SMS | {"message": None}, "message", "text_missing"),
+        (SMS | {"subject": "Visit"}, "subject", "subject_not_allowed"),
+        (SMS | {"to": " "}, "to", "field_empty"),
+        (SMS | {"to": 16505550199}, "to", "field_not_text"),
+        (SMS | {"to": ADDRESS}, "to", "recipient_invalid"),
+        (SMS | {"to": "call me"}, "to", "recipient_invalid"),
+        (SMS | {"to": "+1 650"}, "to", "recipient_invalid"),
+        (SMS | {"to": f"{PHONE} ext 7"}, "to", "recipient_invalid"),
+        (EMAIL | {"to": "mary"}, "to", "recipient_invalid"),
+        (SMS | {"to": "(650) 555-0199"}, "to", "region_needed"),
+        (SMS | {"to": "+1 111 555 0199"}, "to", "recipient_not_in_use"),
+        (SMS | {"allowed_regions": ["DE"]}, "to", "region_not_allowed"),
+        (SMS | {"to": "+1 900 555 0199"}, "to", "premium_number"),
+        (SMS | {"to": "+1 800 555 0199"}, "to", "number_type_refused"),
+        (SMS | {"template_id": "x"}, "template_id", "id_invalid"),
+        (EVENT | {"event_id": 0}, "event_id", "id_invalid"),
+        (SMS | {"message": " "}, "message", "field_empty"),
+        (SMS | {"message": 5}, "message", "field_not_text"),
+        (SMS | {"message": "***"}, "message", "value_masked"),
+        (SMS | {"message": "\ud800"}, "message", "text_not_encodable"),
+        (SMS | {"message": "a\x1bb"}, "message", "control_character"),
+        (EMAIL | {"subject": "a\nb"}, "subject", "control_character"),
+        (SMS | {"message": "Hi {{ name }}"}, "message", "text_unrendered"),
+        (SMS | {"message": "x" * 500}, "message", "text_too_long"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_refused_message_has_a_code_for_what_is_wrong_with_it(fields: dict[str, Any], field: str, code: str) -> None:
+    error = refusal(fields)
+    assert (error.field, error.code) == (field, code)

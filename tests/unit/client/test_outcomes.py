@@ -9,7 +9,7 @@ import gzip
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -21,7 +21,7 @@ from airflow_provider_apptoto.client import (
     ApptotoNotSentError,
     ApptotoRejectedError,
     ApptotoUnknownOutcomeError,
-    InProcessPacer,
+    InProcessRateLimiter,
     Message,
     RetryPolicy,
 )
@@ -56,7 +56,7 @@ def client_of(
         timeout=timeout,
         connect_timeout=connect_timeout,
         total_timeout=total_timeout,
-        pacer=InProcessPacer(60_000),
+        rate_limiter=InProcessRateLimiter(60_000),
         retry_policy=RetryPolicy(backoff=0.01),
     ) as client:
         yield client
@@ -391,15 +391,15 @@ def test_the_wait_that_the_server_asks_for_is_carried_by_the_error() -> None:
 
 
 def test_a_server_that_asks_to_wait_a_day_is_obeyed_for_an_hour_and_the_log_says_so(provider_log: list[str]) -> None:
-    pacer = InProcessPacer(60_000)
+    limiter = InProcessRateLimiter(60_000)
     with (
         FaultServer([answering(429, Retry_After="86400")]) as server,
-        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", pacer=pacer) as client,
+        ApptotoClient(base_url=server.url, login="a@clinic.example", api_key="k", rate_limiter=limiter) as client,
         pytest.raises(ApptotoNotSentError) as raised,
     ):
         client.send(MESSAGE)
     assert raised.value.retry_after == 3600
-    assert 3590 < pacer.reserve(patience=0) <= 3600
+    assert 3590 < limiter.reserve(max_wait=0) <= 3600
     assert "Apptoto asks to wait 86400 s (Retry-After); max_retry_after makes it 3600 s" in provider_log
 
 
@@ -407,17 +407,40 @@ class _RefusalError(Exception):
     pass
 
 
+@pytest.mark.parametrize("hook", ["before_write", "last_check"])
 @pytest.mark.parametrize(
     "error", [_RefusalError(), OSError("store"), TimeoutError("store"), KeyboardInterrupt()], ids=repr
 )
-def test_nothing_is_sent_when_before_write_raises(error: BaseException) -> None:
+def test_nothing_is_sent_when_before_write_or_last_check_raises(error: BaseException, hook: str) -> None:
     def refuse() -> None:
         raise error
 
+    hooks: Any = {hook: refuse}
     with FaultServer() as server, client_of(server.url) as client, pytest.raises(type(error)) as raised:
-        client.send(MESSAGE, before_write=refuse)
+        client.send(MESSAGE, **hooks)
     assert raised.value is error
     assert (server.bytes_seen, server.accepted) == (0, [])
+
+
+def test_before_write_comes_after_connecting_and_last_check_right_before_the_first_byte() -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    def note(step: str) -> None:
+        while not server.connections:  # the server's thread counts them
+            time.sleep(0.001)
+        steps.append((step, server.connections, server.bytes_seen))
+
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(MESSAGE, before_write=lambda: note("before_write"), last_check=lambda: note("last_check"))
+    assert steps == [("before_write", 1, 0), ("last_check", 1, 0)]
+
+
+def test_before_write_and_last_check_are_called_in_every_attempt() -> None:
+    steps: list[str] = []
+    scripts = [answering(429, Retry_After="0"), answering(503, Retry_After="0"), accepting]
+    with FaultServer(scripts) as server, client_of(server.url) as client:
+        client.send(MESSAGE, before_write=lambda: steps.append("before"), last_check=lambda: steps.append("last"))
+    assert steps == ["before", "last"] * 3
 
 
 class _Interrupt(BaseException):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_apptoto.client import Message
-from airflow_provider_apptoto.state.ledger import fingerprint, message_key
-from airflow_provider_apptoto.state.store import Origin
+from airflow_provider_apptoto.outbox.ledger import fingerprint, message_key, recipient_hash
+from airflow_provider_apptoto.outbox.origin import Origin
 from tests.support.entries import FIRST, SECOND
 
 TEXT = "Wilhelmina, your biopsy was benign"
@@ -27,17 +27,18 @@ def key_of(text: str = TEXT, *, salt: bytes = b"salt", origin: Origin = FIRST, *
     return message_key(salt, message, origin=origin, **fields)
 
 
-def test_a_message_stays_the_same_over_tries_places_in_a_list_and_texts() -> None:
+def test_tries_map_indexes_and_texts_do_not_change_the_key() -> None:
     same = {key_of(), key_of("Other"), key_of(origin=SECOND), key_of(origin=dataclasses.replace(FIRST, map_index=7))}
     assert len(same) == 1
 
 
-def test_an_idempotency_key_makes_it_the_same_over_tasks_dags_and_runs() -> None:
+def test_with_an_idempotency_key_tasks_callbacks_dags_and_runs_do_not_change_it() -> None:
     other = Origin(dag_id="lab", task_id="text", run_id="tuesday", map_index=2, try_number=1)
-    assert key_of(idempotency_key="a") == key_of(idempotency_key="a", origin=other)
+    callback = dataclasses.replace(other, kind="callback:failed")
+    assert len({key_of(idempotency_key="a", origin=origin) for origin in (FIRST, other, callback)}) == 1
 
 
-def test_another_account_mode_occasion_channel_recipient_or_store_makes_it_another() -> None:
+def test_account_mode_occasion_origin_channel_recipient_and_store_change_it() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"account": ("https://other", "clinic@clinic.example")},
@@ -60,6 +61,8 @@ def test_another_account_mode_occasion_channel_recipient_or_store_makes_it_anoth
         {"origin": dataclasses.replace(FIRST, dag_id="x")},
         {"origin": dataclasses.replace(FIRST, task_id="x")},
         {"origin": dataclasses.replace(FIRST, run_id="x")},
+        {"origin": dataclasses.replace(FIRST, kind="callback:failed")},
+        {"origin": dataclasses.replace(FIRST, kind="callback:success")},
     ]
     assert len({key_of(**change) for change in changes}) == len(changes)
 
@@ -75,7 +78,7 @@ def test_another_account_mode_occasion_channel_recipient_or_store_makes_it_anoth
     ],
     ids=["number", "address", "event", "participant", "item"],
 )
-def test_one_target_in_two_spellings_is_one_message(written: dict[str, Any], otherwise: dict[str, Any]) -> None:
+def test_two_spellings_of_one_target_have_one_key(written: dict[str, Any], otherwise: dict[str, Any]) -> None:
     assert key_of(**written) == key_of(**otherwise)
 
 
@@ -88,3 +91,13 @@ def test_a_fingerprint_tells_texts_subjects_and_templates_apart() -> None:
     ]
     assert len({fingerprint(b"salt", message) for message in messages}) == len(messages)
     assert fingerprint(b"salt", messages[0]) != fingerprint(b"other", messages[0])
+
+
+def test_the_hash_of_a_recipient_depends_on_the_recipient_and_the_store_alone() -> None:
+    number = recipient_hash(b"salt", "+16505550199")
+    assert number == recipient_hash(b"salt", "+1 650 555 0199")
+    others = [recipient_hash(b"salt", "+16505550198"), recipient_hash(b"other", "+16505550199")]
+    addresses = [recipient_hash(b"salt", f"{name}@clinic.example") for name in ("mary", "jo", "Mary")]
+    assert addresses[0] == addresses[2]
+    assert len({number, *others, *addresses}) == 5
+    assert recipient_hash(b"salt", None) is None

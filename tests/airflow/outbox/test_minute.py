@@ -1,4 +1,4 @@
-"""One pace for all processes that send for an account: a real minute, as the server counts it."""
+"""One rate limit for all processes that send for an account: a real minute, as the server counts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_apptoto.client import ApptotoClient, InProcessPacer, Message
+from airflow_provider_apptoto.client import ApptotoClient, InProcessRateLimiter, Message
 from tests.support import postgres
 from tests.support.faults import Exchange, FaultServer, accepting
 
@@ -96,7 +96,7 @@ def send_by_threads(account: Account) -> None:
     """Send by four threads of one client, outside of Airflow."""
     message = Message(type="sms", to="+16505550199", message="Hi")
     with ApptotoClient(
-        login="mary@clinic.example", api_key="key", base_url=account.url, pacer=InProcessPacer(A_MINUTE)
+        login="mary@clinic.example", api_key="key", base_url=account.url, rate_limiter=InProcessRateLimiter(A_MINUTE)
     ) as client:
 
         def work(_: int) -> None:
@@ -142,7 +142,7 @@ def minute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             send_by_threads(accounts["threads of a client"])
             said += senders.stdout.readlines()
         assert senders.returncode == 0, "".join(said)
-        assert "The pace can't be shared" not in "".join(said)
+        assert "The rate limit can't be shared" not in "".join(said)
     return accounts
 
 
@@ -167,7 +167,7 @@ def test_a_refusal_holds_all_processes_back_and_then_the_pace_goes_on(minute: di
     rests = []
     for refused in account.refusals:
         after = [arrival - refused for arrival in account.arrivals if arrival > refused]
-        # each of the four threads may have had a departure already
+        # each of the four threads may have had a slot already
         rest = next(later for earlier, later in itertools.pairwise([0.0, *after]) if later - earlier > 1)
         held = [arrival for arrival in after if arrival < rest]
         assert len(held) <= 4

@@ -1,4 +1,4 @@
-"""How old a run is, and when that is too old."""
+"""On whose behalf a message is sent, and how old its run may be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
-from airflow_provider_apptoto.runs import is_retry, origin, too_old
+from airflow_provider_apptoto.outbox.origin import Origin, is_retry
+from airflow_provider_apptoto.outbox.policy import SendPolicy
 
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -35,6 +36,10 @@ KINDS = {
 }
 
 
+def too_old(of: dict[str, Any], max_age: timedelta | None) -> str:
+    return SendPolicy(max_age=max_age).why_too_old(of)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_too_old_when_its_occasion_is_over(kind: str) -> None:
     of_kind, is_old = KINDS[kind]
@@ -45,10 +50,14 @@ def test_a_run_is_too_old_when_its_occasion_is_over(kind: str) -> None:
     assert too_old(of_kind, None) == ""
 
 
-def test_what_is_no_timedelta_is_refused() -> None:
-    wrong: Any = 24
-    with pytest.raises(ApptotoConfigurationError, match="max_age: 24 is neither a timedelta nor None"):
-        too_old(KINDS["caught up"][0], wrong)
+@pytest.mark.parametrize("max_age", [24, "1 day", timedelta(0), -DAY, True])
+def test_a_maximum_age_is_a_time_of_more_than_nothing(max_age: Any) -> None:
+    with pytest.raises(ApptotoConfigurationError, match=r"max_age: .* is neither a timedelta of more than 0 nor None"):
+        SendPolicy(max_age=max_age)
+
+
+def test_a_context_without_a_run_has_no_age() -> None:
+    assert too_old({}, DAY) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,5 +81,31 @@ def test_a_retry_is_told_from_a_clear(try_number: int, max_tries: int, retries: 
 
 
 def test_a_task_that_is_not_mapped_has_the_map_index_that_airflow_gives_it() -> None:
-    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=None, try_number=3)
-    assert (origin({"ti": ti}).map_index, str(origin({"ti": ti}))) == (-1, "d.t, run r")
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=None, try_number=3, state="failed")
+    origin = Origin.from_context({"ti": ti})
+    assert (origin.map_index, origin.try_number) == (-1, 3)
+
+
+@pytest.mark.parametrize(
+    ("of", "kind", "shown"),
+    [
+        (
+            {"ti": SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=2, try_number=1, state="failed")},
+            "callback:failed",
+            "d.t[2], run r (callback:failed)",
+        ),
+        (
+            {"dag_run": SimpleNamespace(dag_id="d", run_id="r", state="success")},
+            "callback:success",
+            "d, run r (callback:success)",
+        ),
+        ({"dag": SimpleNamespace(dag_id="d"), "run_id": "r"}, "callback:dag", "d, run r (callback:dag)"),
+    ],
+    ids=["of a task", "of a run", "of a DAG"],
+)
+def test_a_callback_is_told_from_the_task_that_it_is_called_for(of: dict[str, Any], kind: str, shown: str) -> None:
+    origin = Origin.from_context(of)
+    assert (origin.kind, str(origin), origin.is_task) == (kind, shown, False)
+    fields = origin.to_dict()
+    assert Origin.take_from(fields) == origin
+    assert fields == {}

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto.state.database import StateDatabase, ledger, meta
-from airflow_provider_apptoto.state.pin import Pin
-from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-from airflow_provider_apptoto.state.store import LedgerStoreError
+from airflow_provider_apptoto.outbox.database import StateDatabase
+from airflow_provider_apptoto.outbox.pin import Pin
+from airflow_provider_apptoto.outbox.schema import metadata
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry
 
 
@@ -26,7 +27,7 @@ class Memory(dict[str, str]):
 def store_of(path: Path, memory: Memory) -> SqlLedgerStore:
     """Return the ledger of a file, as a new process sees it."""
     database = StateDatabase(URL.create("sqlite", database=str(path)))
-    return SqlLedgerStore(database, "resolve", Pin("state", database, memory, "ledger init --accept"))
+    return SqlLedgerStore(database, Pin("state", database, memory, "ledger init --accept"))
 
 
 @pytest.fixture
@@ -36,25 +37,25 @@ def memory() -> Memory:
 
 @pytest.fixture
 def used(tmp_path: Path, memory: Memory) -> Path:
-    """Give the file of a ledger in which a message stands."""
+    """Give the file of a ledger with one entry."""
     path = tmp_path / "state.db"
     store = store_of(path, memory)
     store.hash_keys()
-    assert store.swap(None, entry())
+    assert store.compare_and_swap(None, entry())
     store._database._engine.dispose()
     return path
 
 
-def test_all_that_was_committed_stands_in_one_file(used: Path) -> None:
+def test_one_file_holds_all_that_was_committed(used: Path) -> None:
     elsewhere = used.with_name("copy.db")
     shutil.copy(used, elsewhere)  # without a -wal or a -journal beside it
-    assert store_of(elsewhere, Memory()).find("k1") is not None
+    assert store_of(elsewhere, Memory()).find(["k1"])
 
 
-def test_the_same_database_is_used_on(used: Path, memory: Memory) -> None:
+def test_the_database_that_was_pinned_is_accepted(used: Path, memory: Memory) -> None:
     store = store_of(used, memory)
     store.hash_keys()
-    assert store.find("k1") is not None
+    assert store.find(["k1"])
 
 
 def delete(path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_database_that_lost_its_memory_is_refused_until_somebody_accepts_it(
         assert database.existing_salt() is None  # looking made no tables
     Pin("state", database, memory, "").accept()
     store = store_of(used, memory)
-    assert store.find("k1") is None
+    assert store.find(["k1"]) == {}
     store_of(used, memory).hash_keys()
 
 
@@ -91,21 +92,21 @@ def test_a_database_whose_tables_are_gone_is_refused(database: StateDatabase, me
     pin = Pin("state", database, memory, "")
     pin.check()
     with database.transaction() as connection:
-        for table in (meta, ledger):
-            table.drop(connection)
+        connection.exec_driver_sql("DROP VIEW apptoto_messages")
+        metadata.drop_all(connection)
     with pytest.raises(LedgerStoreError, match="is empty"):
         pin.check()
 
 
-def test_a_file_that_is_deleted_under_a_worker_takes_no_further_message(used: Path, memory: Memory) -> None:
+def test_a_file_that_is_deleted_while_a_worker_uses_it_takes_no_further_message(used: Path, memory: Memory) -> None:
     store = store_of(used, memory)
     store.hash_keys()
     used.unlink()
     with pytest.raises(LedgerStoreError):
-        store.swap(None, entry(key="k2"))
+        store.compare_and_swap(None, entry(key="k2"))
 
 
-def test_without_a_pin_that_can_be_read_nothing_is_sent(used: Path) -> None:
+def test_a_pin_that_cannot_be_read_stops_sending(used: Path) -> None:
     class Broken(Memory):
         def get(self, *_: object) -> str:
             raise ConnectionError("of the API server")
@@ -114,7 +115,7 @@ def test_without_a_pin_that_can_be_read_nothing_is_sent(used: Path) -> None:
         store_of(used, Broken()).hash_keys()
 
 
-def test_a_pin_that_can_not_be_set_is_warned_of(used: Path, provider_log: list[str]) -> None:
+def test_a_pin_that_cannot_be_set_is_logged(used: Path, provider_log: list[str]) -> None:
     class ReadOnly(Memory):
         def set(self, *_: object) -> None:
             raise PermissionError

@@ -11,11 +11,14 @@ import pytest
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
-from airflow_provider_apptoto.state.database import StateDatabase
-from airflow_provider_apptoto.state.secret import LedgerSecret
-from airflow_provider_apptoto.state.sql_ledger import SqlLedgerStore
-from airflow_provider_apptoto.state.store import LedgerStoreError
-from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
+from airflow_provider_apptoto.outbox.database import StateDatabase
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.secret import LedgerSecret
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
+from tests.support.entries import entry
+from tests.support.task_state import FakeTaskState
 
 OLD, NEW = "an old secret of 20 characters", "a new secret of 20 characters"
 
@@ -26,14 +29,37 @@ def secret(*values: str) -> LedgerSecret:
 
 def keys(database: StateDatabase, of: LedgerSecret) -> list[bytes]:
     """Return what a new task hashes with."""
-    return SqlLedgerStore(database, "", secret=of).hash_keys()
+    return SqlLedgerStore(database, secret=of).hash_keys()
 
 
-def test_a_secret_that_is_replaced_is_still_looked_under(database: StateDatabase) -> None:
+def test_entries_are_still_found_under_a_secret_that_was_replaced(database: StateDatabase) -> None:
     [old] = keys(database, secret(OLD))
     assert keys(database, secret(OLD)) == [old] != [database.salt()]
     [new, still] = keys(database, secret(NEW, OLD))
     assert (still, new != old) == (old, True)
+
+
+@pytest.mark.parametrize(("before", "after"), [([], [OLD]), ([OLD], [NEW, OLD]), ([OLD], [NEW]), ([OLD], [])])
+def test_a_running_process_begins_no_message_once_a_secret_is_in_use_that_it_does_not_know(
+    database: StateDatabase, before: list[str], after: list[str]
+) -> None:
+    """Otherwise it would not find, and so send again, what is sent under the new secret."""
+    running = SqlLedgerStore(database, secret=secret(*before))
+    running.hash_keys()
+    in_flight = entry()
+    assert running.compare_and_swap(None, in_flight)
+    database.check_secret(secret(*after), accept=True)
+    with pytest.raises(LedgerStoreError, match="keyed with another ledger_secret"):
+        running.compare_and_swap(None, entry(key="k2"))
+    assert running.find(["k2"]) == {}
+    assert running.compare_and_swap(in_flight, in_flight.changed(State.SENT))  # what it has sent is still recorded
+
+
+def test_a_process_that_knows_all_secrets_in_use_begins_messages(database: StateDatabase) -> None:
+    stores = [SqlLedgerStore(database, secret=secret(*values)) for values in ([OLD], [NEW, OLD])]
+    for store in stores:
+        store.hash_keys()
+    assert stores[1].compare_and_swap(None, entry())
 
 
 @pytest.mark.parametrize(
@@ -50,25 +76,16 @@ def test_a_secret_that_is_not_known_any_more_is_refused_until_somebody_accepts_i
     assert len(keys(database, secret(*after))) == 1
 
 
-class TaskState(dict[str, Any]):
-    """Airflow's task state, as far as a salt needs it."""
-
-    def set(self, name: str, value: Any, **_: object) -> None:
-        self[name] = value
-
-
 @pytest.mark.parametrize(("before", "after"), [([OLD], [NEW]), ([OLD], []), ([], [NEW])])
 def test_a_task_whose_secret_changed_between_its_tries_sends_nothing(
-    before: list[str], after: list[str], monkeypatch: pytest.MonkeyPatch
+    before: list[str], after: list[str], task_state: FakeTaskState
 ) -> None:
-    monkeypatch.setattr("airflow_provider_apptoto.state.task_state._set", TaskState.set)
-    state = TaskState()
-    first = TaskStateLedgerStore(state, secret(*before)).hash_keys()
-    assert TaskStateLedgerStore(state, secret(*before)).hash_keys() == first
-    assert OLD not in str(state)
+    first = TaskStateLedgerStore(task_state, secret(*before)).hash_keys()
+    assert TaskStateLedgerStore(task_state, secret(*before)).hash_keys() == first
+    assert OLD not in str(task_state.values)
     with pytest.raises(LedgerStoreError, match=r"task's state are keyed with another ledger_secret"):
-        TaskStateLedgerStore(state, secret(*after)).hash_keys()
-    assert first[0] in TaskStateLedgerStore(state, secret(NEW, *before) if before else secret()).hash_keys()
+        TaskStateLedgerStore(task_state, secret(*after)).hash_keys()
+    assert first[0] in TaskStateLedgerStore(task_state, secret(NEW, *before) if before else secret()).hash_keys()
 
 
 @pytest.mark.parametrize("text", ["short", f"{OLD},", f",{OLD}", f"{OLD},short", ","])

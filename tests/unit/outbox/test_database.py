@@ -1,0 +1,227 @@
+"""The state database: what connections it takes, how it is used by many at once, and what happens when it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+
+from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.outbox.database import StateDatabase, state_database
+from airflow_provider_apptoto.outbox.engine import database_url
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+from tests.support.entries import entry
+from tests.support.state_databases import url_of
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.connection import AirflowConnection
+
+
+def sqlite_in(folder: Path) -> StateDatabase:
+    return StateDatabase(URL.create("sqlite", database=str(folder / "state.db")))
+
+
+# --- failures
+
+
+def test_a_server_that_is_gone_is_named_without_its_password() -> None:
+    url = URL.create(
+        "postgresql+psycopg2", username="clinic", password="sekret", host="127.0.0.1", port=1, database="x"
+    )
+    with pytest.raises(LedgerAwayError, match="the state database can't be used: OperationalError") as raised:
+        StateDatabase(url).init()
+    assert "sekret" not in str(raised.value)
+
+
+@pytest.mark.postgresql
+def test_a_dead_network_to_a_server_ends_a_wait(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    database = StateDatabase(url_of("postgresql", request, tmp_path))
+    with database.transaction() as connection:
+        timeout = connection.exec_driver_sql("SHOW statement_timeout").scalar()
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as line:
+            of_tcp = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            options = [line.getsockopt(socket.IPPROTO_TCP, option) for option in of_tcp]
+            alive = line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert (timeout, options, alive) == ("30s", [20_000, 10, 5, 3], 1)
+    database._engine.dispose()
+
+
+def test_a_file_that_cannot_be_opened_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(LedgerStoreError, match="unable to open database file"):
+        sqlite_in(tmp_path).init()
+
+
+def test_what_was_committed_though_its_answer_was_lost_counts_as_written(database: StateDatabase) -> None:
+    store = SqlLedgerStore(database)
+    first, other = entry(), entry()
+    assert store.compare_and_swap(None, first)
+    assert store.compare_and_swap(None, first)  # again, since nobody said that it had been done
+    sent = first.changed(State.SENT)
+    assert store.compare_and_swap(first, sent)
+    assert store.compare_and_swap(first, sent)
+    assert not store.compare_and_swap(None, other)
+    assert not store.compare_and_swap(first, first.changed(State.NOT_SENT))
+    assert store.find(["k1"]) == {"k1": sent}
+
+
+def test_a_disk_that_is_full_takes_nothing_and_once_there_is_room_everything(tmp_path: Path) -> None:
+    database = sqlite_in(tmp_path)
+    database.init()
+    pages = 0
+
+    @event.listens_for(database._engine, "checkout")
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with database.transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    store = SqlLedgerStore(database)
+    long = dataclasses.replace(entry(), reference="x" * 10_000)
+    with pytest.raises(LedgerStoreError, match="full"):
+        store.compare_and_swap(None, long)
+    assert store.find(["k1"]) == {}
+    pages = 1_000_000
+    assert store.compare_and_swap(None, long)
+    database._engine.dispose()
+
+
+# --- durable, and used by many
+
+
+def test_a_commit_to_a_file_survives_a_power_failure_without_a_second_file(tmp_path: Path) -> None:
+    database = sqlite_in(tmp_path)
+    with database.transaction() as connection:
+        settings = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous")
+        ]
+    assert settings == ["truncate", 2]  # FULL
+    database._engine.dispose()
+
+
+@pytest.mark.postgresql
+def test_a_commit_to_a_server_waits_for_its_disk_whatever_the_servers_default(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = url_of("postgresql", request, tmp_path)
+    database = StateDatabase(url)
+    with database.transaction() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {url.database} SET synchronous_commit TO off")
+    database._engine.dispose()
+    with database.transaction() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+    database._engine.dispose()
+
+
+def test_transactions_that_follow_one_another_share_a_connection(database: StateDatabase) -> None:
+    connections: list[object] = []
+    event.listen(database._engine, "connect", lambda connection, _: connections.append(connection))
+    for _ in range(5):
+        with database.transaction() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    assert len(connections) == 1
+
+
+def test_more_threads_than_connections_all_get_their_turn(database: StateDatabase) -> None:
+    database.init()
+    threads = 32
+    store, others, written = SqlLedgerStore(database), threading.Barrier(threads), []
+
+    def write(number: int) -> None:
+        others.wait()
+        written.append(store.compare_and_swap(None, entry(key=f"k{number}")))
+        assert store.find([f"k{number}"])
+
+    workers = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert written == [True] * threads
+
+
+def test_a_forked_child_has_a_database_object_of_its_own(tmp_path: Path) -> None:
+    url = URL.create("sqlite", database=str(tmp_path / "state.db"))
+    parent = state_database(url)
+    assert state_database(url) is parent
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if state_database(url) is not parent else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# --- connections
+
+
+def connection(**fields: Any) -> AirflowConnection:
+    extra = fields.pop("extra_dejson", {})
+    defaults = dict.fromkeys(("host", "login", "password", "port", "schema"))
+    return cast("AirflowConnection", SimpleNamespace(conn_id="state", extra_dejson=extra, **{**defaults, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"conn_type": "sqlite", "host": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        ({"conn_type": "sqlite", "schema": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        ({"conn_type": "generic", "host": "/var/lib/state.db"}, "sqlite:////var/lib/state.db"),
+        (
+            {
+                "conn_type": "postgres",
+                "host": "db",
+                "port": 5432,
+                "login": "me",
+                "password": "p@ss",
+                "schema": "clinic",
+                "extra_dejson": {"sslmode": "verify-full", "options": "-c synchronous_commit=off"},
+            },
+            "postgresql+psycopg2://me:p%40ss@db:5432/clinic?sslmode=verify-full",
+        ),
+        ({"conn_type": "postgresql", "host": "db"}, "postgresql+psycopg2://db"),
+    ],
+)
+def test_airflow_connections_of_sqlite_and_postgresql_can_be_state_databases(fields: dict[str, Any], url: str) -> None:
+    assert database_url(connection(**fields)).render_as_string(hide_password=False) == url
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"conn_type": "http", "host": "db"}, "'http'; it has to be sqlite or postgres"),
+        ({"conn_type": "mysql", "host": "db"}, "'mysql'; it has to be sqlite or postgres"),
+        ({"conn_type": None}, "has to be sqlite"),
+        ({"conn_type": "generic", "host": "state.db"}, "'generic'; it has to be sqlite"),
+        ({"conn_type": "sqlite", "host": "state.db"}, "needs the absolute path of a file as its host"),
+        ({"conn_type": "sqlite"}, "needs the absolute path"),
+    ],
+)
+def test_others_are_refused_with_what_is_needed(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match=problem) as raised:
+        database_url(connection(**fields))
+    assert "state_conn_id 'state'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("installed", "driver"), [({"psycopg2", "psycopg"}, "psycopg2"), ({"psycopg"}, "psycopg"), (set(), None)]
+)
+def test_the_driver_of_postgresql_that_is_installed_is_used(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], driver: str | None
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name in installed else None)
+    given = connection(conn_type="postgres", host="db")
+    if driver is not None:
+        assert database_url(given).drivername == f"postgresql+{driver}"
+        return
+    with pytest.raises(ApptotoConfigurationError, match="needs one of psycopg2, psycopg to be installed"):
+        database_url(given)

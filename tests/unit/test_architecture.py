@@ -1,0 +1,112 @@
+"""The shape of the package: one road for a message, no import cycle, a client without Airflow, known public names."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import airflow_provider_apptoto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(airflow_provider_apptoto.__file__).parent
+NAME = airflow_provider_apptoto.__name__
+MAX_LINES = 350
+"""Of a file: about 300, and none much longer."""
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+PUBLIC = {
+    "client": {
+        "ApptotoAuthError",
+        "ApptotoClient",
+        "ApptotoConfigurationError",
+        "ApptotoError",
+        "ApptotoNotSentError",
+        "ApptotoRejectedError",
+        "ApptotoStoppedError",
+        "ApptotoThrottledError",
+        "ApptotoUnknownOutcomeError",
+        "ApptotoValidationError",
+        "Clock",
+        "DeliveryMode",
+        "InProcessRateLimiter",
+        "Message",
+        "Outcome",
+        "RateLimiter",
+        "RetryPolicy",
+        "Routing",
+        "SendResult",
+    },
+    "outbox": {"Delivery", "Outbox", "SendPolicy"},
+    "operators.apptoto": {"ApptotoRetryPolicy", "ApptotoSendMessageBatchOperator", "ApptotoSendMessageOperator"},
+}
+
+
+def module_of(path: Path) -> str:
+    parts = (NAME, *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports, wherever it does; but for type checkers alone."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            todo.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+        todo.extend(ast.iter_child_nodes(node))
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {module_of(path): path for path in SOURCES}
+    graph = {
+        name: {found for found in imports(ast.parse(path.read_text())) if found in modules} - {name}
+        for name, path in modules.items()
+    }
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert len(order) == len(modules)
+
+
+def test_only_the_outbox_sends() -> None:
+    """All promises are kept there, so a second caller of the client's ``send`` would be a road around them."""
+    callers = {
+        str(path.relative_to(PACKAGE)): found
+        for path in SOURCES
+        if (found := re.findall(r"(?:client|get_conn\(\)|_client)\.send\(", path.read_text()))
+    }
+    assert {path: len(found) for path, found in callers.items()} == {"outbox/outbox.py": 1}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=lambda path: path.name)
+def test_the_client_imports_nothing_of_airflow(path: Path) -> None:
+    assert [name for name in imports(ast.parse(path.read_text())) if name.partition(".")[0] == "airflow"] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_can_be_read_at_a_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("name", ["client", "outbox"])
+def test_a_public_package_exports_what_it_promises(name: str) -> None:
+    module = importlib.import_module(f"{NAME}.{name}")
+    assert set(module.__all__) == PUBLIC[name] == set(dir(module))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018  that it can't be read is the point
+
+
+def test_every_name_of_the_client_can_be_imported() -> None:
+    module = importlib.import_module(f"{NAME}.client")
+    assert {getattr(module, name).__name__ for name in module.__all__} == PUBLIC["client"]
