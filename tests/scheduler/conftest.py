@@ -19,6 +19,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "apptoto_default": {},
     "task_state": {"timeout": 5, "requests_per_minute": 600},
     "state_database": {"timeout": 5, "requests_per_minute": 600, "state_conn_id": "ledger"},
+    "shared": {"requests_per_minute": 300, "state_conn_id": "shared_ledger"},
 }
 """Ids of connections, and their extras; each is of an account of its own, so that each has a pace of its own."""
 
@@ -32,12 +33,15 @@ def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int
         "user": postgres.USER,
         "dbname": postgres.new_database(postgres_port),
     }
+    shared = {"host": "127.0.0.1", "port": postgres_port, "login": postgres.USER}
+    shared_ledger = {"conn_type": "postgres", **shared, "schema": postgres.new_database(postgres_port)}
     location = f"{postgres.USER}@127.0.0.1:{postgres_port}/{database['dbname']}"
     with FaultServer() as server:
         environment = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{location}",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{location}",
             "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW_CONN_SHARED_LEDGER": json.dumps(shared_ledger),
             "AIRFLOW_CONN_LEDGER": json.dumps({"conn_type": "sqlite", "host": str(home / "state.db")}),
         }
         for conn_id, extra in CONNECTIONS.items():

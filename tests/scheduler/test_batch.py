@@ -25,7 +25,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
-from airflow_provider_apptoto.state.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 
 ApptotoHook.total_timeout = 6.0
 ApptotoHook.ledger_timing = LedgerTiming(margin=1.0)

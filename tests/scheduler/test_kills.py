@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto.delivery import OnUnknown
-from airflow_provider_apptoto.state.database import StateDatabase
-from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
-from airflow_provider_apptoto.state.store import Entry, State
+from airflow_provider_apptoto.outbox.admin import Author, LedgerAdmin, Selection
+from airflow_provider_apptoto.outbox.database import StateDatabase
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.policy import OnUnknown
 from tests.chaos.attempts import End
 from tests.chaos.checker import Observed, broken, not_put_right
 from tests.chaos.driver import Played
@@ -34,7 +34,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
-from airflow_provider_apptoto.state.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 
 # what was killed while it sent is waited for as long as its answer might have taken, and this
 ApptotoHook.total_timeout = 6.0
@@ -133,14 +133,14 @@ def over(airflow: Airflow, dag_id: str) -> bool:
     return run in OVER and len(ended(airflow, dag_id)) == len(FATES)
 
 
-def ledger(airflow: Airflow) -> SqlLedgerStore:
-    return SqlLedgerStore(StateDatabase(URL.create("sqlite", database=str(airflow.home / "state.db"))), "")
+def ledger(airflow: Airflow) -> LedgerAdmin:
+    return LedgerAdmin(StateDatabase(URL.create("sqlite", database=str(airflow.home / "state.db"))))
 
 
 def entries(airflow: Airflow, dag_id: str) -> list[Entry]:
     """Return a DAG's ledger."""
     if dag_id == "state_database":
-        return [entry for entry, _ in ledger(airflow).entries(Selection())]
+        return [record.entry for record in ledger(airflow).select(Selection(dag_id=dag_id))]
     text = "select value from task_state_store where dag_id = %s and key like 'apptoto-message-%%'"
     return [Entry.from_dict(json.loads(value)) for (value,) in airflow.query(text, dag_id)]
 
@@ -166,8 +166,8 @@ def resolve(airflow: Airflow, dag_id: str, found: Observed) -> None:
             continue
         state = State.SENT if found.copies[entry.origin.map_index] else State.NOT_SENT
         if dag_id == "state_database":
-            store = ledger(airflow)
-            store.resolve(store.resolvable(Selection(keys=[entry.key])), state, by="ann", note="looked into the inbox")
+            admin, author = ledger(airflow), Author(by="ann", note="looked into the inbox")
+            admin.resolve(admin.resolvable(Selection(keys=[entry.key])), state, author)
         else:
             edit = (
                 "update task_state_store set value = jsonb_set(value::jsonb, '{state}', to_jsonb(%s::text))::text "
