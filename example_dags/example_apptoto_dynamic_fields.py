@@ -1,4 +1,4 @@
-"""Texts the participant of an appointment, with fields that Apptoto fills: the example of the endpoint's own page."""
+"""Text the participant of an appointment, with fields that Apptoto fills in: the example of the endpoint's page."""
 
 from __future__ import annotations
 

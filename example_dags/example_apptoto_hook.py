@@ -1,6 +1,8 @@
-"""Sends from within a Python task, and acts upon the answer."""
+"""Send from a Python task, and act on the outcome."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
@@ -12,20 +14,52 @@ with DAG(
     catchup=False,
     tags=["example", "apptoto"],
 ) as dag:
-    # [START howto_hook_apptoto]
-    @task(retries=0)  # a retry might send twice what may have been sent: ApptotoUnknownOutcomeError
-    def text_or_mail() -> str:
-        """Text Mary, or send her an e-mail where Apptoto refuses her number."""
+    # [START howto_hook_outbox]
+    @task(retries=2)
+    def text_or_mail() -> dict[str, Any]:
+        """Text Mary, or send her an e-mail if her number is rejected."""
+        from airflow.providers.common.compat.sdk import get_current_context
+
         from airflow_provider_apptoto.client import ApptotoRejectedError
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
-        hook = ApptotoHook()
-        text = "Your results are in."
+        outbox = ApptotoHook().outbox(get_current_context())
+        text, reference, labels = "Your results are in.", "appointment-4711", {"clinic": "north"}
         try:
-            result = hook.send_message(type="sms", to="+16505550199", message=text)
+            delivery = outbox.send(type="sms", to="+16505550199", message=text, reference=reference, labels=labels)
         except ApptotoRejectedError:
-            result = hook.send_message(type="email", to="mary@clinic.example", subject="Results", message=text)
-        return result.outcome
+            delivery = outbox.send(
+                type="email",
+                to="mary@clinic.example",
+                subject="Results",
+                message=text,
+                reference=reference,
+                labels=labels,
+            )
+        return delivery.to_xcom()
 
-    text_or_mail()
-    # [END howto_hook_apptoto]
+    # [END howto_hook_outbox]
+
+    # [START howto_hook_outbox_items]
+    @task(retries=2)
+    def text_appointments() -> None:
+        """Text one person about each of two appointments."""
+        from airflow.providers.common.compat.sdk import AirflowSkipException, get_current_context
+
+        from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+
+        outbox = ApptotoHook().outbox(get_current_context())
+        for appointment, time in {"4711": "9:00", "4712": "14:30"}.items():
+            delivery = outbox.send(
+                type="sms",
+                to="+16505550101",
+                message=f"Your appointment is at {time}.",
+                item=appointment,  # tells the two messages to one person apart
+                reference=f"appointment-{appointment}",
+            )
+            if delivery.outcome.is_withheld:  # the run is older than max_age
+                raise AirflowSkipException(delivery.reason)
+
+    # [END howto_hook_outbox_items]
+
+    text_or_mail() >> text_appointments()

@@ -1,4 +1,4 @@
-"""Sends one message a person: a list of numbers, and rows from an upstream task."""
+"""Send one message a person: a list of numbers, and rows from an upstream task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remind of an appointment once, whatever task, DAG or run comes to it."""
+"""Remind of an appointment once, over all tasks, DAGs and runs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ with DAG(
         type="sms",
         to="+16505550199",
         message="Hi {{ params.name }}, we see you tomorrow.",
-        idempotency_key="reminder-{{ params.appointment }}",  # once, also when another DAG or run has it
+        idempotency_key="reminder-{{ params.appointment }}",  # once, also if another DAG or run gives this key
         reference="appointment-{{ params.appointment }}",  # shown to whoever resolves a failure
-        max_age=timedelta(hours=12),  # a run that comes later than this sends nothing
+        labels={"clinic": "north", "campaign": "reminder"},  # reports group by these
+        max_age=timedelta(hours=12),  # a run that is older than this sends nothing
     )
     # [END howto_operator_apptoto_once]

@@ -35,7 +35,7 @@ with DAG(
 
         query = """
             select appointment.id as appointment, patient.phone as "to", patient.first_name, appointment.doctor,
-                   :day as day, strftime('%H:%M', appointment.starts_at) as starts_at
+                   :day as day, strftime('%H:%M', appointment.starts_at) as starts_at, 'north' as clinic
               from appointment join patient on patient.id = appointment.patient_id
              where date(appointment.starts_at) = :date and not patient.opted_out
              order by appointment.starts_at
@@ -61,10 +61,11 @@ with DAG(
             "type": "sms",
             "message": "Hi {{ row.first_name }}, Dr {{ row.doctor }} sees you on {{ row.day }} at {{ row.starts_at }}.",
         },
-        key_field="appointment",
-        reference_field="appointment",
-        on_invalid="skip",
-        max_rejected=0.05,
+        id_column="appointment",
+        reference_column="appointment",
+        label_columns=["clinic"],
+        on_invalid="send_others",
+        max_failed=10,
     )
     # [END howto_operator_apptoto_batch]
 
@@ -100,7 +101,7 @@ with DAG(
         task_id="tell_reception",
         messages=mail,
         defaults={"type": "email", "to": "reception@clinic.example"},
-        key_field="key",
+        id_column="key",
         max_age=None,
     )
     remind >> mail

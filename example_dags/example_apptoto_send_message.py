@@ -1,4 +1,4 @@
-"""Sends an SMS, an e-mail, a call, and a text to the participant of an appointment."""
+"""Send an SMS, an e-mail, a call, and a text to the participant of an appointment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts everybody who takes part in an event: some of the braces are Airflow's, the others Apptoto's."""
+"""Text everybody at an event: some of the braces are Airflow's, the others Apptoto's."""
 
 from __future__ import annotations
 
