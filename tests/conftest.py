@@ -50,8 +50,11 @@ def provider_log() -> Iterator[list[str]]:
             lines.append(self.format(record))
 
     logger, collector = logging.getLogger("airflow_provider_apptoto"), Collector()
+    level = logger.level
     logger.addHandler(collector)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))  # without Airflow, only warnings are logged
     yield lines
+    logger.setLevel(level)
     logger.removeHandler(collector)
 
 

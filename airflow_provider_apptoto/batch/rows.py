@@ -152,7 +152,7 @@ def _json_row(line: str) -> ReadRow:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _malformed("has a name twice, and which one counts can't be told")
+        raise _malformed("has a duplicate name")
     return found
 
 

@@ -207,7 +207,7 @@ def _text(field: str, value: object) -> str | None:
     if all(unicodedata.category(character) in _NOTHING_TO_SEE or _INVISIBLE.match(character) for character in value):
         raise ApptotoValidationError(field, "is blank; nothing blank is sent", code="field_empty")
     if value.strip() in {AIRFLOW_MASK, MASK}:
-        problem = "is a mask, not what it hides; read the value where it is made"
+        problem = "is a masked value; use the original value"
         raise ApptotoValidationError(field, problem, code="value_masked")
     try:
         value.encode()

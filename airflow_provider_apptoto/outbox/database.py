@@ -190,7 +190,7 @@ class StateDatabase:
                     f"the state database can't be used: its tables have version {version}, and the migration to "
                     f"version {SCHEMA_VERSION} failed: {_cause(error)}. If the role lacks the rights, have one that "
                     "has them run what this command prints: "
-                    f"python -m airflow_provider_apptoto ledger init --sql --from {version}"
+                    f"python -m airflow_provider_apptoto ledger init --conn-id APPTOTO_CONN_ID --sql --from {version}"
                 )
                 raise LedgerStoreError(msg) from None
             return _read_meta(connection)

@@ -64,10 +64,9 @@ class Origin:
         if ti is None:
             dag_id = str(getattr(run, "dag_id", None) or getattr(context.get("dag"), "dag_id", ""))
             run_id = str(getattr(run, "run_id", None) or context.get("run_id") or "")
-            state = getattr(run, "state", None) or "dag"
-            kind = f"callback:{state}"
+            kind = _callback(run, "dag")
             return cls(dag_id=dag_id, task_id="", run_id=run_id, map_index=-1, try_number=0, kind=kind)
-        kind = TASK if is_running_task(context) else f"callback:{getattr(ti, 'state', None) or 'task'}"
+        kind = TASK if is_running_task(context) else _callback(ti, "task")
         return cls(
             dag_id=ti.dag_id,
             task_id=ti.task_id,
@@ -76,6 +75,16 @@ class Origin:
             try_number=ti.try_number,
             kind=kind,
         )
+
+
+def _callback(of: object, unknown: str) -> str:
+    """Return the kind of a callback.
+
+    :param of: the task instance or the run that it is called for.
+    :param unknown: what stands for a state that is not known.
+    """
+    state = getattr(of, "state", None)
+    return f"callback:{getattr(state, 'value', state) or unknown}"  # how an enum prints differs between versions
 
 
 NOBODY = Origin(dag_id="", task_id="", run_id="", map_index=-1, try_number=0)

@@ -36,7 +36,9 @@ def raised() -> Iterator[tuple[str, str, ast.expr | None, ast.AST]]:
     for path, module in modules():
         scopes = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         for call in ast.walk(module):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and ERROR.fullmatch(call.func.id):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            if ERROR.fullmatch(call.func.id) or call.func.id == "kind":  # of one of two classes
                 scope = [each for each in scopes if each.lineno <= call.lineno <= (each.end_lineno or 0)]
                 code = next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
                 yield f"{path}:{call.lineno}", call.func.id, code, scope[-1] if scope else module

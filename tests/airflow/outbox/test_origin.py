@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,3 +110,11 @@ def test_a_callback_is_told_from_the_task_that_it_is_called_for(of: dict[str, An
     fields = origin.to_dict()
     assert Origin.take_from(fields) == origin
     assert fields == {}
+
+
+def test_the_kind_of_a_callback_does_not_depend_on_how_a_version_prints_its_states() -> None:
+    class PrintedOtherwise(Enum):
+        FAILED = "failed"
+
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, state=PrintedOtherwise.FAILED)
+    assert Origin.from_context({"ti": ti}).kind == "callback:failed"

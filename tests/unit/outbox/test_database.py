@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
+import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +19,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.outbox import engine
 from airflow_provider_apptoto.outbox.database import StateDatabase, state_database
 from airflow_provider_apptoto.outbox.engine import database_url
 from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.schema import meta
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry
@@ -121,6 +127,33 @@ def test_a_commit_to_a_server_waits_for_its_disk_whatever_the_servers_default(
     database._engine.dispose()
     with database.transaction() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+    database._engine.dispose()
+
+
+def test_a_process_that_opens_another_connection_keeps_the_locks_that_it_has(tmp_path: Path) -> None:
+    database = sqlite_in(tmp_path)
+    others = f"import sqlite3; sqlite3.connect({str(tmp_path / 'state.db')!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    with database.transaction() as connection:
+        connection.execute(meta.insert().values(name="x", value=""))
+        for _ in range(2):
+            refused = subprocess.run([sys.executable, "-c", others], capture_output=True, text=True, check=False)
+            assert "database is locked" in refused.stderr
+            with contextlib.closing(database._engine.raw_connection()):
+                pass
+    database._engine.dispose()
+
+
+def test_a_lock_that_others_keep_is_as_good_as_a_database_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_SQLITE_LOCK_TIMEOUT", 0.1)
+    database = sqlite_in(tmp_path)
+    database.init()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerAwayError, match="locked") as raised:
+            SqlLedgerStore(database).compare_and_swap(None, entry())
+        assert raised.value.waited >= 0.1
     database._engine.dispose()
 
 

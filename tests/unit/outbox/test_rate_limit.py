@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import shutil
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +19,13 @@ from sqlalchemy import select
 from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.client import ApptotoNotSentError
-from airflow_provider_apptoto.outbox import rate_limit
+from airflow_provider_apptoto.outbox import engine, rate_limit
 from airflow_provider_apptoto.outbox.database import StateDatabase, spare_database, state_database
 from airflow_provider_apptoto.outbox.rate_limit import ASK_AGAIN_AFTER, SqlRateLimiter, shared_rate_limiter
 from airflow_provider_apptoto.outbox.schema import pace
+from airflow_provider_apptoto.outbox.stores.base import RateLimitAwayError
 from tests.support import postgres
 from tests.support.clock import Clock
-from tests.support.faults import not_listening
 from tests.support.sender import ACCOUNT
 
 if TYPE_CHECKING:
@@ -196,19 +198,42 @@ def administrate(port: int, *statements: str) -> None:
                 cursor.execute(statement)
 
 
-@pytest.fixture(
-    params=["no folder", *(pytest.param(name, marks=pytest.mark.postgresql) for name in ("shut", "shut in use"))]
-)
-def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """Give a database that can't be used: its folder can't be made, or the server lets nobody in (any more)."""
-    if request.param == "no folder":
-        folder = tmp_path / "home"
-        folder.touch()
-        database = StateDatabase(URL.create("sqlite", database=str(folder / "state.db")))
+@contextlib.contextmanager
+def store_of(database: StateDatabase, give_back: Callable[[], None], folder: Path) -> Iterator[Store]:
+    """Give a store with a spare in a folder."""
+    spare = StateDatabase(URL.create("sqlite", database=str(folder / "spare.db")))
+    yield Store(database, give_back, spare)
+    database._engine.dispose()
+    spare._engine.dispose()
 
-        def give_back() -> None:
-            folder.unlink()
-            folder.mkdir()
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Iterator[Store]:
+    """Give a database that can't be used: its folder can't be made."""
+    folder = tmp_path / "home"
+    folder.touch()
+    database = StateDatabase(URL.create("sqlite", database=str(folder / "state.db")))
+
+    def give_back() -> None:
+        folder.unlink()
+        folder.mkdir()
+
+    with store_of(database, give_back, tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(
+    params=["locked", *(pytest.param(name, marks=pytest.mark.postgresql) for name in ("shut", "shut in use"))]
+)
+def away(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Give a database that is away: another process has locked it, or the server lets nobody in (any more)."""
+    if request.param == "locked":
+        monkeypatch.setattr(engine, "_SQLITE_LOCK_TIMEOUT", 0.1)
+        database = StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db")))
+        SqlRateLimiter(database, OTHER_ACCOUNT, 60).reserve()
+        holder = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        give_back: Callable[[], None] = holder.close
     else:
         port = request.getfixturevalue("postgres_port")
         name = postgres.new_database(port)
@@ -223,14 +248,10 @@ def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
             f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608  our name
         )
-
-        def give_back() -> None:
-            administrate(port, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-    spare = StateDatabase(URL.create("sqlite", database=str(tmp_path / "spare.db")))
-    yield Store(database, give_back, spare)
-    database._engine.dispose()
-    spare._engine.dispose()
+        give_back = functools.partial(administrate, port, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    with store_of(database, give_back, tmp_path) as store:
+        yield store
+        give_back()
 
 
 def test_without_the_database_the_processes_of_a_host_share_a_quarter_of_the_rate_and_each_logs_it_once(
@@ -285,14 +306,20 @@ def test_the_database_is_used_again_once_it_is_back(broken: Store, clock: Clock,
     assert len(provider_log) == 2
 
 
-def test_a_server_that_is_gone_stops_no_message(tmp_path: Path, clock: Clock, provider_log: list[str]) -> None:
-    spare = StateDatabase(URL.create("sqlite", database=str(tmp_path / "spare.db")))
-    with not_listening() as port:
-        url = URL.create("postgresql+psycopg2", username="mary", host="127.0.0.1", port=port, database="state")
-        limiter = SqlRateLimiter(StateDatabase(url), ACCOUNT, 30, clock, lambda: spare)
-        assert slots(limiter, clock, 2) == pytest.approx([1000, 1000 + 4 * INTERVAL])
-    spare._engine.dispose()
-    assert len(provider_log) == 1
+def test_while_the_database_is_away_there_are_no_slots_so_that_nobody_adds_to_those_who_still_get_some(
+    away: Store, clock: Clock, provider_log: list[str]
+) -> None:
+    limiter = away.limiter(clock)
+    for _ in range(2):
+        with pytest.raises(RateLimitAwayError, match="the rate limit can't be kept: the state database") as found:
+            limiter.reserve()
+        assert isinstance(found.value, ApptotoNotSentError)
+        assert found.value.waited > 0
+    limiter.back_off(1)
+    assert limiter.interval == pytest.approx(INTERVAL)
+    assert provider_log == []
+    away.give_back()
+    assert slots(limiter, clock, 2) == pytest.approx([1000, 1000 + INTERVAL])  # at once, and as fast as before
 
 
 @pytest.mark.parametrize("has_spare", [True, False])
