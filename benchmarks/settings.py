@@ -13,7 +13,7 @@ RATE = 0.9 * LIMIT / WINDOW
 """Requests per second of every arm that limits its rate: the same share of the limit as the provider's default."""
 LATENCY = 0.05
 """Seconds that the server takes to answer."""
-TIMEOUT = 3.0
+TIMEOUT = 5.0
 """Seconds without an answer after which every arm gives up."""
 TEXT = "See you at nine."
 LOGIN, API_KEY = "bench@clinic.example", "key"

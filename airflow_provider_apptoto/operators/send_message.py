@@ -84,7 +84,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         "labels",
     )
 
-    _is_rendered = False
+    _rendered_for: object = None
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
-        if not self._is_rendered:  # called by hand, in a callback for example
+        if self._rendered_for is None:  # called by hand, in a callback for example
             self.render_template_fields(context)
         outbox = self._outbox(ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode), context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
@@ -135,5 +135,8 @@ class ApptotoSendMessageOperator(SendingOperator):
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.templating.fields import render_fields
 
+        ti = context.get("ti", "a context without one")
+        if self._rendered_for is ti:  # rendered once more, a value out of an XCom would be taken for a template
+            return
         render_fields(self, context, jinja_env, seen_oids)
-        self._is_rendered = True
+        self._rendered_for = ti

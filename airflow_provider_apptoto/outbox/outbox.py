@@ -32,7 +32,7 @@ from airflow_provider_apptoto.outbox.ledger import (
 )
 from airflow_provider_apptoto.outbox.origin import NOBODY, Origin
 from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
-from airflow_provider_apptoto.outbox.report import Draft, Reporter, is_no_attempt, outcome_of
+from airflow_provider_apptoto.outbox.report import Draft, Reporter, is_no_attempt, outcome_of, show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
 from airflow_provider_apptoto.privacy import remove_frames, unwrap
 
@@ -199,10 +199,7 @@ class Outbox:
     def show_unresolved(self) -> None:
         """Show in the metrics how many messages wait for a person; once a task, since it may scan the ledger."""
         if self.store is not None:
-            try:
-                metrics.unresolved(self.store.unresolved(), self.conn_id)
-            except LedgerStoreError as error:
-                log.debug("The messages that may have been sent could not be counted: %s", error)
+            show_unresolved(self.store, self.conn_id)
 
     def _send(self, draft: Draft) -> Delivery:
         if self.store is None or self.client.mode is DeliveryMode.DRY_RUN:

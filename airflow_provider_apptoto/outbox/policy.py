@@ -126,6 +126,8 @@ def checked_labels(labels: object) -> dict[str, str] | None:
         raise ApptotoConfigurationError("labels", f"has to be a mapping of at most {MAX_LABELS} names and values")
     checked = {}
     for name, value in labels.items():
+        if value is None:
+            continue
         if not isinstance(name, str) or not name.isidentifier() or len(name) > _MAX_LABEL_NAME:
             msg = f"a name has to be letters, digits and _, up to {_MAX_LABEL_NAME} characters, such as clinic"
             raise ApptotoConfigurationError("labels", msg)
@@ -133,4 +135,4 @@ def checked_labels(labels: object) -> dict[str, str] | None:
             msg = f"the value of {name!r} has to be one line of text, 1 to {MAX_LINE} characters"
             raise ApptotoConfigurationError("labels", msg)
         checked[name] = str(value)
-    return checked
+    return checked or None

@@ -23,14 +23,14 @@ from airflow_provider_apptoto.outbox.errors import final
 from airflow_provider_apptoto.outbox.instructions import how_to_resolve
 from airflow_provider_apptoto.outbox.ledger import LeaseSpentError
 from airflow_provider_apptoto.outbox.policy import OnUnknown
-from airflow_provider_apptoto.outbox.stores.base import RateLimitAwayError
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.client.client import SendResult
-    from airflow_provider_apptoto.outbox.stores.base import StoreKind
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore, StoreKind
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,14 @@ class Reporter:
             segments=self.client.segments(draft.message),
             **fields,
         )
+
+
+def show_unresolved(store: LedgerStore, conn_id: str) -> None:
+    """Show in the metrics how many messages of a ledger may have been sent."""
+    try:
+        metrics.unresolved(store.unresolved(), conn_id)
+    except LedgerStoreError as error:
+        log.debug("The messages that may have been sent could not be counted: %s", error)
 
 
 def outcome_of(error: ApptotoError) -> Outcome:

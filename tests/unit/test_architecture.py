@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(airflow_provider_apptoto.__file__).parent
 NAME = airflow_provider_apptoto.__name__
-MAX_LINES = 350
+MAX_LINES = 360
 """Of a file: about 300, and none much longer."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PUBLIC = {

@@ -60,6 +60,8 @@ def memory(name: str) -> int:
 
 def send(path: Path) -> int:
     """Send the rows of a file in a dry run, and return how many messages that are."""
+    from airflow.sdk.execution_time.context import set_current_context  # not on Airflow 2, which imports this file too
+
     with make_dag() as dag:
         task = ApptotoSendMessageBatchOperator(
             task_id="remind",
@@ -85,6 +87,7 @@ def send(path: Path) -> int:
         xcom_push=lambda **_: None,
     )
     context: Any = {"ti": ti, "task": task, "dag": dag, "ds": "2026-11-22"}
-    task.render_template_fields(context)
-    report: dict[str, int] = task.execute(context)
+    with set_current_context(context):
+        task.render_template_fields(context)
+        report: dict[str, int] = task.execute(context)
     return report["dry_run"]

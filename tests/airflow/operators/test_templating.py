@@ -436,3 +436,23 @@ def test_a_text_that_could_not_be_rendered_is_not_sent_by_the_next_try(
     }
     assert received == {"+16505550102": ["Hi 20"]}
     check_refusals(refusals, [UNDEFINED] * 5)
+
+
+def test_a_value_that_was_rendered_is_no_template_when_airflow_renders_once_more(connection: Connect) -> None:
+    class Twice(ApptotoSendMessageOperator):
+        def execute(self, context: Any) -> dict[str, Any]:
+            self.render_template_fields(context)
+            return super().execute(context)
+
+    @task
+    def give() -> str:
+        return "{{ conn.apptoto_default.password }}"
+
+    def build() -> None:
+        reference: Any = give()
+        Twice(task_id="send", type="sms", to="+16505550101", message="Hi", reference=reference)
+
+    with FaultServer() as server:
+        connection(server.url)
+        run = run_dag(build)
+    assert run["send"].xcom["reference"] == "{{ conn.apptoto_default.password }}"

@@ -265,6 +265,31 @@ def test_a_try_that_was_refused_may_begin_again_by_itself(store: MemoryStore, cl
     assert (store.only.updated_at, store.only.lease) == (1040, 180.0)
 
 
+def test_a_try_that_was_refused_and_then_can_not_reach_the_store_need_not_wait_for_its_own_lease(
+    store: MemoryStore, clock: Clock
+) -> None:
+    own: set[str] = set()
+    attempt = looked_up(store, clock, own=own)
+    assert isinstance(attempt, Attempt)
+    attempt.begin(TOTAL_TIMEOUT)
+    attempt.check_lease()
+    store.refusals = [LedgerAwayError("gone")]
+    with pytest.raises(LedgerAwayError):
+        attempt.begin(TOTAL_TIMEOUT)
+    assert isinstance(looked_up(store, clock, own=own), Attempt)
+    assert clock.now == 1000
+
+
+def test_what_a_try_may_have_sent_is_not_its_own_to_try_again(store: MemoryStore, clock: Clock) -> None:
+    own: set[str] = set()
+    attempt = looked_up(store, clock, own=own)
+    assert isinstance(attempt, Attempt)
+    attempt.begin(TOTAL_TIMEOUT)
+    attempt.check_lease()
+    assert looked_up(store, clock, own=own) == attempt.entry
+    assert clock.now == 1180
+
+
 # --- the last look before the first byte
 
 

@@ -5,8 +5,8 @@ assumed, since no program can observe them:
 
 * A process is not frozen in the instant between its last look at the lease and its first byte (``_write`` does both).
   If it were, for longer than the lease, it would write that byte although another try may have sent meanwhile.
-* A request reaches the server within the time that an exchange may take, or never, and a person who resolves an entry
-  does not look before that.
+* A request reaches the server within the time that an exchange may take, or never, and a person who resolves an
+  unknown message does not look before that.
 """
 
 from __future__ import annotations
@@ -260,14 +260,16 @@ class World:
     def _wait(self, seconds: float, *, accepted: bool) -> None:
         self._clock.now += seconds
         for request in self._in_flight:
-            if request.due < self._clock.now:
+            if request.due <= self._clock.now:
                 request.accepted = accepted
 
     def _resolve(self, *, accepted: bool) -> None:
-        """Do as a person who looks in Apptoto after the lease has ended, and resolves the entry by what is there."""
-        self._wait(LASTS[Event.LEASE_ENDS], accepted=accepted)
+        """Do as a person who looks in Apptoto once the lease has ended, and resolves the entry by what is there."""
         for key, found in self._store.entries.items():
-            if found.is_unresolved:
+            if found.may_be_sent:
+                self._wait(
+                    TOTAL_TIMEOUT if found.state is State.UNKNOWN else found.remaining + 0.001, accepted=accepted
+                )
                 state = State.SENT if self._copies else State.NOT_SENT
                 self._store.entries[key] = found.changed(state, in_doubt=False)
 

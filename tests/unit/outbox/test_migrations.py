@@ -305,7 +305,9 @@ def test_a_role_without_the_rights_is_told_what_somebody_else_has_to_run(
     database = StateDatabase(url.set(username=role))
     with pytest.raises(LedgerStoreError, match="must be owner of table apptoto_ledger") as raised:
         database.init()
-    assert "python -m airflow_provider_apptoto ledger init --conn-id APPTOTO_CONN_ID --sql --from 1" in str(raised.value)
+    assert "python -m airflow_provider_apptoto ledger init --conn-id APPTOTO_CONN_ID --sql --from 1" in str(
+        raised.value
+    )
     run_script(url, database.ddl(1))
     key = FACTS["messages"][0]["key"]
     assert SqlLedgerStore(database).find([key])  # what was granted before still is

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming, patiently
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError, RateLimitAwayError
-from tests.support.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.clock import Clock
 
 TIMING = LedgerTiming(patience=30.0, poll=1.0)
 

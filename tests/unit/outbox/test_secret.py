@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.engine import URL
@@ -18,7 +18,9 @@ from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 from tests.support.entries import entry
-from tests.support.task_state import FakeTaskState
+
+if TYPE_CHECKING:
+    from tests.support.task_state import FakeTaskState
 
 OLD, NEW = "an old secret of 20 characters", "a new secret of 20 characters"
 

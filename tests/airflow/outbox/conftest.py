@@ -1,0 +1,73 @@
+"""What the tests of the outbox share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto.outbox import cancellation, entry, ledger
+from airflow_provider_apptoto.outbox.stores import task_state
+from tests.support.clock import Clock
+from tests.support.faults import FaultServer
+from tests.support.memory_store import MemoryStore
+from tests.support.task_state import FakeTaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock of the outbox, which only waits move."""
+    clock = Clock()
+    clock.now = 1_790_000_000.123
+    for module in (cancellation, entry, ledger):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def clinic() -> Iterator[FaultServer]:
+    """Give the server that messages go to."""
+    with FaultServer() as server:
+        yield server
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    """Give a ledger that nobody has used."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def fake_task_state(monkeypatch: pytest.MonkeyPatch) -> FakeTaskState:
+    """Give a task state that nobody has used, on any Airflow."""
+    monkeypatch.setattr(task_state, "never_expire", lambda: "for ever")
+    return FakeTaskState()
+
+
+class Counts:
+    """Airflow's metrics, as far as messages are counted."""
+
+    def __init__(self) -> None:
+        self.messages: Counter[str] = Counter()
+
+    def incr(self, name: str, *, tags: dict[str, Any]) -> None:
+        if name == "apptoto.messages":
+            self.messages[tags["outcome"]] += 1
+
+    def timing(self, *_: object, **__: object) -> None:
+        pass
+
+    gauge = timing
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """Give what is counted; test_metrics.py shows what Airflow emits of it."""
+    counts = Counts()
+    monkeypatch.setattr(metrics, "Stats", counts)
+    return counts
