@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.compat.sdk import literal, task
 
 from airflow_provider_apptoto.client import ApptotoValidationError
-from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.hooks._state import AccountState
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import Run, run_dag
 from tests.support.faults import FaultServer
@@ -53,7 +53,7 @@ PARAMS = {"who": "Mary", "braces": "{{ name }}", "nothing": None, "number": "007
 @pytest.fixture
 def _no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare each message nine requests to Airflow 3.3's task state: the ledger does not change a text."""
-    monkeypatch.setattr(ApptotoHook, "ledger_store", lambda *_: None)
+    monkeypatch.setattr(AccountState, "ledger_store", lambda *_: None)
 
 
 @pytest.fixture
@@ -62,9 +62,10 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     collected: list[str] = []
     original = ApptotoValidationError.__init__
 
-    def collect(self: ApptotoValidationError, field: str, problem: str) -> None:
-        collected.append(f"{field}: {problem}")
-        original(self, field, problem)
+    def collect(self: ApptotoValidationError, field: str, problem: str, **more: Any) -> None:
+        if type(self) is ApptotoValidationError:  # the outbox makes it a final one, once more
+            collected.append(f"{field}: {problem}")
+        original(self, field, problem, **more)
 
     monkeypatch.setattr(ApptotoValidationError, "__init__", collect)
     return collected

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_apptoto.client import ApptotoValidationError
+from airflow_provider_apptoto.hooks._state import AccountState
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from airflow_provider_apptoto.templating.fields import renderer_of
 from tests.support.dags import make_dag
@@ -643,7 +644,10 @@ def test_whitespace_is_as_if_a_value_stood_in_each_fields_place(
 
 @pytest.mark.contract
 @pytest.mark.usefixtures("airflow_database")
-def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(connection: Callable[..., None]) -> None:
+def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(
+    connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccountState, "ledger_store", lambda *_: None)  # it is called without Airflow
     tally = BatchResults()
     roads = st.sampled_from(["template", "template", "value", "literal"])
 
