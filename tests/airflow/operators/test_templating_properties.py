@@ -538,7 +538,7 @@ def outcome(call: Callable[[], str]) -> str | None:
         return None
 
 
-class BatchResults:
+class Tally:
     """Sees to it that the examples are no empty promise."""
 
     def __init__(self) -> None:
@@ -559,7 +559,7 @@ class BatchResults:
 
 def test_what_comes_out_is_what_the_rules_say() -> None:
     """A template is rendered; a value from elsewhere and a literal go as they are, or not at all."""
-    templates, values = BatchResults(), BatchResults()
+    templates, values = Tally(), Tally()
 
     # on trial, these found each of 27 faults in the renderer; half as many did not
     @settings(max_examples=400)
@@ -648,7 +648,7 @@ def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(
     connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AccountState, "ledger_store", lambda *_: None)  # it is called without Airflow
-    tally = BatchResults()
+    tally = Tally()
     roads = st.sampled_from(["template", "template", "value", "literal"])
 
     # half as many may hold hardly any text of one of the four kinds that the tally counts
