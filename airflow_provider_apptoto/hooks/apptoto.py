@@ -157,10 +157,16 @@ class ApptotoHook(BaseHook):
         :raises ApptotoRejectedError: Apptoto refused it.
         :raises ApptotoUnknownOutcomeError: it may have been sent; a retry could send it twice.
         """
+        from airflow_provider_apptoto.outbox.ledger import LedgerTiming
         from airflow_provider_apptoto.outbox.outbox import Outbox
 
         try:
-            outbox = Outbox(client=self.get_conn(), build=self.build_message, conn_id=self.apptoto_conn_id)
+            outbox = Outbox(
+                client=self.get_conn(),
+                build=self.build_message,
+                conn_id=self.apptoto_conn_id,
+                timing=self.ledger_timing or LedgerTiming(),
+            )
             return outbox.send(
                 type=type,
                 to=to,

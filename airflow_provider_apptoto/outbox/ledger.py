@@ -270,8 +270,10 @@ def patiently(call: Callable[[], T], timing: LedgerTiming, sleep: Callable[[floa
             if left <= 0:
                 raise
             if is_new:
-                what = "store of the rate limit" if isinstance(error, RateLimitAwayError) else "ledger"
-                log.warning("The %s can't be reached. Sending pauses, for up to %.0f s (%s)", what, left, error)
+                what, why = "ledger", str(error)
+                if isinstance(error, RateLimitAwayError):
+                    what, why = "store of the rate limit", error.reason
+                log.warning("The %s can't be reached. Sending pauses, for up to %.0f s (%s)", what, left, why)
             last = now
         sleep(timing.poll)
 

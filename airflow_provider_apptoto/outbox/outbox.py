@@ -133,23 +133,9 @@ class Outbox:
         if checked is not None and fields:
             raise TypeError(f"A Message was given, so {', '.join(fields)} can't be")
         try:
-            message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
-            draft = Draft(
-                message=message,
-                item=item,
-                reference=checked_reference(reference),
-                labels=checked_labels(labels),
-            )
-            return self._send(draft)
-        except ApptotoError as error:
-            remove_frames(error)  # they hold recipient and text, and some log handlers print what frames hold
-            is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError) or (
-                isinstance(error, ApptotoUnknownOutcomeError) and self.policy.on_unknown != OnUnknown.RESEND
-            )
-            if not is_final:
-                raise
-            raise final(error) from error.__cause__
+            return self._send_or_fail(checked, fields, item, reference, labels)
         except BaseException as error:  # the task's timeout too
+            # the frames hold recipient and text, and some log handlers print what frames hold
             remove_frames(error)
             raise
 
@@ -200,6 +186,27 @@ class Outbox:
         """Show in the metrics how many messages wait for a person; once a task, since it may scan the ledger."""
         if self.store is not None:
             show_unresolved(self.store, self.conn_id)
+
+    def _send_or_fail(
+        self, checked: Message | None, fields: Mapping[str, Any], item: str | None, reference: object, labels: object
+    ) -> Delivery:
+        """Send a message; an error after which a retry is useless or harmful is one that Airflow does not retry."""
+        try:
+            message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
+            draft = Draft(
+                message=message,
+                item=item,
+                reference=checked_reference(reference),
+                labels=checked_labels(labels),
+            )
+            return self._send(draft)
+        except ApptotoError as error:
+            is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError) or (
+                isinstance(error, ApptotoUnknownOutcomeError) and self.policy.on_unknown != OnUnknown.RESEND
+            )
+            if not is_final:
+                raise
+            raise final(error) from error.__cause__
 
     def _send(self, draft: Draft) -> Delivery:
         if self.store is None or self.client.mode is DeliveryMode.DRY_RUN:

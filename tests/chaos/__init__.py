@@ -1,6 +1,7 @@
-"""Fault injection: tasks are killed at named points, a server goes wrong on purpose, and its own list is the truth.
+"""Fault injection: tries are killed or frozen at named points, or run beside each other, and a server goes wrong.
 
-``make chaos`` prints the table; ``tests/test_chaos.py`` runs a short one.
+The server's own list of what it accepted is the truth. ``make chaos`` prints the table; ``test_chaos.py`` runs a short
+one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.delivery import OnUnknown
+from airflow_provider_apptoto.outbox.policy import OnUnknown
 from tests.chaos.draws import Point
 from tests.chaos.memory import Memory, SqlMemory, TaskStateMemory
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from airflow_provider_apptoto.state.store import LedgerStore
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
 
 class Rules(StrEnum):
-    """How an attempt sends."""
+    """How a try sends."""
 
     LEDGER = "ledger"
     """By this package."""
@@ -28,7 +28,13 @@ class Rules(StrEnum):
     """As Airflow's ``HttpOperator``: redirects are followed, any 2xx is a success, all else raises."""
 
 
-_ON_THE_WIRE = (Point.BEFORE_FIRST_BYTE, Point.MID_REQUEST, Point.AFTER_ACCEPTANCE, Point.AFTER_ANSWER)
+_ON_THE_WIRE = (
+    Point.BEFORE_FIRST_BYTE,
+    Point.MID_REQUEST,
+    Point.AFTER_HEADERS,
+    Point.AFTER_ACCEPTANCE,
+    Point.AFTER_ANSWER,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class Arm:
     """One way to send.
 
     :param memory: where its ledger is, if it has one.
-    :param wrap: put around the store, to break it.
+    :param wrap: called in the process of each try, with its store, to break something.
     """
 
     name: str
@@ -47,7 +53,7 @@ class Arm:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Where its attempts can be killed."""
+        """Where its tries can be killed or frozen."""
         return tuple(Point) if self.rules is Rules.LEDGER else _ON_THE_WIRE
 
 

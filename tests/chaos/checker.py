@@ -6,18 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.delivery import OnUnknown
-from airflow_provider_apptoto.state.store import State
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.policy import OnUnknown
 from tests.chaos.attempts import End
-from tests.chaos.draws import Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_apptoto.state.store import Entry
+    from airflow_provider_apptoto.outbox.entry import Entry
     from tests.chaos.driver import Played
 
-NOT_SENT = frozenset({State.CLAIMED, State.NOT_SENT, State.REJECTED})
+NOT_SENT = frozenset({State.NOT_SENT, State.REJECTED})
 """States that say that nobody got it."""
 
 
@@ -44,6 +43,19 @@ def broken(observed: Observed, on_unknown: OnUnknown) -> list[str]:
     return [*_one_state_each(observed), *_truth(observed, at_most_once=on_unknown is OnUnknown.FAIL)]
 
 
+def undone(before: Observed, after: Observed) -> list[str]:
+    """Return who got another copy, or whose entry changed, by tries that had been frozen, though it was sent before."""
+    now = {entry.origin.map_index: entry for entry in after.entries}
+    lines = []
+    for task in after.tasks:
+        was = before.entry(task.person)
+        if was is not None and was.state is State.SENT:
+            more = after.copies[task.person] - before.copies[task.person]
+            if more or now.get(task.person) != was:
+                lines.append(f"{_who(task)}, woken: {more} more copies, {now.get(task.person)}")
+    return lines
+
+
 def not_put_right(cleared: Observed) -> list[str]:
     """Return who did not have exactly one copy once people had resolved what was unknown, and cleared the tasks."""
     copies = cleared.copies
@@ -60,9 +72,9 @@ def _one_state_each(observed: Observed) -> Iterator[str]:
     if strangers := count.keys() - people:
         yield f"entries of nobody: {sorted(strangers)}"
     for task in observed.tasks:
-        # it was killed each time before it had claimed anything: there is nothing to know
-        unclaimed = set(task.killed_at) == {Point.BEFORE_CLAIM} and len(task.killed_at) == len(task.ends)
-        if count[task.person] != 1 and not (unclaimed and count[task.person] == 0):
+        # if each try was stopped before it wrote, there is nothing to know
+        is_silent = task.silent == len(task.ends)
+        if count[task.person] != 1 and not (is_silent and count[task.person] == 0):
             yield f"{_who(task)}: {count[task.person]} entries"
 
 
@@ -74,6 +86,9 @@ def _truth(observed: Observed, *, at_most_once: bool) -> Iterator[str]:
         copies = observed.copies[task.person]
         if End.BROKEN in task.ends:
             yield f"{_who(task)}: {task.said}"
+        for end, said in task.woken:
+            if end is End.BROKEN or (end is End.SUCCESS and copies == 0):
+                yield f"{_who(task)}: woken, {end} with {copies} copies: {said}"
         if task.succeeded and copies == 0:
             yield f"{_who(task)}: success, and not accepted"
         if task.succeeded and state is not State.SENT:
@@ -87,4 +102,5 @@ def _truth(observed: Observed, *, at_most_once: bool) -> Iterator[str]:
 
 
 def _who(task: Played) -> str:
-    return f"person {task.person} ({', '.join(task.ends)}; killed {', '.join(task.killed_at) or 'never'})"
+    killed, frozen = (", ".join(points) or "never" for points in (task.killed_at, task.frozen_at))
+    return f"person {task.person} ({', '.join(task.ends)}; killed {killed}; frozen {frozen}; live {task.live})"

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: drawn from a seed, for each attempt and each request by itself.
+"""What goes wrong, and when: drawn from a seed, for each try and each request by itself.
 
 So a draw depends neither on the arm nor on which task comes first.
 """
@@ -16,20 +16,65 @@ if TYPE_CHECKING:
 
 
 class Point(StrEnum):
-    """Where an attempt is killed."""
+    """Where a try is killed or frozen, in the order in which it gets there."""
 
-    BEFORE_CLAIM = "before_claim"
-    AFTER_CLAIM = "after_claim"
+    BEFORE_LOOK_UP = "before_look_up"
+    AFTER_LOOK_UP = "after_look_up"
+    AFTER_SLOT = "after_slot"
+    """It has its slot, and no connection."""
+    BEFORE_SENDING = "before_sending"
+    """It is connected, and ``sending`` is not written."""
+    AFTER_SENDING = "after_sending"
+    """``sending`` is written, and the last check is still to come."""
     BEFORE_FIRST_BYTE = "before_first_byte"
-    """``sending`` is written down, and nothing has left."""
+    """The last check has passed."""
     MID_REQUEST = "mid_request"
-    """In the headers or in the body."""
+    """Within the headers, or within the body."""
+    AFTER_HEADERS = "after_headers"
+    """The headers have left, and the body has not."""
     AFTER_ACCEPTANCE = "after_acceptance"
-    """The server has done what it does, and its answer can be read but has not been."""
+    """The server has done its part, and its answer can be read but has not been."""
     AFTER_ANSWER = "after_answer"
-    """It is read, and not written down."""
+    """The answer is read, and the outcome is not written."""
     AFTER_RECORDING = "after_recording"
-    """It is written down, and Airflow has not been told."""
+    """The outcome is written, and Airflow has not been told."""
+
+
+# A try can't check anything between its last check and the first byte, or within one write to its socket. If it is
+# frozen there, it sends when it wakes (docs/reliability.rst).
+FREEZES = tuple(point for point in Point if point not in {Point.BEFORE_FIRST_BYTE, Point.MID_REQUEST})
+"""Where a try is frozen."""
+REPEATS = (
+    Point.AFTER_SLOT,
+    Point.BEFORE_SENDING,
+    Point.AFTER_SENDING,
+    Point.BEFORE_FIRST_BYTE,
+    Point.MID_REQUEST,
+    Point.AFTER_HEADERS,
+    Point.AFTER_ACCEPTANCE,
+)
+"""Points of each request: a try gets there again if the request before was not sent."""
+
+
+class Wake(StrEnum):
+    """When a frozen try goes on."""
+
+    BESIDE = "beside its successor"
+    AFTER = "after its successor"
+    LAST = "after people have cleared the task"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """How a try is killed or frozen.
+
+    :param passing: the time at which it gets to the point, from 1.
+    :param wake: when it goes on; ``None``: it is killed.
+    """
+
+    point: Point
+    passing: int = 1
+    wake: Wake | None = None
 
 
 class Fault(StrEnum):
@@ -59,74 +104,129 @@ class LedgerFault(StrEnum):
     """How the ledger goes wrong over one try."""
 
     STALLS = "stalls"
-    """Before it writes."""
+    """Before it reads or writes, for longer than the margin of a lease."""
+    ANSWERS_LATE = "answers late"
+    """It has written, and the try is told only after its lease."""
     AWAY = "can't be reached"
     ANSWER_LOST = "answer lost"
-    """It has written, and nobody is told."""
+    """It has written, and the try is not told."""
     LOST = "lost"
     """There is another one in its place, which is empty."""
 
 
 class Step(StrEnum):
-    """What a ledger is to write when it goes wrong."""
+    """What a ledger is asked for when it goes wrong."""
 
-    CLAIM = "claim"
+    LOOK_UP = "look up"
     SENDING = "sending"
     OUTCOME = "outcome"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assigned:
+    """What happens to a task of a short run, in its first try and to its first request."""
+
+    halt: Halt | None = None
+    is_live: bool = False
+    fault: Fault | None = None
+    ledger_fault: tuple[LedgerFault, Step] | None = None
+
+
+_ASSIGNED = (
+    *(_Assigned(halt=Halt(point=point, wake=wake)) for point in FREEZES for wake in Wake),
+    # twice each: the request is cut in its headers, and in its body
+    *(_Assigned(halt=Halt(point=point)) for point in Point for _ in range(2)),
+    *(_Assigned(fault=fault) for fault in Fault for _ in range(2)),
+    *(_Assigned(fault=Fault.TOO_MANY, halt=Halt(point=point, passing=2)) for point in REPEATS),
+    *(
+        _Assigned(fault=Fault.TOO_MANY, halt=Halt(point=point, passing=2, wake=wake))
+        for point in (Point.BEFORE_SENDING, Point.AFTER_SENDING)
+        for wake in Wake
+    ),
+    *(_Assigned(is_live=True) for _ in range(12)),
+    *(_Assigned(ledger_fault=each) for each in itertools.product(LedgerFault, Step)),
+)
+ASSIGNED = len(_ASSIGNED)
+"""How many tasks are assigned something in a short run."""
+FROZEN = len(FREEZES) * len(Wake)
+"""How many of them, the first ones, are frozen."""
 _RARE = {Fault.REFUSED: 0.2}
 _WEIGHTS = [_RARE.get(fault, 1.0) for fault in Fault]
 _LEDGER = list(itertools.product(LedgerFault, Step))
-_ASSIGNED_KILLS = 2 * len(Point)
-_ASSIGNED_FAULTS = _ASSIGNED_KILLS + 2 * len(Fault)
-ASSIGNED = _ASSIGNED_FAULTS + len(_LEDGER)
-"""How many tasks are assigned something in a short run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """Where attempts are killed and how requests go wrong.
+    """Where tries are killed or frozen, which of them live on, and how requests go wrong.
 
-    :param kills: share of the attempts.
+    :param kills: share of the tries.
+    :param freezes: share of the tries.
+    :param repeats: share of the tries that are killed or frozen in a repeated request, if they repeat one.
+    :param lives: share of the tries beside which the next one starts: Airflow took a live try for dead.
     :param faults: share of the requests.
-    :param ledger_faults: share of the attempts.
-    :param assigned: the first tasks get each kill and each fault in turn, so that a short run has all of them.
+    :param ledger_faults: share of the tries.
+    :param assigned: the first tasks get each of them in turn, so that a short run has all of them.
     """
 
     seed: int
     kills: float = 0.12
+    freezes: float = 0.04
+    repeats: float = 0.04
+    lives: float = 0.03
     faults: float = 0.30
     ledger_faults: float = 0.05
     assigned: bool = False
 
-    def kill(self, person: int, try_number: int, points: Sequence[Point]) -> Point | None:
-        """Return where an attempt is killed.
+    def halt(self, person: int, try_number: int, points: Sequence[Point]) -> Halt | None:
+        """Return how a try is killed or frozen.
 
-        :param points: those that it comes by.
+        :param points: those that it gets to.
         """
-        if self.assigned and try_number == 1 and person < ASSIGNED:
-            return points[person % len(points)] if person < _ASSIGNED_KILLS else None
-        source = self._source("kill", person, try_number)
-        return source.choice(points) if source.random() < self.kills else None
+        freezes = [point for point in points if point in FREEZES]
+        if try_number == 1 and (assigned := self._assigned(person)):
+            halt = assigned.halt
+            if halt is None or halt.point in points:
+                return halt
+            allowed = points if halt.wake is None else freezes
+            return Halt(point=allowed[person % len(allowed)], wake=halt.wake)
+        source = self._source("halt", person, try_number)
+        drawn = source.random()
+        wake = source.choice(list(Wake))
+        if drawn < self.kills:
+            return Halt(point=source.choice(points))
+        if drawn < self.kills + self.freezes:
+            return Halt(point=source.choice(freezes), wake=wake)
+        if drawn < self.kills + self.freezes + self.repeats:
+            point = source.choice([point for point in points if point in REPEATS])
+            is_frozen = point in FREEZES and source.choice((True, False))
+            return Halt(point=point, passing=2, wake=wake if is_frozen else None)
+        return None
+
+    def is_live(self, person: int, try_number: int) -> bool:
+        """Tell whether the next try starts beside a try."""
+        if try_number == 1 and (assigned := self._assigned(person)):
+            return assigned.is_live
+        return self._source("live", person, try_number).random() < self.lives
 
     def fault(self, person: int, number: int) -> Fault | None:
         """Return how a request goes wrong.
 
         :param number: how many requests for this person came before it.
         """
-        if self.assigned and number == 0 and person < ASSIGNED:
-            is_assigned = _ASSIGNED_KILLS <= person < _ASSIGNED_FAULTS
-            return list(Fault)[(person - _ASSIGNED_KILLS) % len(Fault)] if is_assigned else None
+        if number == 0 and (assigned := self._assigned(person)):
+            return assigned.fault
         source = self._source("fault", person, number)
         return source.choices(list(Fault), _WEIGHTS)[0] if source.random() < self.faults else None
 
     def ledger_fault(self, person: int, try_number: int) -> tuple[LedgerFault, Step] | None:
-        """Return how the ledger goes wrong, and over what it is to write."""
-        if self.assigned and try_number == 1 and person < ASSIGNED:
-            return _LEDGER[person - _ASSIGNED_FAULTS] if person >= _ASSIGNED_FAULTS else None
+        """Return how the ledger goes wrong, and over what it is asked for."""
+        if try_number == 1 and (assigned := self._assigned(person)):
+            return assigned.ledger_fault
         source = self._source("ledger", person, try_number)
         return source.choice(_LEDGER) if source.random() < self.ledger_faults else None
+
+    def _assigned(self, person: int) -> _Assigned | None:
+        return _ASSIGNED[person] if self.assigned and person < ASSIGNED else None
 
     def _source(self, *what: object) -> random.Random:
         return random.Random(f"{self.seed} {what}")  # noqa: S311  draws, no secrets

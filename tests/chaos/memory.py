@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.engine import URL
 
-from airflow_provider_apptoto.state.database import StateDatabase
-from airflow_provider_apptoto.state.pin import Pin
-from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
-from airflow_provider_apptoto.state.store import Entry, LedgerStore, State
-from airflow_provider_apptoto.state.task_state import TaskStateLedgerStore
+from airflow_provider_apptoto.outbox.admin import Author, LedgerAdmin, Selection
+from airflow_provider_apptoto.outbox.database import StateDatabase
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from airflow_provider_apptoto.outbox.pin import Pin
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from airflow_provider_apptoto.state.store import Origin
+    from airflow_provider_apptoto.outbox.origin import Origin
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
 
 class Memory(Protocol):
@@ -31,13 +33,21 @@ class Memory(Protocol):
         """Return the ledger as a try sees it."""
 
     def lost(self, origin: Origin) -> LedgerStore:
-        """Return what a try sees where the ledger was lost."""
+        """Return what a try sees if the ledger was lost."""
 
     def entries(self) -> list[Entry]:
         """Return all entries."""
 
     def resolve(self, entry: Entry, state: State) -> None:
         """Do as a person who has looked whether the message was sent."""
+
+
+def resolve(database: StateDatabase, entry: Entry, state: State) -> None:
+    """Do as a person who has looked whether a message was sent."""
+    admin = LedgerAdmin(database)
+    found = admin.resolvable(Selection(keys=[entry.key]))
+    resolved = admin.resolve(found, state, Author(by="me", note="looked"))
+    assert [each.entry.state for each in resolved] == [state], f"{entry.state} could not be resolved"
 
 
 class _Variables(dict[str, str]):
@@ -58,30 +68,27 @@ class SqlMemory:
         return StateDatabase(URL.create("sqlite", database=str(self._folder / name)))
 
     def store(self, _origin: Origin) -> SqlLedgerStore:
-        return SqlLedgerStore(self._database, "resolve")
+        return SqlLedgerStore(self._database)
 
     def lost(self, _origin: Origin) -> SqlLedgerStore:
         variables = _Variables()
         Pin("state", self._database, variables, "").accept()
         empty = self._file("empty.db")
-        return SqlLedgerStore(empty, "resolve", Pin("state", empty, variables, "ledger init --accept"))
+        return SqlLedgerStore(empty, Pin("state", empty, variables, "ledger init --accept"))
 
     def entries(self) -> list[Entry]:
-        return [entry for entry, _ in SqlLedgerStore(self._database, "").entries(Selection())]
+        return [record.entry for record in LedgerAdmin(self._database).select(Selection())]
 
     def resolve(self, entry: Entry, state: State) -> None:
-        selection = Selection(keys=[entry.key])
-        store = SqlLedgerStore(self._database, "")
-        resolved = store.resolve(store.resolvable(selection), state, by="me", note="looked")
-        assert [each.state for each in resolved] == [state], f"{entry.state} could not be resolved"
+        resolve(self._database, entry, state)
 
 
 class TaskStateMemory:
-    """A stand-in for Airflow's task state: a file of SQLite, so that it outlives who is killed.
+    """A stand-in for Airflow's task state: a file of SQLite, so that it outlives killed tries.
 
-    As Airflow's, it has no compare-and-set, the last write wins, and a try that is not the newest finds nothing and may
-    write nothing: Airflow answers 404 to both.
-    ``tests/scheduler/test_kills.py`` does it with the real one.
+    Like Airflow's, it has no compare-and-swap, the last write wins, and a try that is not the newest finds nothing and
+    can write nothing: Airflow answers 404 to both.
+    ``tests/scheduler/test_kills.py`` uses the real one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,17 +103,18 @@ class TaskStateMemory:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept where nothing is raised."""
-        if self._opened is None or self._opened[0] != os.getpid():  # a connection is no child's to inherit
-            self._opened = os.getpid(), sqlite3.connect(self._path, timeout=30)
+        """Give a connection whose changes are kept unless something is raised."""
+        if self._opened is None or self._opened[0] != os.getpid():  # a child must not use that of its parent
+            self._opened = os.getpid(), sqlite3.connect(self._path, timeout=30, check_same_thread=False)
             self._opened[1].execute("PRAGMA synchronous=NORMAL")
         with self._opened[1]:
             yield self._opened[1]
 
     def store(self, origin: Origin) -> TaskStateLedgerStore:
+        this = (origin.map_index, origin.try_number)
+        newest = "INSERT INTO tries VALUES (?, ?) ON CONFLICT DO UPDATE SET newest = max(newest, excluded.newest)"
         with self.connection() as connection:
-            newest = (origin.map_index, origin.try_number)
-            connection.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", newest)
+            connection.execute(newest, this)
         return TaskStateLedgerStore(_Accessor(self, origin))
 
     def lost(self, origin: Origin) -> TaskStateLedgerStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_apptoto.state.store import Origin
+from airflow_provider_apptoto.outbox.origin import Origin
 
 _FIRST = 6505550000
 

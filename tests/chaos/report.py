@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from airflow_provider_apptoto.state.store import State
-from tests.chaos.draws import Fault, LedgerFault, Point
+from airflow_provider_apptoto.outbox.entry import State
+from tests.chaos.draws import FREEZES, Fault, LedgerFault, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,6 +50,8 @@ def report(results: Sequence[Result]) -> str:
     parts = [
         tabulate(rows, headers="keys", disable_numparse=True),
         _counts("killed", Point, [(result.arm.name, result.kills) for result in results]),
+        _counts("frozen", FREEZES, [(result.arm.name, result.freezes) for result in results]),
+        _counts("two tries at once", ["pairs"], [(result.arm.name, Counter(pairs=result.live)) for result in results]),
         _counts("answered wrongly", Fault, [(result.arm.name, result.faults) for result in results]),
         _counts("the ledger", LedgerFault, [(result.arm.name, result.ledger_faults) for result in results]),
     ]

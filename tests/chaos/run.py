@@ -1,20 +1,23 @@
-"""Runs an arm: chaos, a look at the damage, then a person puts it right."""
+"""Runs an arm: chaos, a look at the damage, then people resolve it, and what was frozen goes on."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.delivery import OnUnknown
-from airflow_provider_apptoto.state.store import State
-from tests.chaos.checker import Observed, broken, not_put_right
-from tests.chaos.driver import MOST_TRIES, Task, play
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.policy import OnUnknown
+from tests.chaos.attempts import DEADLINE
+from tests.chaos.checker import Observed, broken, not_put_right, undone
+from tests.chaos.driver import MOST_TRIES, Played, Task, play
 from tests.chaos.server import ChaosServer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -22,61 +25,81 @@ if TYPE_CHECKING:
     from tests.chaos.draws import Draws, Fault, LedgerFault, Point
     from tests.chaos.memory import Memory
 
-DEADLINE = 60
-"""Seconds after which a state is taken never to come; not a measure of speed."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of an arm.
+    """What happened to an arm.
 
-    :param broken: promises of the ledger that were broken; nothing is promised of an arm that has none.
+    :param broken: promises of the ledger that were broken; an arm without a ledger promises nothing.
+    :param live: tries beside which the next one was started.
     """
 
     arm: Arm
     observed: Observed
     broken: list[str] = field(default_factory=list)
     kills: Counter[Point] = field(default_factory=Counter)
+    freezes: Counter[Point] = field(default_factory=Counter)
+    live: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
     ledger_faults: Counter[LedgerFault] = field(default_factory=Counter)
 
 
 def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor) -> Result:
-    """Send to everybody under chaos, check, and where people can put it right have them do so, and check again.
+    """Send to everybody under chaos, check, have people resolve what is unknown, let what is frozen go on, and check.
 
     :param folder: an empty one.
     """
     memory = None if arm.memory is None else arm.memory(folder)
+    found: list[str] = []
     with ChaosServer(draws) as server:
 
-        def observe(tasks: list[Task]) -> Observed:
-            played = list(workers.map(play, tasks))
-            return Observed(tasks=played, copies=server.copies(), entries=memory.entries() if memory else [])
+        def observe(tasks: Sequence[Played]) -> Observed:
+            return Observed(tasks=tasks, copies=server.copies(), entries=memory.entries() if memory else [])
 
         tasks = [Task(arm=arm, folder=folder, url=server.url, person=person, draws=draws) for person in range(sends)]
-        observed = observe(tasks)
-        found = [] if memory is None else broken(observed, arm.on_unknown)
-        if memory is not None and arm.on_unknown is OnUnknown.FAIL:
+        played = list(workers.map(play, tasks))
+        try:
+            observed = observe(played)
+            if memory is not None:
+                found += broken(observed, arm.on_unknown)
             server.behaves = True
-            _resolve_by_truth(memory, server.copies())
-            again = functools.partial(
-                Task, arm=arm, folder=folder, url=server.url, draws=None, first_try=1 + MOST_TRIES
-            )
-            cleared = observe([again(person=task.person) for task in observed.tasks if not task.succeeded])
-            found += not_put_right(cleared)
-        kills = Counter(point for task in observed.tasks for point in task.killed_at)
+            if memory is not None and arm.on_unknown is OnUnknown.FAIL:
+                _resolve_by_truth(memory, server.copies())
+                again = functools.partial(
+                    Task, arm=arm, folder=folder, url=server.url, draws=None, first_try=1 + MOST_TRIES
+                )
+                cleared = list(workers.map(play, [again(person=task.person) for task in played if not task.succeeded]))
+                found += not_put_right(observe(cleared))
+            before = observe(played)
+            played = [_with_woken(task) for task in played]
+            after = observe(played)
+            if memory is None:
+                observed = after
+            else:
+                found += [*undone(before, after), *broken(after, arm.on_unknown)]
+        finally:
+            for process in [process for task in played for process in task.frozen]:
+                process.kill()
         return Result(
             arm=arm,
             observed=observed,
-            broken=found,
-            kills=kills,
+            broken=list(dict.fromkeys(found)),
+            kills=Counter(point for task in played for point in task.killed_at),
+            freezes=Counter(point for task in played for point in task.frozen_at),
+            live=sum(task.live for task in played),
             faults=server.faults,
-            ledger_faults=Counter(fault for task in observed.tasks for fault in task.ledger_faults),
+            ledger_faults=Counter(fault for task in played for fault in task.ledger_faults),
         )
 
 
+def _with_woken(task: Played) -> Played:
+    """Let the tries of a task go on that are frozen still, and wait for their ends."""
+    woken = [process.wake_and_wait() for process in task.frozen]
+    return dataclasses.replace(task, woken=(*task.woken, *woken), frozen=())
+
+
 def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:
-    """Say of each message that nobody could tell of whether it was sent, as soon as nobody can be at work on it."""
+    """Record of each message that may have been sent whether it was, once no try can be sending it."""
     deadline = time.monotonic() + DEADLINE
     while any(entry.state is State.SENDING and entry.is_live for entry in memory.entries()):
         assert time.monotonic() < deadline

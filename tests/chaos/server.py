@@ -35,7 +35,7 @@ def _after_an_interim_answer(script: Script) -> Script:
 
 
 def _giving_up_too_early(exchange: Exchange) -> None:
-    """Refuse, and then answer what was meant for somebody else, on the same connection."""
+    """Refuse, and then send an answer that was meant for another request, on the same connection."""
     exchange.answer(429, Retry_After="0")
     time.sleep(0.02)
     exchange.answer(200, {"success": True})
@@ -76,7 +76,7 @@ class ChaosServer:
         self._seen: Counter[int] = Counter()
         self.faults: Counter[Fault] = Counter()
         self.behaves = False
-        """Whether nothing goes wrong any more."""
+        """Whether nothing goes wrong anymore."""
 
     def __enter__(self) -> Self:
         self._server.__enter__()
@@ -94,7 +94,7 @@ class ChaosServer:
         return Counter(person_of(request.json["to"]) for request in self._server.accepted)
 
     def _play(self, exchange: Exchange) -> None:
-        if exchange.request.method != "POST":  # somebody followed the redirect
+        if exchange.request.method != "POST":  # a client followed the redirect
             answering(200, b"<html>Hello</html>")(exchange)
             return
         person = person_of(exchange.request.json["to"])

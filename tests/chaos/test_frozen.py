@@ -1,102 +1,74 @@
-"""A try that is frozen, and wakes when its successor is sending or done, sends nothing twice."""
+"""A try that is frozen, and wakes beside its successor or after it, sends nothing twice."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
-from sqlalchemy.engine import make_url
 
-from airflow_provider_apptoto.state.database import StateDatabase
-from airflow_provider_apptoto.state.ledger import Claim
-from airflow_provider_apptoto.state.sql_ledger import Selection, SqlLedgerStore
-from airflow_provider_apptoto.state.store import State
-from tests.chaos.driver import processes
+from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Selection
+from airflow_provider_apptoto.outbox.entry import Entry, State
+from tests.chaos.batches import FIRST, Batch, sql_store, tries
+from tests.chaos.draws import Halt, Point, Wake
+from tests.chaos.memory import resolve
 from tests.support.faults import FaultServer
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
-DEADLINE = 60
-"""Seconds after which a state is taken never to come; not a measure of speed."""
-
-
-class Stopping(Claim):
-    """A claim whose process freezes before or after it is written down that the first byte leaves."""
-
-    stop: str
-
-    def sending(self, timeout: float) -> None:
-        if self.stop == "before":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        super().sending(timeout)
-        if self.stop == "after":
-            os.kill(os.getpid(), signal.SIGSTOP)
+BEFORE = Halt(point=Point.BEFORE_SENDING, wake=Wake.LAST)
+AFTER = Halt(point=Point.AFTER_SENDING, wake=Wake.LAST)
+BETWEEN = Halt(point=Point.AFTER_HEADERS, wake=Wake.LAST)
 
 
-def attempt(url: str, server: str, stop: str, number: int, said: Queue[str]) -> None:
-    """Send as one try of a task, whose leases are over at once."""
-    from airflow_provider_apptoto import delivery
-    from airflow_provider_apptoto.state import ledger
-    from airflow_provider_apptoto.state.ledger import LedgerTiming
-    from tests.chaos.attempts import hook_of
-    from tests.chaos.people import origin_of
-
-    Stopping.stop = stop
-    ledger.Claim = Stopping  # type: ignore[misc]
-    scope = delivery.Scope(
-        origin=origin_of(0, number),
-        store=SqlLedgerStore(StateDatabase(make_url(url)), "resolve"),
-        timing=LedgerTiming(claim_lease=0.0, margin=0.0),
-    )
-    fields = {"type": "sms", "to": "+16505550199", "message": "Hi"}
-    try:
-        said.put(delivery.deliver(fields, hook_of(server, timeout=1), scope).outcome)
-    except Exception as error:  # noqa: BLE001  the test reads it
-        said.put(str(error))
-    said.close()
-    said.join_thread()
+def entry_in(database: StateDatabase) -> Entry:
+    [record] = LedgerAdmin(database).select(Selection())
+    return record.entry
 
 
-def started(context: BaseContext, *arguments: Any) -> BaseProcess:
-    process: BaseProcess = context.Process(target=attempt, args=arguments)  # type: ignore[attr-defined]
-    process.start()
-    return process
-
-
-def wait_until_stopped(pid: int | None) -> None:
-    process = psutil.Process(pid)
-    deadline = time.monotonic() + DEADLINE
-    while process.status() != psutil.STATUS_STOPPED:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def batch_of(server: FaultServer, database: StateDatabase, number: int, halt: Halt | None = None) -> Batch:
+    """Return a try that sends one message."""
+    url = database._url.render_as_string(hide_password=False)
+    origin = dataclasses.replace(FIRST, try_number=number)
+    return Batch(url=server.url, open_store=functools.partial(sql_store, url), people=[0], origin=origin, halt=halt)
 
 
 @pytest.mark.parametrize(
-    ("stop", "successor", "sleeper", "copies"),
-    [("before", "sent", "deduplicated", 1), ("after", "not known whether", "sent", 1)],
+    ("halt", "successor", "sleeper"),
+    [
+        (BEFORE, "sent", "deduplicated"),
+        (AFTER, "outcome_unknown", "sent"),  # the first look-up is too old, and the next one finds nobody who sent it
+        (BETWEEN, "outcome_unknown", "outcome_unknown"),
+    ],
 )
-def test_a_try_that_was_frozen_and_wakes_beside_its_successor_sends_nothing_twice(
-    database: StateDatabase, stop: str, successor: str, sleeper: str, copies: int
+def test_a_try_that_wakes_after_its_successor_sends_only_what_that_one_did_not(
+    database: StateDatabase, halt: Halt, successor: str, sleeper: str
 ) -> None:
-    url = database._url.render_as_string(hide_password=False)
-    context = processes()
-    frozen_said, second_said = context.Queue(), context.Queue()
-    with FaultServer() as server:
-        frozen = started(context, url, server.url, stop, 1, frozen_said)
-        wait_until_stopped(frozen.pid)
-        second = started(context, url, server.url, "never", 2, second_said)
-        assert successor in second_said.get(timeout=DEADLINE)
-        os.kill(frozen.pid or 0, signal.SIGCONT)
-        assert sleeper in frozen_said.get(timeout=DEADLINE)
-        for process in (frozen, second):
-            process.join(DEADLINE)
-    assert len(server.accepted) == copies
-    [(left, _)] = SqlLedgerStore(database, "").entries(Selection())
-    assert left.state is State.SENT
+    with FaultServer() as server, tries() as running:
+        frozen = running.start(batch_of(server, database, 1, halt))
+        frozen.wait_until_frozen()
+        assert running.start(batch_of(server, database, 2)).outcomes() == {0: successor}
+        frozen.wake()
+        assert frozen.outcomes() == {0: sleeper}
+    sent = "sent" in {successor, sleeper}
+    assert len(server.accepted) == sent
+    assert entry_in(database).state is (State.SENT if sent else State.UNKNOWN)
+
+
+@pytest.mark.parametrize(("halt", "sleeper"), [(AFTER, "deduplicated"), (BETWEEN, "outcome_unknown")])
+def test_a_try_that_wakes_after_a_person_had_the_message_sent_again_sends_nothing(
+    database: StateDatabase, halt: Halt, sleeper: str
+) -> None:
+    with FaultServer() as server, tries() as running:
+        frozen = running.start(batch_of(server, database, 1, halt))
+        frozen.wait_until_frozen()
+        assert running.start(batch_of(server, database, 2)).outcomes() == {0: "outcome_unknown"}
+        resolve(database, entry_in(database), State.NOT_SENT)
+        assert running.start(batch_of(server, database, 3)).outcomes() == {0: "sent"}
+        frozen.wake()
+        assert frozen.outcomes() == {0: sleeper}
+    assert len(server.accepted) == 1
+    left = entry_in(database)
+    assert (left.state, left.origin.try_number) == (State.SENT, 3)

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_apptoto.state.pace import SqlPacer
+from airflow_provider_apptoto.outbox.rate_limit import SqlRateLimiter
 from tests.support.sender import ACCOUNT
 from tests.support.state_databases import url_of
 
 if TYPE_CHECKING:
-    from airflow_provider_apptoto.state.database import StateDatabase
+    from airflow_provider_apptoto.outbox.database import StateDatabase
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_many_that_start_at_once_make_one_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_processes_that_start_at_once_make_one_database(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     url = url_of(kind, request, tmp_path).render_as_string(hide_password=False)
     command = [sys.executable, "-m", "tests.support.sender", "init", url, "6"]
     started, *salts = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
@@ -28,7 +30,7 @@ def test_many_that_start_at_once_make_one_database(kind: str, request: pytest.Fi
 
 
 def reserving(database: StateDatabase, a_minute: int, count: int, *processes: int) -> subprocess.Popen[str]:
-    """Start processes that reserve departures."""
+    """Start processes that reserve slots."""
     url = database._url.render_as_string(hide_password=False)
     arguments = ["reserve", url, *map(str, (a_minute, count, *processes))]
     return subprocess.Popen(
@@ -36,18 +38,18 @@ def reserving(database: StateDatabase, a_minute: int, count: int, *processes: in
     )
 
 
-def test_processes_that_ask_at_once_never_get_the_same_departure(database: StateDatabase) -> None:
+def test_processes_that_ask_at_once_never_get_the_same_slot(database: StateDatabase) -> None:
     started = time.monotonic()
     process = reserving(database, 60, 25, 3)
     said, _ = process.communicate()
     assert (process.returncode, len(said.split())) == (0, 1 + 3 * 25)
-    wait = SqlPacer(database, ACCOUNT, 60).reserve(patience=0)
+    wait = SqlRateLimiter(database, ACCOUNT, 60).reserve(max_wait=0)
     assert time.monotonic() - started + wait >= 3 * 25 * 1.02
 
 
-def test_a_process_that_is_killed_costs_the_departure_that_it_held_and_no_more(database: StateDatabase) -> None:
-    pacer = SqlPacer(database, ACCOUNT, 1)
-    pacer.reserve()
+def test_a_process_that_is_killed_costs_the_slot_that_it_held_and_no_more(database: StateDatabase) -> None:
+    limiter = SqlRateLimiter(database, ACCOUNT, 1)
+    limiter.reserve()
     started = time.monotonic()
     process = reserving(database, 1, 0)
     assert process.stdout is not None
@@ -57,6 +59,6 @@ def test_a_process_that_is_killed_costs_the_departure_that_it_held_and_no_more(d
     used = 1 + 5 + len(process.stdout.readlines())
     process.wait()
     process.stdout.close()
-    wait = pacer.reserve(patience=0)
-    # each departure is 61.2 s; the one it may have taken without coming to print it is the one that is lost
+    wait = limiter.reserve(max_wait=0)
+    # the slots are 61.2 s apart; the one that it may have taken and not printed is lost
     assert math.ceil((wait + time.monotonic() - started) / 61.2 - 0.5) in {used, used + 1}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, StoreKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from airflow_provider_apptoto.outbox.entry import Entry, State
 
 KEYS = (b"salt",)
 
@@ -51,10 +52,8 @@ class MemoryStore:
         self._refuse()
         with self._lock:
             current = self.entries.get(new.key)
-            if current is not None and current.version == new.version:
-                return True
             if current != old:
-                return False
+                return current is not None and current.version == new.version
             self.entries[new.key] = new
             self.history.append(new.state)
         if new.state in self.lost_answers:

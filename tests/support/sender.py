@@ -4,6 +4,10 @@ They are forked from a process of one thread that has loaded what they need, as 
 
 ``send SECONDS PLANS``: for each plan (JSON: ``threads``, ``environment``) a process sends through the hook, as fast as
 it lets its threads.
+``outbox PLANS``: for each plan (JSON: ``environment``, ``name``, ``rows``, ``threads``, ``after``, ``max_wait``) a
+process sends a batch through an outbox with a state database; with 0 ``threads``, one message after the other, as tasks
+without retries do. It begins ``after`` some seconds, and waits for a slot for ``max_wait`` seconds at most.
+Once they run, a line has their ids (a JSON list).
 ``reserve URL A_MINUTE COUNT PROCESSES``: each process reserves slots, one line each; 0: until it is killed.
 ``init URL PROCESSES``: all processes use a database for the first time at the same moment; each prints its salt.
 """
@@ -30,13 +34,20 @@ def tell(text: str) -> None:
     os.write(sys.stdout.fileno(), f"{text}\n".encode())  # at once and whole, beside others
 
 
-def together(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
-    """Run a process for each tuple of arguments; exit with 1 if one of them failed."""
+def together(
+    target: Callable[..., None],
+    arguments: list[tuple[Any, ...]],
+    started: Callable[[list[int | None]], str] = lambda _: "started",
+) -> None:
+    """Run a process for each tuple of arguments; exit with 1 if one of them failed.
+
+    :param started: what to tell once they run, by their ids.
+    """
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=target, args=each) for each in arguments]
     for child in children:
         child.start()
-    tell("started")
+    tell(started([child.pid for child in children]))
     for child in children:
         child.join()
     sys.exit(any(child.exitcode for child in children))
@@ -71,6 +82,53 @@ def send_all(seconds: float, plans: str) -> None:
     together(send, [(seconds, plan["environment"], plan["threads"]) for plan in json.loads(plans)])
 
 
+def send_by_outbox(plan: dict[str, Any]) -> None:
+    from airflow_provider_apptoto.batch.options import BatchOptions
+    from airflow_provider_apptoto.batch.plan import Plan, PlannedMessage
+    from airflow_provider_apptoto.batch.results import BatchResults
+    from airflow_provider_apptoto.batch.sending import Sender
+    from airflow_provider_apptoto.client import RetryPolicy
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+    from airflow_provider_apptoto.outbox.origin import Origin
+    from airflow_provider_apptoto.outbox.outbox import Outbox
+    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+
+    os.environ.update(plan["environment"])
+    ApptotoHook.retry_policy = RetryPolicy(window=plan["max_wait"])
+    hook, name, rows = ApptotoHook(), plan["name"], plan["rows"]
+    assert hook.state_database is not None
+    outbox = Outbox(
+        client=hook.get_conn(),
+        build=hook.build_message,
+        origin=Origin(dag_id="clinic", task_id=name, run_id="today", map_index=-1, try_number=1),
+        store=SqlLedgerStore(hook.state_database),
+    )
+    time.sleep(plan["after"])
+    messages = [hook.build_message(type="sms", to="+16505550199", message=f"{name} {row}") for row in range(rows)]
+    if not plan["threads"]:
+        for message in messages:
+            outbox.send(message)
+        return
+    planned = [
+        PlannedMessage(row, message, key=outbox.key_of(message, str(row)), item=str(row), reference=None)
+        for row, message in enumerate(messages)
+    ]
+    results = BatchResults(Plan(rows=rows, messages=planned), has_ledger=True)
+    Sender(planned, outbox, results, BatchOptions(concurrency=plan["threads"])).send(lambda: None)
+    counts = {outcome: count for outcome, count in results.counts().items() if count}
+    assert counts == {"total": rows, "sent": rows}, counts
+
+
+def send_all_by_outbox(plans: str) -> None:
+    import airflow_provider_apptoto.batch.run
+    import airflow_provider_apptoto.hooks.apptoto
+    import airflow_provider_apptoto.outbox.rate_limit
+    import airflow_provider_apptoto.outbox.stores.sql  # noqa: F401  slow to import
+
+    logging.disable(logging.INFO)
+    together(send_by_outbox, [(plan,) for plan in json.loads(plans)], json.dumps)
+
+
 def reserve(url: str, a_minute: float, count: int) -> None:
     from sqlalchemy.engine import make_url
 
@@ -101,6 +159,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["send", seconds, plans]:
             send_all(float(seconds), plans)
+        case ["outbox", plans]:
+            send_all_by_outbox(plans)
         case ["reserve", url, a_minute, count]:
             reserve(url, float(a_minute), int(count))
         case ["reserve", url, a_minute, count, processes]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TOGETHER = (
     "tests/scheduler/",  # an Airflow
     "tests/airflow/outbox/test_minute.py",  # a minute
+    "tests/airflow/outbox/test_stalls.py",  # processes
     "tests/chaos/",  # a process to fork from
     "tests/unit/outbox/",  # a PostgreSQL
     "tests/unit/sandbox/",  # a sandbox

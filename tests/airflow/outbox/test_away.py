@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_apptoto.client import ApptotoNotSentError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
@@ -123,3 +124,23 @@ def test_a_database_that_stays_away_sends_nothing(
     run = run_dag(send, default_args={"retries": 1, "retry_delay": dt.timedelta(0)})
     assert (run["send"].state, run["send"].tries, server.requests) == ("failed", 2, [])
     assert "The message was not sent: the state database can't be used" in str(errors["send"])
+
+
+def test_a_message_without_a_ledger_waits_for_the_rate_limit(
+    server: FaultServer, network: Proxy, provider_log: list[str]
+) -> None:
+    network.go_down(AWAY)
+    assert ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi").outcome == "sent"
+    assert len(server.accepted) == 1
+    assert sum("The store of the rate limit can't be reached" in line for line in provider_log) == 1
+
+
+def test_a_message_without_a_ledger_is_not_sent_while_the_rate_limit_stays_away(
+    server: FaultServer, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, patience=0.3))
+    network.go_down()
+    with pytest.raises(ApptotoNotSentError, match="^The message was not sent: the rate limit can't be kept") as raised:
+        ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi")
+    assert raised.value.code == "rate_limit_unusable"
+    assert server.requests == []

@@ -22,6 +22,7 @@ from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 from tests.support.dag_runs import run_dag
 from tests.support.entries import FIRST, SECOND, entry
+from tests.support.memory_store import MemoryStore
 from tests.support.state_databases import url_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def in_a_task(body: Body) -> None:
 
 @pytest.fixture(
     params=[
+        "memory",  # the stand-in of other tests
         "sqlite",
         "postgresql",
         pytest.param("task_state", marks=pytest.mark.skipif(not HAS_RETRY_POLICY, reason="came with Airflow 3.3")),
@@ -67,6 +69,9 @@ def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnStore
     if request.param == "task_state":
         request.getfixturevalue("airflow_database")
         yield in_a_task
+    elif request.param == "memory":
+        store = MemoryStore(b"0123456789abcdef")
+        yield lambda body: body(store)
     else:
         database = StateDatabase(url_of(request.param, request, tmp_path))
         yield lambda body: body(SqlLedgerStore(database))

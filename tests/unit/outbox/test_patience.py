@@ -22,7 +22,9 @@ def away(after: float = 0.0, *, rate_limit: bool = False) -> LedgerAwayError:
 
     :param after: seconds until that was known.
     """
-    error = RateLimitAwayError("away") if rate_limit else LedgerAwayError("away")
+    error = (
+        RateLimitAwayError("The message was not sent: away", reason="away") if rate_limit else LedgerAwayError("away")
+    )
     error.waited = after
     return error
 

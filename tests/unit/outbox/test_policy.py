@@ -21,6 +21,8 @@ NOW = datetime.now(UTC)
     [
         ("on_unknown", "retry", "'retry' is not one of fail, resend, assume_sent"),
         ("on_unknown", None, "None is not one of fail"),
+        ("max_age", "1 day", "'1 day' is neither a timedelta"),
+        ("max_age", True, "True is neither a timedelta"),
         ("max_age", 24, "24 is neither a timedelta of more than 0 nor None"),
         ("max_age", timedelta(0), "is neither a timedelta of more than 0"),
         ("max_age", -DAY, "is neither a timedelta of more than 0"),
