@@ -140,7 +140,7 @@ def test_a_message_without_a_ledger_is_not_sent_while_the_rate_limit_stays_away(
 ) -> None:
     monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, patience=0.3))
     network.go_down()
-    with pytest.raises(ApptotoNotSentError, match="^The message was not sent: the rate limit can't be kept") as raised:
+    with pytest.raises(ApptotoNotSentError, match=r"^The message was not sent: the rate limit can't be kept") as raised:
         ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi")
     assert raised.value.code == "rate_limit_unusable"
     assert server.requests == []

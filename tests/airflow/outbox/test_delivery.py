@@ -17,7 +17,7 @@ from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 from tests.support.entries import SECOND
-from tests.support.faults import FaultServer, answering
+from tests.support.faults import Exchange, FaultServer, answering
 from tests.support.memory_store import MemoryStore
 from tests.support.outboxes import NUMBER, TEXT, outbox_of
 
@@ -76,7 +76,11 @@ def test_the_try_that_finds_a_message_sent_returns_what_the_try_that_sent_it_ret
     fields: dict[str, Any],
     expected: dict[str, Any],
 ) -> None:
-    clinic.scripts = [ACCEPTED]
+    def accepting_after_a_while(exchange: Exchange) -> None:
+        clock.now += 2.5
+        ACCEPTED(exchange)
+
+    clinic.scripts = [accepting_after_a_while]
     message = {**MESSAGE, **fields}
     sent = outbox_of(clinic, new_process(), clock).send(**message).to_xcom()
     clock.now += 3600

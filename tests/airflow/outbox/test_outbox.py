@@ -246,7 +246,8 @@ def test_what_is_wrong_with_a_message_fails_at_once_and_for_good(
 def test_reference_and_labels_are_kept_in_clear_and_nothing_of_the_person_is(
     memory: MemoryStore, clinic: FaultServer, clock: Clock
 ) -> None:
-    outbox_of(clinic, memory, clock).send(**MESSAGE, reference=4711, labels={"clinic": "north", "wave": 2})
+    given: dict[str, Any] = {"reference": 4711, "labels": {"clinic": "north", "wave": 2}}  # as templates may give them
+    outbox_of(clinic, memory, clock).send(**MESSAGE, **given)
     assert memory.only.reference == "4711"
     assert memory.only.labels == {"clinic": "north", "wave": "2"}
     assert (memory.only.target, memory.only.channel, memory.only.segments) == ("+1•••0199", "sms", 1)
@@ -269,6 +270,7 @@ def test_a_second_text_to_the_same_recipient_needs_an_item(
     assert outbox.send(**{**MESSAGE, "message": "Another", "to": OTHER_NUMBER}).outcome == "sent"
     for item, text in {"scan": "One", "bill": "Two"}.items():
         assert outbox.send(**{**MESSAGE, "message": text}, item=item).outcome == "sent"
+    assert outbox.send(**{**MESSAGE, "message": "Three"}, item="bill").outcome == "deduplicated"
     assert len(clinic.accepted) == 4
 
 
@@ -371,7 +373,7 @@ def test_a_task_that_is_told_to_end_while_it_waits_for_another_try_sends_nothing
 
 
 def test_a_task_that_is_told_to_end_between_the_ledger_and_the_first_byte_writes_none(
-    clinic: FaultServer, clock: Clock
+    clinic: FaultServer, clock: Clock, counts: Counts
 ) -> None:
     cancellation = Cancellation()
 
@@ -383,7 +385,7 @@ def test_a_task_that_is_told_to_end_between_the_ledger_and_the_first_byte_writes
     store = Ending()
     with pytest.raises(ApptotoStoppedError):
         outbox_of(clinic, store, clock, cancellation=cancellation).send(**MESSAGE)
-    assert (clinic.bytes_seen, store.history) == (0, [State.SENDING, State.NOT_SENT])
+    assert (clinic.bytes_seen, store.history, counts.messages) == (0, [State.SENDING, State.NOT_SENT], {})
 
 
 def test_a_task_that_runs_out_of_time_before_the_first_byte_leaves_nothing_in_the_ledger(
