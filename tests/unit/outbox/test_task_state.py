@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_apptoto.outbox.entry import State
-from airflow_provider_apptoto.outbox.ledger import Attempt, LedgerTiming, look_up
+from airflow_provider_apptoto.outbox.ledger import Attempt, LedgerTiming, LostError, look_up
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
 from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 from tests.support.entries import FIRST, SECOND, entry
@@ -147,6 +147,18 @@ def test_an_entry_is_found_by_the_next_try_as_it_was_written(task_state: FakeTas
     store = TaskStateLedgerStore(task_state)
     store.hash_keys()
     assert store.find(["k1", "k2"]) == {"k1": written}
+
+
+def test_of_two_threads_with_the_same_message_one_writes(task_state: FakeTaskState, clock: Clock) -> None:
+    store = first_try(task_state)
+    attempts = [looked_up(store, clock, origin=FIRST) for _ in range(2)]
+    first, second = attempts
+    assert isinstance(first, Attempt)
+    assert isinstance(second, Attempt)
+    first.begin(150)
+    with pytest.raises(LostError):
+        second.begin(150)
+    assert task_state.calls == ["set apptoto-message-k1"]
 
 
 def test_a_call_that_fails_is_an_error_of_the_store(task_state: FakeTaskState, monkeypatch: pytest.MonkeyPatch) -> None:
