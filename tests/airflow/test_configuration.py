@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def test_a_change_of_the_environment_is_noticed_by_the_next_read(monkeypatch: py
 
 
 def ask(question: str, folder: Path, **environment: str) -> str:
-    """Ask a fresh process with an Airflow home of its own, and return the last line that it prints."""
+    """Ask a fresh process with an Airflow home of its own, and return what it prints after ``answer:``."""
     done = subprocess.run(
         [sys.executable, "-c", f"from airflow_provider_apptoto.configuration import *\n{question}"],
         env={**os.environ, "AIRFLOW_HOME": str(folder), **environment},
@@ -88,21 +89,23 @@ def ask(question: str, folder: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
     )
-    return (done.stdout + done.stderr).strip().splitlines()[-1]
+    # Airflow 3.1 also logs to these streams
+    [answer] = re.findall(r"answer: (.*)", done.stdout + done.stderr)
+    return str(answer)
 
 
 def test_a_file_sets_defaults_under_the_names_of_the_fields(tmp_path: Path) -> None:
     (tmp_path / "airflow.cfg").write_text("[apptoto]\nstate_conn_id = apptoto_state\ntimeout = 30\n")
-    printed = ask("print(connection_defaults())", tmp_path, AIRFLOW__APPTOTO__TIMEOUT="40")
+    printed = ask("print('answer:', connection_defaults())", tmp_path, AIRFLOW__APPTOTO__TIMEOUT="40")
     expected = {
         "timeout": ("40", "AIRFLOW__APPTOTO__TIMEOUT"),
         "state_conn_id": ("apptoto_state", "[apptoto] state_conn_id"),
     }
-    assert printed.endswith(str(expected))
+    assert printed == str(expected)
 
 
 def test_a_value_that_the_file_does_not_allow_is_named_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "airflow.cfg").write_text("[apptoto]\nredirect_email_to = somebody%@clinic.example\n")
-    question = "try: connection_defaults()\nexcept Exception as error: print(error, error.__context__)"
+    question = "try: connection_defaults()\nexcept Exception as error: print('answer:', error, error.__context__)"
     says = "[apptoto] redirect_email_to: can't be read: in a configuration file, write %% for %"
-    assert ask(question, tmp_path).endswith(f"{says} None")
+    assert ask(question, tmp_path) == f"{says} None"
