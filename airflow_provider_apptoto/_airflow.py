@@ -238,13 +238,22 @@ class Variables:
 
     def get(self, name: str) -> str | None:
         """Return a Variable, or ``None``."""
-        value: str | None = self._variable.get(name, None)  # by position: Airflow 2 has another name for the default
+        value: str | None = self._call(
+            lambda variable: variable.get(name, None)
+        )  # Airflow 2 names the default otherwise
         return value
 
     def set(self, name: str, value: str) -> None:
         """Set a Variable."""
         description = "Made by the Apptoto provider, which tells by it that a state database lost its memory"
-        self._variable.set(name, value, description=description)
+        self._call(lambda variable: variable.set(name, value, description=description))
+
+    def _call(self, call: Callable[[Any], Any]) -> Any:
+        try:
+            return call(self._variable)
+        except ImportError:
+            # Checked on 3.0.6: outside of Airflow's processes the SDK finds no supervisor, and has no other way yet.
+            return call(importlib.import_module("airflow.models.variable").Variable)
 
 
 __all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy"]
