@@ -30,7 +30,7 @@ class Identity:
 
     :param client: of the account.
     :param policy: ``idempotency_key`` names the occasion.
-    :param origin: on whose behalf they are sent.
+    :param origin: the task or callback that sends them.
     """
 
     client: ApptotoClient

@@ -1,4 +1,4 @@
-"""On whose behalf a message is sent, as a task's or a callback's context tells."""
+"""The task or the callback that sends a message, read from its context."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Origin:
 
     @property
     def task(self) -> tuple[str, str, str, int]:
-        """The task instance, whichever its try."""
+        """The task instance, without the try."""
         return self.dag_id, self.task_id, self.run_id, self.map_index
 
     @property

@@ -61,7 +61,7 @@ class Outbox:
     :param client: sends.
     :param build: makes a checked message of its fields.
     :param policy: what the author asked for.
-    :param origin: on whose behalf it sends; ``None`` outside of Airflow.
+    :param origin: the task or callback that sends; ``None`` outside of Airflow.
     :param store: where the ledger is kept; ``None``: nowhere.
     :param conn_id: the Apptoto connection.
     :param why_too_old: why the run is too old for anything to be sent; empty if it is not.

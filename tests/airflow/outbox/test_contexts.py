@@ -1,4 +1,4 @@
-"""On whose behalf a message is sent decides where it is remembered, and whether it may be sent at all."""
+"""The context decides where a message is remembered, and whether it may be sent at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On whose behalf a message is sent."""
+"""The task or the callback that sends a message."""
 
 from __future__ import annotations
 
