@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Exchange, FaultServer
 
-DEADLINE = 150
+DEADLINE = 240
 """Seconds after which a state is taken never to come; not a measure of speed."""
 OVER = {"success", "failed", "skipped", "upstream_failed"}
 
