@@ -54,7 +54,7 @@ def _nothing(_: Outcome) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Outbox:
-    """Sends messages on behalf of one task, or of one callback; for any number of threads.
+    """Sends the messages of one task or callback; for any number of threads.
 
     :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox` makes it.
 
@@ -131,7 +131,7 @@ class Outbox:
         :raises ApptotoConfigurationError: a parameter is wrong. Airflow does not retry the task.
         """
         if checked is not None and fields:
-            raise TypeError(f"A Message was given, so {', '.join(fields)} can't be")
+            raise TypeError(f"Give a Message or its fields, not both; given beside it: {', '.join(fields)}")
         try:
             return self._send_or_fail(checked, fields, item, reference, labels)
         except BaseException as error:  # the task's timeout too
