@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -34,8 +33,9 @@ from airflow_provider_apptoto.outbox.policy import SendPolicy
 from tests.chaos.arms import Arm, Rules
 from tests.chaos.draws import Halt, LedgerFault, Point, Step
 from tests.chaos.ledger_faults import faulty
-from tests.chaos.people import number_of, origin_of
 from tests.chaos.traps import Trap, TrappedRateLimiter, TrappedStore, watch_the_wire
+from tests.support.people import number_of, origin_of
+from tests.support.promises import End
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
@@ -54,21 +54,6 @@ TIMING = LedgerTiming(margin=0.2, poll=0.02, record_retries=(0.02,) * 4)
 REQUESTS_PER_MINUTE = 60_000
 DEADLINE = 60
 """Seconds after which something is taken never to happen; not a measure of speed."""
-
-
-class End(StrEnum):
-    """What Airflow sees of a try."""
-
-    SUCCESS = "success"
-    RETRYABLE = "retryable"
-    """An exception after which Airflow tries again."""
-    FAILED = "failed"
-    """``AirflowFailException``."""
-    KILLED = "killed"
-    FROZEN = "frozen"
-    """Its heartbeat stopped, so Airflow takes it for dead."""
-    BROKEN = "broken"
-    """An exception that none of this should raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,8 @@ from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.chaos.attempts import DEADLINE, REQUESTS_PER_MINUTE, TIMEOUT, TIMING, client_of
 from tests.chaos.driver import processes
 from tests.chaos.memory import TaskStateMemory
-from tests.chaos.people import number_of
 from tests.chaos.traps import Trap, TrappedRateLimiter, TrappedStore, watch_the_wire
+from tests.support.people import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chaos.attempts import Attempt, End, Process
+from tests.chaos.attempts import Attempt, Process
 from tests.chaos.draws import LedgerFault, Wake
+from tests.support.promises import End, Played
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.context import ForkServerContext
 
     from tests.chaos.arms import Arm
-    from tests.chaos.draws import Draws, Halt, Point
+    from tests.chaos.draws import Draws, Halt
 
 MOST_TRIES = 4
 AT_ONCE = 8
@@ -38,34 +39,6 @@ class Task:
     person: int
     draws: Draws | None
     first_try: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
-    """What happened to a task.
-
-    :param ends: of its tries.
-    :param killed_at: where tries were killed.
-    :param frozen_at: where tries were frozen.
-    :param said: by the last one.
-    :param ledger_faults: how the ledger of tries went wrong.
-    :param live: tries beside which the next one was started.
-    :param silent: tries that were stopped before they wrote to their ledger.
-    :param woken: ends of tries that were frozen and went on.
-    :param frozen: tries that are frozen still.
-    """
-
-    person: int
-    succeeded: bool
-    ends: tuple[End, ...]
-    killed_at: tuple[Point, ...]
-    said: str
-    frozen_at: tuple[Point, ...] = ()
-    ledger_faults: tuple[LedgerFault, ...] = ()
-    live: int = 0
-    silent: int = 0
-    woken: tuple[tuple[End, str], ...] = ()
-    frozen: tuple[Process, ...] = ()
 
 
 def play(task: Task) -> Played:

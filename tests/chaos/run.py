@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.policy import OnUnknown
 from tests.chaos.attempts import DEADLINE
-from tests.chaos.checker import Observed, broken, not_put_right, undone
-from tests.chaos.driver import MOST_TRIES, Played, Task, play
+from tests.chaos.driver import MOST_TRIES, Task, play
 from tests.chaos.server import ChaosServer
+from tests.support.promises import Observed, Played, broken, not_put_right, undone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

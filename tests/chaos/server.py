@@ -8,8 +8,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.chaos.draws import Draws, Fault
-from tests.chaos.people import person_of
 from tests.support.faults import Exchange, FaultServer, Script, accepting, answering, resetting, sending_raw
+from tests.support.people import person_of
 
 if TYPE_CHECKING:
     from typing import Self

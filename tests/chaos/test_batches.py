@@ -12,8 +12,8 @@ from airflow_provider_apptoto.outbox.entry import Entry, State
 from tests.chaos.batches import FIRST, Batch, sql_store, tries
 from tests.chaos.draws import FREEZES, Halt, Point, Wake
 from tests.chaos.memory import resolve
-from tests.chaos.people import person_of
 from tests.support.faults import FaultServer
+from tests.support.people import person_of
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.database import StateDatabase

@@ -13,14 +13,13 @@ from airflow_provider_apptoto.outbox.ledger import Attempt
 from airflow_provider_apptoto.outbox.policy import OnUnknown
 from airflow_provider_apptoto.outbox.stores.base import LedgerStore, LedgerStoreError
 from tests.chaos.arms import HTTP_OPERATOR, LEDGERS, NAIVE, Arm
-from tests.chaos.attempts import End
-from tests.chaos.checker import Observed, broken, not_put_right, undone
 from tests.chaos.draws import ASSIGNED, FREEZES, FROZEN, Draws, Fault, Halt, LedgerFault, Point
-from tests.chaos.driver import Played, workers
+from tests.chaos.driver import workers
 from tests.chaos.memory import SqlMemory, TaskStateMemory
-from tests.chaos.people import origin_of
 from tests.chaos.report import report, summary
 from tests.chaos.run import Result, run_arm
+from tests.support.people import origin_of
+from tests.support.promises import End, Observed, Played, broken, not_put_right, undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,8 @@ from airflow_provider_apptoto.outbox.rate_limit import SqlRateLimiter
 from tests.chaos.attempts import DEADLINE
 from tests.chaos.batches import FIRST, Batch, sql_store, task_state_store, tries, try_of
 from tests.chaos.driver import processes
-from tests.chaos.people import person_of
 from tests.support.faults import FaultServer
+from tests.support.people import person_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.scheduler import KEY
 from tests.support import postgres
 from tests.support.faults import FaultServer
-from tests.support.standalone import Airflow, standalone
+from tests.support.standalone import KEY, Airflow, standalone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.people import number_of, person_of
 from tests.support.faults import Exchange, accepting
+from tests.support.people import number_of, person_of
 from tests.support.standalone import OVER, sender
 
 if TYPE_CHECKING:

@@ -16,11 +16,9 @@ from airflow_provider_apptoto.outbox.admin import Author, LedgerAdmin, Selection
 from airflow_provider_apptoto.outbox.database import StateDatabase
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.policy import OnUnknown
-from tests.chaos.attempts import End
-from tests.chaos.checker import Observed, broken, not_put_right
-from tests.chaos.driver import Played
-from tests.chaos.people import number_of, person_of
 from tests.support.faults import Exchange, Script, accepting, answering
+from tests.support.people import number_of, person_of
+from tests.support.promises import End, Observed, Played, broken, not_put_right
 from tests.support.standalone import OVER, sender
 
 if TYPE_CHECKING:

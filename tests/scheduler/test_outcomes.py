@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.scheduler import KEY
 from tests.support.faults import Exchange, accepting, answering
+from tests.support.standalone import KEY
 
 if TYPE_CHECKING:
     from pathlib import Path

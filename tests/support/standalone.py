@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 DEADLINE = 240
 """Seconds after which a state is taken never to come; not a measure of speed."""
+KEY = "Sekret-Api-Key-81d2"
+"""API key of all its Apptoto connections."""
 OVER = {"success", "failed", "skipped", "upstream_failed"}
 
 
@@ -104,10 +106,40 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
 
     :param environment: of its processes; by default its metadata database is a SQLite file in ``home``.
     """
-    (home / "dags").mkdir(parents=True, exist_ok=True)
-    port, *log_ports = _free_ports(3)
+    port, *log_ports = free_ports(3)
     environment = {
+        **settings(home, port),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
+        **environment,
+    }
+    migrate(home, environment)
+    with (home / "standalone.log").open("wb") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("airflow"), "standalone"],
+            env=process_environment(environment),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: is_listening(port), home)
+            yield environment
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def settings(home: Path, port: int) -> dict[str, str]:
+    """Return the settings of an Airflow in a home, and make its DAGs folder.
+
+    :param port: of its API server.
+    """
+    (home / "dags").mkdir(parents=True, exist_ok=True)
+    return {
         "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -116,31 +148,13 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[0]),
-        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[1]),
         # On a loaded machine the start of a task may take its worker longer than Airflow's five seconds, and a try.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-        **environment,
     }
-    migrate(home, environment)
-    with (home / "standalone.log").open("wb") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("airflow"), "standalone"],
-            env=_environment(environment),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_for(lambda: _listening(port), home)
-            yield environment
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback on which nobody listens."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -148,7 +162,8 @@ def _free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def _environment(own: dict[str, str]) -> dict[str, str]:
+def process_environment(own: dict[str, str]) -> dict[str, str]:
+    """Return the environment of an Airflow process: this one's, without what another Airflow is told."""
     # coverage would slow each of its processes down, and see nothing that the tests in tests/airflow don't reach
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "COV"))}
     # standalone starts its parts by name
@@ -156,21 +171,22 @@ def _environment(own: dict[str, str]) -> dict[str, str]:
     return {**inherited, **own}
 
 
-def _listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Tell whether somebody listens on a port of loopback."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
-def wait_for(condition: Callable[[], bool], home: Path) -> None:
+def wait_for(condition: Callable[[], bool], home: Path, seconds: float = DEADLINE) -> None:
     """Wait until a condition holds.
 
     :raises TimeoutError: it never does; says what Airflow warned of.
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            lines = (home / "standalone.log").read_text().splitlines()
+            lines = [line for log in sorted(home.glob("*.log")) for line in log.read_text().splitlines()]
             warnings = [line for line in lines if re.search(r"warning|error|critical|Traceback", line, re.IGNORECASE)]
             raise TimeoutError("\n".join(warnings[-100:]))
         time.sleep(0.2)

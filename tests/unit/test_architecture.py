@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(airflow_provider_apptoto.__file__).parent
 NAME = airflow_provider_apptoto.__name__
+TESTS = sorted((PACKAGE.parent / "tests").rglob("test_*.py"))
+PROGRAMS = {"tests.chaos", "tests.distributed"}
+"""Programs that tests run shorter than their commands do."""
 MAX_LINES = 360
 """Of a file: about 300, and none much longer."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -105,6 +108,17 @@ def test_a_public_package_exports_what_it_promises(name: str) -> None:
     assert set(module.__all__) == PUBLIC[name] == set(dir(module))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018  that it can't be read is the point
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_what_tests_share_stands_in_support(path: Path) -> None:
+    """A test imports no other test, so each can be moved alone; those of a program import the program, too."""
+    program = ".".join(path.relative_to(PACKAGE.parent).parts[:2])
+    allowed = {"tests.support", *({program} & PROGRAMS)}
+    found = {
+        ".".join(name.split(".")[:2]) for name in imports(ast.parse(path.read_text())) if name.startswith("tests.")
+    }
+    assert found <= allowed
 
 
 def test_every_name_of_the_client_can_be_imported() -> None:

@@ -17,7 +17,9 @@ from airflow.providers.common.compat.sdk import AirflowException, ObjectStorageP
 from airflow_provider_apptoto.client import Message
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
-from tests.airflow.operators.test_privacy import (
+from tests.support.dag_runs import run_dag
+from tests.support.faults import FaultServer, answering, never_accepting, not_listening
+from tests.support.marked_people import (
     ADDRESS,
     KEY,
     MACROS,
@@ -33,8 +35,6 @@ from tests.airflow.operators.test_privacy import (
     of,
     rendered,
 )
-from tests.support.dag_runs import run_dag
-from tests.support.faults import FaultServer, answering, never_accepting, not_listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ LOGIN = "clinic@clinic.example"
 DATABASE_PASSWORD = "Sekret-Ledger-Password-5c1"
 IN_TRANSIT = base64.b64encode(f"{LOGIN}:{KEY}".encode()).decode()
 OUTPUT = "+16505557788"
-"""A recipient that a task returns: Airflow keeps it as an XCom, so it is none of those of test_privacy."""
+"""A recipient that a task returns: Airflow keeps it as an XCom, so it is none of the marked people."""
 SECRETS = [*MARKS, OUTPUT[2:], IN_TRANSIT, DATABASE_PASSWORD, base64.b64encode(KEY.encode()).decode()]
 SLOW = NUMBERS["busy"]
 """Whoever checks this number is interrupted."""

@@ -2,202 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sqlite3
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import airflow
 import pytest
 
-from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
-from tests.support.airflow_home import HOME
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
-from tests.support.faults import Exchange, FaultServer, accepting, answering, hanging
+from tests.support.faults import FaultServer
+from tests.support.marked_people import (
+    KEY,
+    MACROS,
+    MARKS,
+    NUMBERS,
+    PEOPLE,
+    SUCCESSFUL,
+    TEXT,
+    WHY_OTHERS_FAIL,
+    by_recipient,
+    database,
+    every_kind_of_end,
+    log_files,
+    of,
+    rendered,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
-KEY = "Sekret-Api-Key-81d2"
-TEXT = "Dear Wilhelmina Abendroth, your biopsy was benign"
-SUBJECT = "Regarding Wilhelmina's biopsy"
-ADDRESS = "wilhelmina.abendroth@clinic.example"
-NUMBERS = {
-    kind: f"+1650555{7700 + number}"
-    for number, kind in enumerate(("sent", "refused", "unknown", "busy", "hangs", "mapped", "other", "dry", "failing"))
-}
-PEOPLE = {**NUMBERS, "text": TEXT, "subject": SUBJECT, "address": ADDRESS, "smuggling": f"{TEXT} {{{{ name }}}}"}
-MARKS = [KEY, "Wilhelmina", "wilhelmina", "Abendroth", "biopsy", *(number[2:] for number in NUMBERS.values())]
 SHOWN = {"to": "+16505557799", "message": "Dear Roderick, your scan was fine"}
-
-
-def person(key: str) -> str:
-    """Return somebody's data. It is read when fields are rendered: the DAG, and what Airflow stores of it, holds none.
-
-    Airflow stores what the DAG's author writes; the provider only has to hide what comes from elsewhere.
-    """
-    return str(json.loads(os.environ["PEOPLE"])[key])
-
-
-def fail(value: str) -> NoReturn:
-    """Fail with a person in the error."""
-    raise KeyError(value)
-
-
-MACROS = {"person": person, "fail": fail}
-
-
-def of(key: str) -> str:
-    """Return the template of somebody's data."""
-    return f"{{{{ person('{key}') }}}}"
-
-
-SUCCESSFUL = {"sent", "mail", "dry", "batch", "batch_of_a_file"}
-WHY_OTHERS_FAIL = {
-    "refused": "HTTP 422",
-    "unknown": "HTTP 500",
-    "busy": "HTTP 503",
-    "hangs": "interrupted by AirflowTaskTimeout",
-    "no_number": "not a phone number",
-    "no_address": "not an e-mail address",
-    "two_targets": "exactly one of to, event_id",
-    "wrong_id": "event_id: has to be a positive integer",
-    "wrong_type": "type: is not one of",
-    "subject_of_sms": "only an email has a subject",
-    "two_lines": "subject: has to be one line",
-    "smuggling": "came out of a value, and Apptoto would execute it",
-    "undefined": "nope is undefined",
-    "undefined_by_value": "something is undefined",
-    "failing_macro": "message: line 1: it can't be rendered (KeyError)",
-    "failing_recipient": "to: line 1: it can't be rendered (KeyError)",
-    "unclosed": "is never closed",
-    "itself": "message: ",  # Airflow 3.0 gives templates a copy of the task whose fields are not rendered
-    "mapped": "to: line 1: it can't be rendered (KeyError)",
-    "batch_unknown": "1 were not sent, 2 may have been",
-    "batch_of_bad_rows": "Nothing was sent: 8 of 8 rows are invalid",
-    "batch_of_fields_given_twice": "the row and defaults both give it",
-    "batch_of_ambiguous_rows": "duplicates row 0, but has different content",
-    "batch_of_doubtful_keys": "is the id_column",
-    "batch_of_a_failing_default": "message: line 1: it can't be rendered (KeyError)",
-    "batch_with_bad_suppression": "suppression: holds what can't be compared",
-}
-
-
-def every_kind_of_end() -> None:
-    """Make one task of every way in which a message, or a batch, can end."""
-    text = of("text")
-
-    def send(task_id: str, **fields: Any) -> None:
-        ApptotoSendMessageOperator(task_id=task_id, **{"message": text, **fields})
-
-    def mail(task_id: str, **fields: Any) -> None:
-        send(task_id, **{"type": "email", "to": of("address"), "subject": of("subject"), **fields})
-
-    send("sent", to=of("sent"))
-    mail("mail")
-    send("refused", to=of("refused"))
-    send("unknown", to=of("unknown"))
-    send("busy", to=of("busy"))
-    send("hangs", to=of("hangs"), execution_timeout=timedelta(seconds=1))
-    send("dry", to=of("dry"), delivery_mode="dry_run")
-    send("no_number", to=text)
-    mail("no_address", to=of("address") + "@@")
-    send("two_targets", to=of("failing"), event_id=of("failing"))
-    send("wrong_id", event_id=of("failing"))
-    send("wrong_type", type=text, to=of("failing"))
-    send("subject_of_sms", to=of("failing"), subject=of("subject"))
-    mail("two_lines", subject=of("subject") + "\nBcc: a@b.example")
-    send("smuggling", event_id=1, message=of("smuggling"))
-    send("undefined", to=of("failing"), message=text + " {{ nope }}")
-    send("undefined_by_value", to=of("failing"), message="{{ {}[person('text')].x }}")
-    send("failing_macro", to=of("failing"), message="{{ fail(person('text')) }}")
-    send("failing_recipient", to="{{ fail(person('failing')) }}")
-    send("unclosed", to=of("failing"), message=text + "{{")
-    send("itself", to=of("failing"), message="{{ task.to }}")
-    ApptotoSendMessageOperator.partial(task_id="mapped", message=text).expand(
-        to=[of("mapped"), of("refused"), "{{ fail(person('other')) }}"]
-    )
-
-    def batch(task_id: str, *rows: tuple[str, dict[str, Any]], **fields: Any) -> None:
-        messages = [{"to": of(key), **columns} for key, columns in rows]
-        source = {} if "messages_path" in fields else {"messages": messages}
-        defaults = {"type": "sms", "message": text}
-        ApptotoSendMessageBatchOperator(task_id=task_id, retries=0, **{"defaults": defaults, **source, **fields})
-
-    whole = {"type": "sms", "message": text}
-    batch("batch", ("sent", {}), ("refused", {}), ("mapped", {}), max_failed=1, suppression=[of("mapped")])
-    batch("batch_of_a_file", messages_path=of("file"), defaults={"type": "sms", "message": "{{ row.name }}"})
-    batch("batch_unknown", ("unknown", {}), ("busy", {}), ("hangs", {}))
-    batch(
-        "batch_of_bad_rows",
-        ("text", whole),
-        ("address", whole),
-        ("failing", {**whole, "subject": text}),
-        ("other", {**whole, "type": text}),
-        ("other", {**whole, "message": of("smuggling")}),
-        ("other", {**whole, "event_id": 1}),
-        ("other", {**whole, "message": "{{ {}[person('text')].x }}"}),
-        ("other", {**whole, "name": "{{ fail(person('text')) }}"}),
-        defaults={},
-    )
-    batch("batch_of_fields_given_twice", ("other", {"message": text}))
-    batch("batch_of_ambiguous_rows", ("other", whole), ("other", {**whole, "message": text + "!"}), defaults={})
-    batch("batch_of_doubtful_keys", ("other", {"key": text * 9}), id_column="key")
-    batch(
-        "batch_of_a_failing_default",
-        ("other", {}),
-        defaults={"type": "sms", "message": "{{ fail(person('text')) }}"},
-    )
-    batch("batch_with_bad_suppression", ("other", {}), suppression=[text])
-
-
-def by_recipient(exchange: Exchange) -> None:
-    """Answer each person in a way of their own, and say all that is known of them."""
-    echo = {"error": f"{exchange.request.body.decode()} by {KEY} {TEXT} {exchange.request.json['to'][2:]}"}
-    script = {
-        NUMBERS["refused"]: answering(422, echo),
-        NUMBERS["unknown"]: answering(500, echo),
-        NUMBERS["busy"]: answering(503, echo, Retry_After="0"),
-        NUMBERS["hangs"]: hanging,
-    }.get(exchange.request.json["to"], accepting)
-    script(exchange)
-
-
-def database() -> str:
-    """Return every value of every table of the metadata database."""
-
-    def values(connection: sqlite3.Connection) -> Iterator[str]:
-        tables = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
-        for (table,) in tables:
-            for row in connection.execute(f'select * from "{table}"'):  # noqa: S608  the names are the database's own
-                for value in row:
-                    yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-    with contextlib.closing(sqlite3.connect(HOME / "airflow.db")) as connection:
-        return "\n".join(values(connection))
-
-
-def log_files() -> str:
-    """Return all that Airflow has logged to files."""
-    return "\n".join(path.read_text(errors="replace") for path in (HOME / "logs").rglob("*") if path.is_file())
 
 
 def console(capfd: pytest.CaptureFixture[str]) -> str:
     """Return what was printed; Airflow 3.0's own test runs print the key as they mask it, and the locals of frames."""
     shown = capfd.readouterr()
     return "" if airflow.__version__.startswith("3.0.") else shown.out + shown.err
-
-
-def rendered() -> str:
-    """Return what the page of rendered fields shows."""
-    with contextlib.closing(sqlite3.connect(HOME / "airflow.db")) as connection:
-        return str(connection.execute("select rendered_fields from rendered_task_instance_fields").fetchall())
 
 
 @pytest.fixture

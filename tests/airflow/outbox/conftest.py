@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +10,7 @@ from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.outbox import cancellation, entry, ledger
 from airflow_provider_apptoto.outbox.stores import task_state
 from tests.support.clock import Clock
+from tests.support.counts import Counts
 from tests.support.faults import FaultServer
 from tests.support.memory_store import MemoryStore
 from tests.support.task_state import FakeTaskState
@@ -47,22 +47,6 @@ def fake_task_state(monkeypatch: pytest.MonkeyPatch) -> FakeTaskState:
     """Give a task state that nobody has used, on any Airflow."""
     monkeypatch.setattr(task_state, "never_expire", lambda: "for ever")
     return FakeTaskState()
-
-
-class Counts:
-    """Airflow's metrics, as far as messages are counted."""
-
-    def __init__(self) -> None:
-        self.messages: Counter[str] = Counter()
-
-    def incr(self, name: str, *, tags: dict[str, Any]) -> None:
-        if name == "apptoto.messages":
-            self.messages[tags["outcome"]] += 1
-
-    def timing(self, *_: object, **__: object) -> None:
-        pass
-
-    gauge = timing
 
 
 @pytest.fixture

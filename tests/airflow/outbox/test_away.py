@@ -13,10 +13,10 @@ from airflow_provider_apptoto.client import ApptotoNotSentError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
-from tests.chaos.people import number_of
 from tests.support import postgres
 from tests.support.dag_runs import run_dag
 from tests.support.faults import Exchange, FaultServer, accepting
+from tests.support.people import number_of
 from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from tests.support.memory_store import MemoryStore
 from tests.support.outboxes import NUMBER, OTHER_NUMBER, TEXT, outbox_of
 
 if TYPE_CHECKING:
-    from tests.airflow.outbox.conftest import Counts
     from tests.support.clock import Clock
+    from tests.support.counts import Counts
 
 MESSAGE: dict[str, Any] = {"type": "sms", "to": NUMBER, "message": TEXT}
 BROKEN = answering(500, {"error": "down"}, accepted=True)

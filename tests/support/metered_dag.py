@@ -1,6 +1,6 @@
 """A DAG whose metrics a test reads. As a program, this file runs it, and then emits the same metrics without tags.
 
-``python tests/airflow/dags/metered.py PORT``: those without tags go to this port.
+``python tests/support/metered_dag.py PORT``: those without tags go to this port.
 """
 
 from __future__ import annotations

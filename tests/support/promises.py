@@ -1,23 +1,67 @@
-"""Compares what the server accepted with what the ledger and Airflow say."""
+"""The promises of the ledger: what the server accepted, compared with what the ledger and Airflow say."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.policy import OnUnknown
-from tests.chaos.attempts import End
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_apptoto.outbox.entry import Entry
-    from tests.chaos.driver import Played
+    from tests.chaos.attempts import Process
+    from tests.chaos.draws import LedgerFault, Point
 
 NOT_SENT = frozenset({State.NOT_SENT, State.REJECTED})
 """States that say that nobody got it."""
+
+
+class End(StrEnum):
+    """What Airflow sees of a try."""
+
+    SUCCESS = "success"
+    RETRYABLE = "retryable"
+    """An exception after which Airflow tries again."""
+    FAILED = "failed"
+    """``AirflowFailException``."""
+    KILLED = "killed"
+    FROZEN = "frozen"
+    """Its heartbeat stopped, so Airflow takes it for dead."""
+    BROKEN = "broken"
+    """An exception that none of this should raise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What happened to a task.
+
+    :param ends: of its tries.
+    :param killed_at: where tries were killed.
+    :param frozen_at: where tries were frozen.
+    :param said: by the last one.
+    :param ledger_faults: how the ledger of tries went wrong.
+    :param live: tries beside which the next one was started.
+    :param silent: tries that were stopped before they wrote to their ledger.
+    :param woken: ends of tries that were frozen and went on.
+    :param frozen: tries that are frozen still.
+    """
+
+    person: int
+    succeeded: bool
+    ends: tuple[End, ...]
+    killed_at: tuple[Point, ...]
+    said: str
+    frozen_at: tuple[Point, ...] = ()
+    ledger_faults: tuple[LedgerFault, ...] = ()
+    live: int = 0
+    silent: int = 0
+    woken: tuple[tuple[End, str], ...] = ()
+    frozen: tuple[Process, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
