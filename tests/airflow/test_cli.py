@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from sqlalchemy.engine import URL
@@ -21,6 +21,9 @@ from airflow_provider_apptoto.outbox.schema import SCHEMA_VERSION
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry, filled
 from tests.support.state_databases import forget_databases
+
+if TYPE_CHECKING:
+    from pytest_mock import MockerFixture
 
 
 class Command(Protocol):
@@ -115,19 +118,17 @@ def test_a_list_can_be_narrowed_to_a_channel_and_a_period(ledger: Command) -> No
     assert "'monday' is not an ISO 8601 time with zone" in ledger("list", "--until", "monday")[1]
 
 
-def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(
-    ledger: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(ledger: Command, mocker: MockerFixture) -> None:
     forget = ["forget", "--dag", "clinic", "--note", "again"]
     table, said = ledger(*forget)  # nobody to ask
     assert key(2) in table
     assert key(0) not in table
     assert said == "Nothing was changed. Add --yes to change these 6 entries.\n"
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: "n")
+    mocker.patch("sys.stdin.isatty", return_value=True)
+    answer = mocker.patch("builtins.input", return_value="n")
     assert "Nothing was changed." in ledger(*forget)[1]
     assert len(listed(ledger)) == 7
-    monkeypatch.setattr("builtins.input", lambda _: "y")
+    answer.return_value = "y"
     assert "Removed: 6." in ledger(*forget)[1]
     assert len(listed(ledger)) == 1
 
@@ -140,25 +141,22 @@ def test_yes_changes_more_than_one_entry_without_a_question(ledger: Command) -> 
     ("theirs", "summary"), [((5, 6), "left as they are: 2.\nNothing was changed."), ((5,), "1.\nResolved as sent: 1.")]
 )
 def test_what_others_change_during_the_question_is_left_as_it_is(
-    ledger: Command, state: Path, monkeypatch: pytest.MonkeyPatch, theirs: tuple[int, ...], summary: str
+    ledger: Command, state: Path, mocker: MockerFixture, theirs: tuple[int, ...], summary: str
 ) -> None:
     def answer(_: str) -> str:
         change_meanwhile(state, *theirs)
         return "y"
 
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", answer)
+    mocker.patch("sys.stdin.isatty", return_value=True)
+    mocker.patch("builtins.input", side_effect=answer)
     _, said = ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen")
     assert said.startswith("Changed by others meanwhile, and left as they are: ")
     assert said.endswith(f"{summary}\n")
     assert len(listed(ledger, "--state", "unknown")) == len(theirs)
 
 
-def test_a_process_whose_user_has_no_name_is_asked_for_one(ledger: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nameless() -> str:
-        raise OSError("No username set in the environment")
-
-    monkeypatch.setattr("getpass.getuser", nameless)
+def test_a_process_whose_user_has_no_name_is_asked_for_one(ledger: Command, mocker: MockerFixture) -> None:
+    mocker.patch("getpass.getuser", side_effect=OSError("No username set in the environment"))
     resolve = ["resolve", key(5), "--to", "sent", "--note", "seen"]
     assert ledger(*resolve)[1] == "The user of this process has no name. Add --by NAME.\n"
     assert "Resolved as sent: 1." in ledger(*resolve, "--by", "ann")[1]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -14,13 +13,16 @@ from hypothesis import strategies as st
 
 from airflow_provider_apptoto.client.outcomes import Answer, Outcome, classify_read, classify_send, parse_retry_after
 
+if TYPE_CHECKING:
+    from pytest_mock import MockerFixture
+
 NOW = 1_795_363_200.0
 """Sun, 22 Nov 2026 16:00:00 GMT."""
 
 
 @pytest.fixture
-def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_apptoto.client.outcomes.time", types.SimpleNamespace(time=lambda: NOW))
+def _fixed_time(mocker: MockerFixture) -> None:
+    mocker.patch.object(time, "time", return_value=NOW)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from airflow_provider_apptoto import sandbox
 from airflow_provider_apptoto.sandbox.__main__ import main, report
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED
 from tests.support.sandbox_caller import PATIENCE, SMS
@@ -225,7 +226,7 @@ def test_without_a_command_the_port_is_8025() -> None:
                 asked.append(port)
                 raise OSError(98, f"port {port} is busy")
 
-        patch.setattr("airflow_provider_apptoto.sandbox.Sandbox", Refusing, raising=False)
+        patch.setattr(sandbox, "Sandbox", Refusing, raising=False)
         assert main([]) == 1
     assert asked == [8025]
 
