@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     part = parts.add_parser(
         "arms", help="copies, losses, time, CPU and memory, beside other ways to send many messages"
     )
-    part.add_argument("--messages", type=int, default=60, help="that each arm sends in a scenario (60)")
+    part.add_argument("--messages", type=int, default=600, help="that each arm sends in a scenario (600)")
     part.add_argument("--seed", type=int, default=1, help="of the faults (1)")
     part.add_argument("--idle", type=float, default=40, help="seconds to measure what an idle Airflow takes (40)")
     part.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))

@@ -44,7 +44,7 @@ CPU s/k: seconds per 1,000 messages of all of Airflow's processes, ended ones in
 TI/k, tries/k: task instances and their tries per 1,000 messages. MB: most resident memory of a task's process."""
 MIN_DIFFERENCE = 0.1
 """Share by which another arm has to be better to be listed; less is taken to be chance."""
-NOISE = 15
+NOISE = 2
 """CPU seconds per 1,000 messages up to which a figure is noise, because the idle time that is subtracted varies."""
 
 
