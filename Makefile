@@ -10,7 +10,7 @@ AIRFLOW ?= 2.11 3.0 3.1 3.2
 # Which benchmarks `make bench` runs: make bench PARTS=cpu
 PARTS ?= parse message cpu speed arms
 
-# More for pytest: make test ARGS='-k ledger'
+# More for pytest, or for the run of workers: make test ARGS='-k ledger', make distributed ARGS='--messages 60'
 ARGS ?=
 # Which tests share a process: tests/support/workers.py.
 SHARED := --dist=loadscope --no-loadscope-reorder
@@ -20,9 +20,9 @@ export PYTHON
 # where no bytecode may be written, every process compiles Airflow anew, for more than two seconds.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE $(filter AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo quick test lint types docs matrix chaos bench format pins clean
+.PHONY: help setup demo quick test lint types docs matrix chaos distributed mutation bench format pins clean
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## make .venv: the newest Airflow, this provider, all tools
 	@.ci/venv .venv .ci/pins/airflow-3.3.txt "$(PYTHON)"
@@ -55,6 +55,13 @@ matrix-%:
 chaos: setup ## kill workers and break the server under 1,000 sends a store, and check every promise
 	.venv/bin/python -m tests.chaos
 
+distributed: ## send from two Celery workers, kill one of them and PostgreSQL, and check every promise
+	@.ci/venv .ci/venv-distributed .ci/pins/distributed.txt "$(PYTHON)"
+	@.ci/venv-distributed/bin/python -m tests.distributed $(ARGS)
+
+mutation: setup ## change the outbox and the batch in small ways, and list the changes that no test notices
+	.venv/bin/python -m tests.support.mutation
+
 bench: ## print what the provider costs: import, message, CPU, speed, and a batch beside other ways to send
 	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
 	@for part in $(PARTS); do .ci/venv-bench/bin/python -m benchmarks $$part || exit; done
@@ -67,5 +74,5 @@ pins: ## resolve .ci/pins/*.txt anew
 	@.ci/pin
 
 clean: ## remove all that was made here
-	rm -rf .venv .ci/venv-* .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist docs/_build
+	rm -rf .venv .ci/venv-* .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist mutants docs/_build
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -33,47 +33,69 @@ def run_as() -> dict[str, Any]:
     return {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
+class Server:
+    """A server, which anybody may log in to as ``postgres``, without a password.
+
+    :param home: a folder of its own, which :func:`run_as` may use.
+    """
+
+    def __init__(self, home: Path) -> None:
+        folder = programs()
+        assert folder is not None
+        self._folder = folder
+        self._home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        options = ["-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8"]
+        initdb: list[str | Path] = [folder / "initdb", "-D", home / "data", *options]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=home, **run_as())
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self._home}
+        options = [text for name, value in {**settings, "fsync": "off"}.items() for text in ("-c", f"{name}={value}")]
+        command: list[str | Path] = [self._folder / "postgres", "-D", self._home / "data", *options]
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._home, **run_as())
+        deadline = time.monotonic() + DEADLINE
+        ready: list[str | Path] = [self._folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            is_alive = self._process.poll() is None and time.monotonic() < deadline
+            assert is_alive, (self._home / "log").read_text()
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Send its first process a signal, and wait for its end."""
+        self._process.send_signal(number)
+        self._process.wait(DEADLINE)
+
+
 @contextlib.contextmanager
-def running() -> Iterator[int]:
-    """Run a server, and give its port; anybody may log in as ``postgres``, without a password."""
-    folder = programs()
-    if folder is None:
+def serving() -> Iterator[Server]:
+    """Run a server."""
+    if programs() is None:
         assert "CI" not in os.environ, "CI has to install PostgreSQL"
         pytest.skip("PostgreSQL is not installed")
     home = Path(tempfile.mkdtemp(prefix="apptoto-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(home, USER, USER)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    initdb: list[str | Path] = [
-        folder / "initdb",
-        "-D",
-        home / "data",
-        "-U",
-        USER,
-        "--auth=trust",
-        "--no-sync",
-        "--encoding=UTF8",
-    ]
-    subprocess.run(initdb, check=True, capture_output=True, cwd=home, **run_as())
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": home, "fsync": "off"}
-    options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [folder / "postgres", "-D", home / "data", *options], stdout=log, stderr=log, cwd=home, **run_as()
-        )
+    try:
+        server = Server(home)
         try:
-            deadline = time.monotonic() + DEADLINE
-            ready: list[str | Path] = [folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-            while subprocess.run(ready, check=False).returncode:
-                assert time.monotonic() < deadline, (home / "log").read_text()
-                time.sleep(0.1)
-            yield port
+            server.start()
+            yield server
         finally:
-            server.send_signal(signal.SIGQUIT)  # nothing of it is kept
-            server.wait(DEADLINE)
-            shutil.rmtree(home)
+            server.stop(signal.SIGQUIT)  # nothing of it is kept
+    finally:
+        shutil.rmtree(home)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[int]:
+    """Run a server, and give its port."""
+    with serving() as server:
+        yield server.port
 
 
 def new_database(port: int) -> str:

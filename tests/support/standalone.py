@@ -1,4 +1,4 @@
-"""A real Airflow: scheduler, executor, DAG processor and API server, in a home of its own."""
+"""Run a real Airflow: scheduler, executor, DAG processor and API server, in a temporary home."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.faults import Exchange, FaultServer
 
 DEADLINE = 240
-"""Seconds after which a state is taken never to come; not a measure of speed."""
+"""Timeout in seconds for a state; not a measure of speed."""
 KEY = "Sekret-Api-Key-81d2"
 """API key of all its Apptoto connections."""
 OVER = {"success", "failed", "skipped", "upstream_failed"}
@@ -76,7 +76,7 @@ class Airflow:
         return subprocess.run(dump, check=True, capture_output=True).stdout
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds; where it never does, the tasks and what Airflow warned of are shown."""
+        """Wait until a condition holds. If it never does, show the tasks and Airflow's warnings."""
         try:
             wait_for(condition, self.home)
         except TimeoutError as error:
@@ -85,7 +85,7 @@ class Airflow:
             pytest.fail(f"{error}\n" + "\n".join(map(str, rows)))
 
     def clear(self, dag_id: str, *, only_failed: bool) -> None:
-        """Clear the tasks of a DAG's run, as the button of the UI does."""
+        """Clear the tasks of a DAG's run, like the button in the UI."""
         url = f"http://127.0.0.1:{self.environment['AIRFLOW__API__PORT']}"
         token = requests.get(f"{url}/auth/token", timeout=DEADLINE).json()["access_token"]
         [[run_id]] = self.query("select run_id from dag_run where dag_id = %s", dag_id)
@@ -100,9 +100,9 @@ class Airflow:
 
 @contextlib.contextmanager
 def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
-    """Run ``airflow standalone``, and give its environment once its API answers.
+    """Run ``airflow standalone``, and yield its environment once its API answers.
 
-    A task that starts before would use up a try of Airflow's.
+    A task that starts earlier would use up a try.
 
     :param environment: of its processes; by default its metadata database is a SQLite file in ``home``.
     """
@@ -148,13 +148,13 @@ def settings(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
-        # On a loaded machine the start of a task may take its worker longer than Airflow's five seconds, and a try.
+        # On a busy machine a worker may need more than Airflow's five seconds to start a task, which costs a try.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback on which nobody listens."""
+    """Return loopback ports on which nothing listens."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -163,16 +163,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def process_environment(own: dict[str, str]) -> dict[str, str]:
-    """Return the environment of an Airflow process: this one's, without what another Airflow is told."""
-    # coverage would slow each of its processes down, and see nothing that the tests in tests/airflow don't reach
+    """Return the environment of an Airflow process: that of this process, without settings of another Airflow."""
+    # coverage would slow down each process, and see nothing that tests/airflow does not reach
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "COV"))}
-    # standalone starts its parts by name
+    # standalone starts its components by name
     inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**inherited, **own}
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether somebody listens on a port of loopback."""
+    """Return whether something listens on a loopback port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -181,7 +181,7 @@ def is_listening(port: int) -> bool:
 def wait_for(condition: Callable[[], bool], home: Path, seconds: float = DEADLINE) -> None:
     """Wait until a condition holds.
 
-    :raises TimeoutError: it never does; says what Airflow warned of.
+    :raises TimeoutError: it never does; the text has Airflow's warnings.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -193,7 +193,7 @@ def wait_for(condition: Callable[[], bool], home: Path, seconds: float = DEADLIN
 
 
 def sender(exchange: Exchange) -> psutil.Process:
-    """Return the process that has sent a request: it owns the other end of the socket.
+    """Return the process that sent a request: it owns the other end of the socket.
 
     Both addresses count: another process may use the same local port for a connection to another server.
     """
