@@ -1,4 +1,4 @@
-"""A stand-in for Airflow's metrics that counts messages; test_metrics.py shows what Airflow really emits."""
+"""A replacement for Airflow's metrics that counts messages; test_metrics.py tests what Airflow really emits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import Any
 
 
 class Counts:
-    """Airflow's metrics, as far as messages are counted."""
+    """A fake of Airflow's metrics that counts messages."""
 
     def __init__(self) -> None:
         self.messages: Counter[str] = Counter()
+        self.tags: list[dict[str, Any]] = []
+        """The tags of each message."""
+        self.gauges: list[tuple[str, object, dict[str, Any]]] = []
 
     def incr(self, name: str, *, tags: dict[str, Any]) -> None:
         if name == "apptoto.messages":
             self.messages[tags["outcome"]] += 1
+            self.tags.append(tags)
+
+    def gauge(self, name: str, value: object, *, tags: dict[str, Any]) -> None:
+        self.gauges.append((name, value, tags))
 
     def timing(self, *_: object, **__: object) -> None:
         pass
-
-    gauge = timing

@@ -1,4 +1,4 @@
-"""What the tests of the outbox share."""
+"""Fixtures for the tests of the outbox that need Airflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of the outbox, which only waits move."""
+    """Provide the clock of the outbox, which only waits advance."""
     clock = Clock()
     clock.now = 1_790_000_000.123
     for module in (cancellation, entry, ledger):
@@ -31,27 +31,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def clinic() -> Iterator[FaultServer]:
-    """Give the server that messages go to."""
+    """Provide the server that receives the messages."""
     with FaultServer() as server:
         yield server
 
 
 @pytest.fixture
 def memory() -> MemoryStore:
-    """Give a ledger that nobody has used."""
+    """Provide an unused ledger."""
     return MemoryStore()
 
 
 @pytest.fixture
 def fake_task_state(monkeypatch: pytest.MonkeyPatch) -> FakeTaskState:
-    """Give a task state that nobody has used, on any Airflow."""
+    """Provide an unused task state, on any Airflow."""
     monkeypatch.setattr(task_state, "never_expire", lambda: "for ever")
     return FakeTaskState()
 
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """Give what is counted; test_metrics.py shows what Airflow emits of it."""
+    """Provide the counts; test_metrics.py shows what Airflow emits."""
     counts = Counts()
     monkeypatch.setattr(metrics, "Stats", counts)
     return counts

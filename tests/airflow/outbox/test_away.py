@@ -1,4 +1,4 @@
-"""A state database that is away for some seconds costs no try, and nobody gets a message twice for it."""
+"""If the state database is unavailable for some seconds, no try is used up and nobody gets a message twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
 AWAY = 3
-"""Connections that are refused while the database is away."""
+"""Number of connections that are refused while the database is unavailable."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def network(postgres_port: int) -> Iterator[Proxy]:
 def server(
     network: Proxy, postgres_port: int, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultServer]:
-    """Give the server of a connection whose state database is behind the network."""
+    """Provide the server of a connection whose state database is behind the network."""
     database = postgres.new_database(postgres_port)
     monkeypatch.setenv("AIRFLOW_CONN_STATE", f"postgres://{postgres.USER}@127.0.0.1:{network.port}/{database}")
     monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1))
@@ -70,7 +70,7 @@ def test_a_message_waits_for_a_database_that_is_restarted(
     server: FaultServer, network: Proxy, provider_log: list[str]
 ) -> None:
     class Restarting(ApptotoSendMessageOperator):
-        """Its database goes down when it starts."""
+        """A process whose database goes down when it starts."""
 
         def execute(self, context: Context) -> dict[str, Any]:
             network.go_down(AWAY)
@@ -78,7 +78,7 @@ def test_a_message_waits_for_a_database_that_is_restarted(
 
     run = run_dag(lambda: send(Restarting))
     assert (run["send"].state, run["send"].tries, len(server.accepted)) == ("success", 1, 1)
-    assert sum("The ledger can't be reached. Sending pauses, for up to 30 s" in line for line in provider_log) == 1
+    assert sum("Can't reach the ledger; sending is paused for up to 30 s" in line for line in provider_log) == 1
 
 
 def test_a_batch_goes_on_when_its_database_was_restarted_in_its_middle(server: FaultServer, network: Proxy) -> None:
@@ -132,7 +132,7 @@ def test_a_message_without_a_ledger_waits_for_the_rate_limit(
     network.go_down(AWAY)
     assert ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi").outcome == "sent"
     assert len(server.accepted) == 1
-    assert sum("The store of the rate limit can't be reached" in line for line in provider_log) == 1
+    assert sum("Can't reach the rate limit store" in line for line in provider_log) == 1
 
 
 def test_a_message_without_a_ledger_is_not_sent_while_the_rate_limit_stays_away(
@@ -140,7 +140,9 @@ def test_a_message_without_a_ledger_is_not_sent_while_the_rate_limit_stays_away(
 ) -> None:
     monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, patience=0.3))
     network.go_down()
-    with pytest.raises(ApptotoNotSentError, match=r"^The message was not sent: the rate limit can't be kept") as raised:
+    with pytest.raises(
+        ApptotoNotSentError, match=r"^The message was not sent: the rate limit can't be enforced"
+    ) as raised:
         ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi")
     assert raised.value.code == "rate_limit_unusable"
     assert server.requests == []

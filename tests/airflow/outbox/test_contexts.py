@@ -1,4 +1,4 @@
-"""The context decides where a message is remembered, and whether it may be sent at all."""
+"""The context decides where the ledger is, and whether a message may be sent at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import get_current_context, task
 
-from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both are new in 3.3
 from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from tests.support.dag_runs import run_dag
@@ -33,7 +33,7 @@ MESSAGE: dict[str, Any] = {"type": "sms", "to": NUMBER, "message": TEXT}
 def state(
     clinic: FaultServer, connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Give the connection a state database that nobody has used."""
+    """Set an unused state database on the connection."""
     database = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(database))
     forget_databases()
@@ -42,7 +42,7 @@ def state(
 
 @pytest.fixture
 def no_state(clinic: FaultServer, connection: Callable[..., None]) -> None:
-    """Give a connection without a state database."""
+    """Provide a connection without a state database."""
     connection(clinic.url)
 
 
@@ -52,7 +52,7 @@ def ti(**fields: Any) -> SimpleNamespace:
 
 
 def send(context: Mapping[str, Any], *, idempotency_key: str | None = None, **fields: Any) -> Delivery:
-    """Send as a process that has just begun."""
+    """Send as a process that has just started."""
     outbox = ApptotoHook().outbox(context, max_age=None, idempotency_key=idempotency_key)
     return outbox.send(**{**MESSAGE, **fields})
 
@@ -81,7 +81,7 @@ def test_without_a_task_instance_an_idempotency_key_sends_once(clinic: FaultServ
 def test_without_a_task_instance_and_a_key_nothing_is_sent(clinic: FaultServer, kind: str) -> None:
     with pytest.raises(
         ApptotoConfigurationError,
-        match=r"context: this context has no task instance \(ti\), so idempotency_key is needed",
+        match=r"context: has no task instance \(ti\), so idempotency_key is required",
     ) as raised:
         send(WITHOUT_TI[kind])
     assert (raised.value.code, clinic.connections) == ("idempotency_key_needed", 0)
@@ -131,7 +131,7 @@ def test_an_idempotency_key_is_the_same_in_a_callback_and_in_a_task(clinic: Faul
 @pytest.mark.usefixtures("no_state")
 def test_a_callback_does_not_use_task_state_and_needs_the_state_database(clinic: FaultServer) -> None:
     task_state = FakeTaskState()
-    with pytest.raises(ApptotoConfigurationError, match="is not that of a task that runs now") as raised:
+    with pytest.raises(ApptotoConfigurationError, match="is not from a running task") as raised:
         send({"ti": ti(), "task_state_store": task_state})
     assert (raised.value.code, task_state.calls, clinic.connections) == ("state_database_needed", [], 0)
 
@@ -177,12 +177,12 @@ def test_a_python_task_is_remembered_in_task_state(clinic: FaultServer) -> None:
         with pytest.raises(ApptotoConfigurationError) as raised:
             send(context, idempotency_key="monday")
         errors.append(raised.value)
-        with pytest.raises(ApptotoValidationError, match="item: is needed"):
+        with pytest.raises(ApptotoValidationError, match="item: is required"):
             send(context, message="Another")
 
     assert run_once(body) == "success"
     assert outcomes == ["sent", "deduplicated"]
-    assert str(errors[0]).startswith("idempotency_key: needs the state database")
+    assert str(errors[0]).startswith("idempotency_key: needs a state database")
     assert len(clinic.accepted) == 1
 
 

@@ -1,4 +1,4 @@
-"""A message has one XCom, whether it was sent just now or by an earlier try, whichever store remembers it."""
+"""A message has the same XCom whether this try or an earlier one sent it, in each store of the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ACCEPTED = answering(200, {"success": True, "id": 4711}, accepted=True)
 def new_process(
     request: pytest.FixtureRequest, tmp_path: Path, fake_task_state: FakeTaskState
 ) -> Iterator[Callable[[], LedgerStore]]:
-    """Give a function that returns the ledger as a new process sees it."""
+    """Provide a function that returns the ledger as a new process sees it."""
     databases: list[StateDatabase] = []
     memory = MemoryStore()
 

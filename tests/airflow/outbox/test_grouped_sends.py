@@ -1,4 +1,4 @@
-"""Threads of one outbox share transactions: a commit that fails costs no message, and nobody gets one twice."""
+"""Threads of one outbox share transactions: after a failed commit, no message is lost and none is sent twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMING = LedgerTiming(poll=0.01, record_retries=(0.05,) * 5)
 
 
 def send_to_all(outbox: Outbox) -> Counter[str]:
-    """Send by eight threads, and count the outcomes."""
+    """Send from eight threads, and count the outcomes."""
 
     def send(to: str) -> str:
         return str(outbox.send(type="sms", to=to, message=TEXT).outcome)

@@ -1,4 +1,4 @@
-"""One rate limit for all processes that send for an account: a real minute, as the server counts it."""
+"""All processes that send for an account share one rate limit, as the server counts a real minute."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.support.faults import Exchange, FaultServer, accepting
 SECONDS = 65.0
 A_MINUTE = 600
 LIMIT = 100
-"""What the real service was seen to refuse: the 101st request of a minute."""
+"""The real service was observed to refuse the 101st request in a minute."""
 REST = 3
 MOST = 0.8
-"""Of the pace: it is used up to 98 % (see the bench), and less where the machine has other work."""
+"""Minimum share of the rate: up to 98 % is used (see the benchmarks), less on a busy machine."""
 
 
 class Account(FaultServer):
-    """An account with a server of its own, which notes when requests come in.
+    """An account with its own server, which records when requests arrive.
 
     :param limit: requests in any 60 seconds; more are refused with 429.
     :param refused: places of requests, from 0, that are refused all the same, and the seconds that ``Retry-After``
@@ -70,7 +70,7 @@ class Account(FaultServer):
 
     @property
     def a_minute(self) -> float:
-        """How many came in a minute, while there was work."""
+        """Number of requests per minute while there was work."""
         return 60 * (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0])
 
 
@@ -93,7 +93,7 @@ def sender(home: Path, account: Account, threads: int = 1, state: str | None = N
 
 
 def send_by_threads(account: Account) -> None:
-    """Send by four threads of one client, outside of Airflow."""
+    """Send from four threads of one client, outside Airflow."""
     message = Message(type="sms", to="+16505550199", message="Hi")
     with ApptotoClient(
         login="mary@clinic.example", api_key="key", base_url=account.url, rate_limiter=InProcessRateLimiter(A_MINUTE)
@@ -103,7 +103,7 @@ def send_by_threads(account: Account) -> None:
             while time.monotonic() < deadline:
                 client.send(message)
 
-        client.send(message)  # what is imported then may take seconds
+        client.send(message)  # imports may take seconds
         deadline = time.monotonic() + SECONDS
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
@@ -111,7 +111,7 @@ def send_by_threads(account: Account) -> None:
 
 @pytest.fixture(scope="module")
 def minute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
-    """Let all kinds of senders, with an account each, send side by side for a bit more than a minute."""
+    """Run all kinds of senders, each with its own account, at the same time for a bit more than a minute."""
     accounts = {
         "threads of a client": Account(),
         "threads of a hook": Account(),

@@ -1,4 +1,4 @@
-"""What version 1 of the state database remembers is remembered after its migration: nobody gets a second copy."""
+"""After the migration of a version 1 state database, its messages are still known, and nobody gets a second copy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STAND_IN = "+16505550100"
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> SqlLedgerStore:
-    """Give the ledger of a filled database of version 1."""
+    """Provide the ledger of a filled database of version 1."""
     url = url_of(request.param, request, tmp_path)
     load_v1(url)
     return SqlLedgerStore(StateDatabase(url))
 
 
 def outbox_of(fact: dict[str, Any], store: SqlLedgerStore) -> Outbox:
-    """Return the outbox of the task of that time; nobody listens at its server."""
+    """Return the outbox of that task; its server accepts no connections."""
     mode = DeliveryMode(fact.get("mode", "live"))
     client = ApptotoClient(
         base_url=FACTS["host"],

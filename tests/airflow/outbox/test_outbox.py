@@ -1,9 +1,10 @@
-"""What ``Outbox.send`` does with each state of the ledger and each answer of the server."""
+"""``Outbox.send`` handles each state of the ledger and each answer of the server as documented."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import threading
 import time
@@ -48,7 +49,7 @@ LEASE = 60.0
 
 
 def kept(memory: MemoryStore, clinic: FaultServer, clock: Clock, state: str) -> Entry | None:
-    """Let the task's first try leave an entry.
+    """Create the entry that the first try of the task left.
 
     :param state: of the entry; ``nothing``; ``expired`` or ``live``: sending, and its lease is over or is not.
     """
@@ -67,7 +68,7 @@ def kept(memory: MemoryStore, clinic: FaultServer, clock: Clock, state: str) -> 
 
 
 class Cell(NamedTuple):
-    """What a try finds, and what has to follow if the server accepts messages."""
+    """The entry that a try finds, and the expected result if the server accepts messages."""
 
     state: str
     on_unknown: str
@@ -119,7 +120,7 @@ def test_what_the_ledger_says_decides_whether_a_message_is_sent(
 
 
 class Answer(NamedTuple):
-    """What the server does with a message, and what has to follow."""
+    """The server's answer to a message, and the expected result."""
 
     name: str
     script: Any
@@ -204,7 +205,7 @@ def test_an_error_names_the_message_and_what_to_do(memory: MemoryStore, clinic: 
 def test_no_frame_of_an_error_holds_the_message(
     memory: MemoryStore, clinic: FaultServer, clock: Clock, *, to: str, status: int, has_ledger: bool
 ) -> None:
-    """Some log handlers print what frames hold."""
+    """Some log handlers print the variables of frames."""
     clinic.scripts = [answering(status)]
     outbox = outbox_of(clinic, memory if has_ledger else None, clock)
     with pytest.raises(ApptotoError) as raised:
@@ -264,7 +265,7 @@ def test_a_second_text_to_the_same_recipient_needs_an_item(
     outbox = outbox_of(clinic, memory, clock)
     assert outbox.send(**MESSAGE).outcome == "sent"
     assert outbox.send(**MESSAGE).outcome == "deduplicated"
-    with pytest.raises(ApptotoValidationError, match=r"^item: is needed: this task sends different texts") as raised:
+    with pytest.raises(ApptotoValidationError, match=r"^item: is required: this task sends different texts") as raised:
         outbox.send(**{**MESSAGE, "message": "Another"})
     assert (raised.value.code, isinstance(raised.value, AirflowFailException)) == ("ambiguous", True)
     assert outbox.send(**{**MESSAGE, "message": "Another", "to": OTHER_NUMBER}).outcome == "sent"
@@ -277,7 +278,7 @@ def test_a_second_text_to_the_same_recipient_needs_an_item(
 def test_two_outboxes_of_one_try_know_of_each_other(memory: MemoryStore, clinic: FaultServer, clock: Clock) -> None:
     ti, next_ti = object(), object()
     outbox_of(clinic, memory, clock, texts=texts_of(ti)).send(**MESSAGE)
-    with pytest.raises(ApptotoValidationError, match=r"^item: is needed"):
+    with pytest.raises(ApptotoValidationError, match=r"^item: is required"):
         outbox_of(clinic, memory, clock, texts=texts_of(ti)).send(**{**MESSAGE, "message": "Another"})
     again = outbox_of(clinic, memory, clock, origin=SECOND, texts=texts_of(next_ti))
     assert again.send(**{**MESSAGE, "message": "Another"}).outcome == "deduplicated"
@@ -291,6 +292,63 @@ def test_a_text_that_changed_between_two_tries_is_not_sent_and_the_log_says_so(
     outbox_of(clinic, memory, clock, origin=SECOND).send(**{**MESSAGE, "message": "Another"})
     assert len(clinic.accepted) == 1
     assert provider_log[-1].endswith("The text has changed since; the new text is not sent")
+
+
+@pytest.mark.parametrize("secrets", [[b"new"], [b"new", b"old"]])
+def test_messages_of_an_older_secret_are_found_under_their_newest_keys(
+    clinic: FaultServer, clock: Clock, secrets: list[bytes]
+) -> None:
+    """A batch looks up many messages by their newest keys, so it must learn which ones have older keys."""
+    old, now = MemoryStore(b"old"), MemoryStore(*secrets)
+    outbox_of(clinic, old, clock).send(**MESSAGE)
+    now.entries = old.entries
+    outbox = outbox_of(clinic, now, clock, origin=SECOND)
+    sent, other = Message(**MESSAGE), Message(**{**MESSAGE, "to": OTHER_NUMBER})
+    found = outbox.keys_of_older_secrets([(sent, None), (other, None), (sent, "item")])
+    assert found == ({outbox.key_of(sent): old.only.key} if len(secrets) == 2 else {})
+    assert outbox_of(clinic, None, clock).keys_of_older_secrets([(sent, None)]) == {}
+
+
+@pytest.mark.parametrize(("state", "outcome", "requests"), [("sent", "deduplicated", 0), ("not_sent", "sent", 1)])
+def test_a_message_keeps_its_entry_when_the_secret_is_replaced(
+    clinic: FaultServer, clock: Clock, *, state: str, outcome: str, requests: int
+) -> None:
+    old, now = MemoryStore(b"old"), MemoryStore(b"new", b"old")
+    left = kept(old, clinic, clock, state)
+    clinic.requests.clear()
+    now.entries = old.entries
+    assert outbox_of(clinic, now, clock, origin=SECOND).send(**MESSAGE).outcome == outcome
+    assert left is not None
+    assert (now.only.key, now.only.state, len(clinic.requests)) == (left.key, "sent", requests)
+
+
+def test_what_a_process_with_the_old_secret_sends_meanwhile_is_not_sent_again(
+    clinic: FaultServer, clock: Clock, provider_log: list[str]
+) -> None:
+    old, now = MemoryStore(b"old"), MemoryStore(b"new", b"old")
+    outbox_of(clinic, old, clock).send(**MESSAGE)
+
+    class Meanwhile(InProcessRateLimiter):
+        """Gives its first slot once the other process has sent."""
+
+        def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
+            now.entries = old.entries
+            return super().reserve(max_wait, lead)
+
+    limiter = Meanwhile(6000, clock)
+    assert outbox_of(clinic, now, clock, origin=SECOND, limiter=limiter).send(**MESSAGE).outcome == "deduplicated"
+    assert len(clinic.requests) == 1
+    newest = outbox_of(clinic, now, clock).key_of(Message(**MESSAGE))
+    assert any(newest in line for line in provider_log), "the log names the message that another try took"
+
+
+@pytest.mark.parametrize("has_ledger", [True, False])
+def test_the_key_of_a_message_tells_items_apart(clinic: FaultServer, clock: Clock, *, has_ledger: bool) -> None:
+    outbox = outbox_of(clinic, MemoryStore() if has_ledger else None, clock)
+    message = Message(**MESSAGE)
+    keys = [outbox.key_of(message), outbox.key_of(message, "scan"), outbox.key_of(message, "bill")]
+    assert len(set(keys)) == 3
+    assert outbox.key_of(message, "scan") == keys[1]
 
 
 # --- the turn of a message
@@ -347,8 +405,8 @@ def test_a_task_that_was_told_to_end_sends_nothing(
     memory: MemoryStore, clinic: FaultServer, clock: Clock, counts: Counts
 ) -> None:
     cancellation = Cancellation()
-    cancellation.cancel("the task was told to end")
-    with pytest.raises(ApptotoStoppedError, match="the task was told to end") as raised:
+    cancellation.cancel("the task was stopped")
+    with pytest.raises(ApptotoStoppedError, match="the task was stopped") as raised:
         outbox_of(clinic, memory, clock, cancellation=cancellation).send(**MESSAGE)
     assert not isinstance(raised.value, AirflowFailException)
     assert (clinic.requests, memory.history, counts.messages) == ([], [], {})
@@ -363,7 +421,7 @@ def test_a_task_that_is_told_to_end_while_it_waits_for_another_try_sends_nothing
 
     def ending(seconds: float) -> None:
         sleep(seconds)
-        cancellation.cancel("the task was told to end")
+        cancellation.cancel("the task was stopped")
 
     monkeypatch.setattr(clock, "sleep", ending)
     outbox = outbox_of(clinic, memory, clock, origin=SECOND, on_unknown="resend", cancellation=cancellation)
@@ -379,7 +437,7 @@ def test_a_task_that_is_told_to_end_between_the_ledger_and_the_first_byte_writes
 
     class Ending(MemoryStore):
         def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
-            cancellation.cancel("the task was told to end")
+            cancellation.cancel("the task was stopped")
             return super().compare_and_swap(old, new)
 
     store = Ending()
@@ -392,7 +450,7 @@ def test_a_task_that_runs_out_of_time_before_the_first_byte_leaves_nothing_in_th
     memory: MemoryStore, clinic: FaultServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class TaskTimeout(BaseException):
-        """As Airflow's, it is no Exception."""
+        """Like Airflow's, it is not an Exception."""
 
     def strike(_: float) -> None:
         raise TaskTimeout
@@ -407,7 +465,7 @@ def test_a_task_that_runs_out_of_time_before_the_first_byte_leaves_nothing_in_th
 
 # --- too old
 
-OLD = "the run's time, 2026-03-02T00:00Z, is 96 h ago, more than max_age=1 day, 0:00:00"
+OLD = "the run is 96 h old (2026-03-02T00:00Z), more than max_age=1 day, 0:00:00"
 
 
 def test_a_message_of_a_run_that_is_too_old_is_withheld_and_not_recorded(
@@ -415,7 +473,7 @@ def test_a_message_of_a_run_that_is_too_old_is_withheld_and_not_recorded(
 ) -> None:
     delivery = outbox_of(clinic, memory, clock, why_too_old=OLD).send(**MESSAGE, reference="4711")
     assert (delivery.outcome, delivery.outcome.is_withheld) == ("too_old", True)
-    assert delivery.reason == f"{OLD}. To send it all the same, set max_age=None or a longer one, and clear the task"
+    assert delivery.reason == f"{OLD}. To send it anyway, raise max_age or set it to None, and clear the task"
     assert delivery.to_xcom() == {
         "outcome": "too_old",
         "type": "sms",
@@ -470,7 +528,9 @@ def test_a_message_that_is_too_old_is_skipped_only_if_no_try_of_its_task_began(
         assert isinstance(raised.value, AirflowFailException)
         if ends == "failed":
             assert raised.value.code == "too_old"
-            assert re.match(r"The message was not sent: an earlier try began, and by now the run's", str(raised.value))
+            assert re.match(
+                r"The message was not sent: an earlier try started sending, but now the run is", str(raised.value)
+            )
     assert clinic.requests == []
     assert list(memory.entries.values()) == ([] if left is None else [left])
 
@@ -495,7 +555,7 @@ def test_a_message_waits_for_a_ledger_that_is_away_for_some_seconds(
     memory.refusals = [LedgerAwayError("restarting")] * 20
     assert outbox_of(clinic, memory, clock).send(**MESSAGE).outcome == "sent"
     assert clock.now - began == pytest.approx(20)
-    assert provider_log[0] == "The ledger can't be reached. Sending pauses, for up to 30 s (restarting)"
+    assert provider_log[0] == "Can't reach the ledger; sending is paused for up to 30 s: restarting"
 
 
 @pytest.mark.parametrize("error", [LedgerAwayError("gone"), LedgerStoreError("disk full")])
@@ -521,7 +581,7 @@ def test_a_message_that_was_sent_counts_as_sent_if_the_ledger_can_not_be_written
     delivery = outbox_of(clinic, memory, clock).send(**MESSAGE)
     assert (delivery.outcome, delivery.http_status, delivery.response["id"]) == ("sent", 200, "4711")
     assert memory.only.state is State.SENDING
-    assert any(line.startswith("The outcome could not be recorded") for line in provider_log)
+    assert any(line.startswith("Outcome not recorded") for line in provider_log)
 
 
 def test_a_ledger_that_stalls_for_longer_than_the_margin_is_asked_again_before_anything_leaves(
@@ -538,7 +598,7 @@ def test_a_ledger_that_stalls_for_longer_than_the_margin_is_asked_again_before_a
     assert outbox_of(clinic, store, clock).send(**MESSAGE).outcome == "sent"
     assert store.history == [State.SENDING, State.NOT_SENT, State.SENDING, State.SENT]
     assert len(clinic.requests) == 1
-    assert any("took 31 s. It is looked up again" in line for line in provider_log)
+    assert any("took 31 s. Looking it up again" in line for line in provider_log)
 
 
 def test_a_try_that_stalled_while_a_person_and_another_try_went_on_sends_nothing(
@@ -567,7 +627,7 @@ def test_of_many_tries_at_once_one_sends_and_the_others_find_it(clinic: FaultSer
     together = threading.Barrier(8)
 
     class Together(MemoryStore):
-        """All of them look up before one of them writes."""
+        """All of them look up the entry before one of them writes."""
 
         def find(self, keys: Any) -> dict[str, Entry]:
             found = super().find(keys)
@@ -598,7 +658,7 @@ def test_a_slot_that_a_try_took_in_vain_is_left_to_its_next_request(clinic: Faul
             return super().reserve(*arguments, **named)
 
     class Losing(MemoryStore):
-        """Another try is first, and ends at once."""
+        """Another try is faster, and ends at once."""
 
         def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
             if not self.history:

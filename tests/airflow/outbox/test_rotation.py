@@ -1,4 +1,4 @@
-"""The secret that keys a ledger's hashes is replaced while tasks run, and nobody gets a message twice for it."""
+"""The secret of the ledger's hashes can be replaced while tasks run, and nobody gets a message twice."""
 
 from __future__ import annotations
 

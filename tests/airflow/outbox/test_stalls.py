@@ -1,4 +1,4 @@
-"""What stalls for some seconds, and then goes on, makes no burst: the rate limit holds at the server."""
+"""A stall of some seconds causes no burst afterwards: the rate limit holds at the server."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 A_SECOND = 10
-"""The rate that is agreed."""
+"""The configured rate."""
 STALL = 3.0
 """Seconds."""
 BEFORE = 20
 """Requests before it."""
 PROCESSES = 8
-"""Each has a slot when the stall begins, and threads that wait for more."""
+"""Each has a slot when the stall begins, and threads that wait for slots."""
 WINDOW = 20.0
 """Seconds. So many are needed for slots, which are 2 % further apart than agreed, to make up for what a machine with
 other work adds: the last requests before a window may come 0.1 s late, and all may be noted some tenths late."""
 BATCHES = 3
 SINGLES = 6
 SHORT_WAIT = 9.0
-"""Seconds that a single message waits for a slot. It would need more if each thread of the batches had one before."""
+"""Seconds that a single message waits for a slot. It would need more if each thread of the batches were ahead of it."""
 
 
 class Account(FaultServer):
-    """An account with a server of its own, which notes when requests come in."""
+    """An account with its own server, which records when requests arrive."""
 
     def __init__(self) -> None:
         super().__init__([self._note])
@@ -71,7 +71,7 @@ class Account(FaultServer):
 
 @dataclass
 class Scene:
-    """Processes that share an account and a state database, and a stall when they are under way.
+    """Processes that share an account and a state database, and a stall while they run.
 
     :param state: URI of their state database.
     :param stall: is given their ids.
@@ -89,7 +89,7 @@ class Scene:
         return sum(plan["rows"] for plan in self.plans)
 
     def told(self, home: Path) -> list[dict[str, Any]]:
-        """Return what its processes are told.
+        """Return the environment of its processes.
 
         :param home: their ``AIRFLOW_HOME``.
         """
@@ -105,7 +105,7 @@ class Scene:
 
     def stall_when_under_way(self, ids: list[int]) -> None:
         self.account.is_under_way.wait()
-        if len(self.account.arrivals) >= BEFORE:  # else they failed
+        if len(self.account.arrivals) >= BEFORE:  # otherwise they failed
             self.stall(ids)
 
 
@@ -147,7 +147,7 @@ def pause(port: int, _: list[int]) -> None:
 
 
 def go_down(network: Proxy, _: list[int]) -> None:
-    """Break all connections to the database; a few processes, and not the others, find it away."""
+    """Break all connections to the database, so that some of the processes find it unavailable."""
     network.go_down(3)
 
 
@@ -156,7 +156,7 @@ def nothing(_: list[int]) -> None:
 
 
 def play(scenes: list[Scene], home: Path) -> None:
-    """Let the processes of all scenes send, and wait for them."""
+    """Run the processes of all scenes, and wait for them."""
     told = [scene.told(home) for scene in scenes]
     command = [sys.executable, "-m", "tests.support.sender", "outbox", json.dumps(list(itertools.chain(*told)))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as senders:
@@ -174,7 +174,7 @@ def play(scenes: list[Scene], home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
-    """Play all scenes, side by side."""
+    """Run all scenes at the same time."""
     home = tmp_path_factory.mktemp("stalls")
     batches = [BATCH] * PROCESSES
     beside = [WIDE_BATCH] * BATCHES + [single_message() for _ in range(SINGLES)]

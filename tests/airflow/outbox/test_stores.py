@@ -1,4 +1,4 @@
-"""What every store of the ledger promises: one suite, over a state database and over Airflow's real task state."""
+"""All stores of the ledger keep the same promises: one suite for a state database and Airflow's real task state."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def in_a_task(body: Body) -> None:
 
 @pytest.fixture(
     params=[
-        "memory",  # the stand-in of other tests
+        "memory",  # the fake that other tests use
         "sqlite",
         "postgresql",
         pytest.param("task_state", marks=pytest.mark.skipif(not HAS_RETRY_POLICY, reason="came with Airflow 3.3")),
     ]
 )
 def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnStore]:
-    """Give a function that runs a test's body on a store that nobody has used."""
+    """Provide a function that runs the body of a test on an unused store."""
     if request.param == "task_state":
         request.getfixturevalue("airflow_database")
         yield in_a_task
@@ -79,7 +79,7 @@ def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnStore
 
 
 class Watched:
-    """Tells when somebody has looked for an entry, and found it."""
+    """Signals when somebody looked up an entry and found it."""
 
     def __init__(self, store: LedgerStore) -> None:
         self._store = store

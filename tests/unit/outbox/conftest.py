@@ -1,4 +1,4 @@
-"""What the tests of the outbox share that need no Airflow."""
+"""Fixtures for the tests of the outbox that need no Airflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.task_state import FakeTaskState
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of the ledger, which only the test moves."""
+    """Provide the clock of the ledger, which only the test advances."""
     clock = Clock()
     for module in (entry, ledger):
         monkeypatch.setattr(module, "time", clock)
@@ -21,6 +21,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def task_state(monkeypatch: pytest.MonkeyPatch) -> FakeTaskState:
-    """Give a task state that nobody has used; no Airflow is needed."""
+    """Provide an unused task state; no Airflow is needed."""
     monkeypatch.setattr(task_state_module, "never_expire", lambda: "for ever")
     return FakeTaskState()

@@ -1,4 +1,4 @@
-"""What people do with the ledger in the state database: find entries, resolve, forget and purge them."""
+"""People can find, resolve, forget and purge entries of the ledger in the state database."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ UNKNOWN_KEY, ABANDONED_KEY = "5" * 32, "6" * 32
 
 @pytest.fixture
 def admin(database: StateDatabase) -> LedgerAdmin:
-    """Give the administration of a ledger with an entry of each state."""
+    """Provide the administration of a ledger with an entry of each state."""
     filled(database)
     return LedgerAdmin(database)
 
 
 @pytest.fixture
 def store(database: StateDatabase) -> SqlLedgerStore:
-    """Give the tasks' access to the same database."""
+    """Provide the tasks' access to the same database."""
     return SqlLedgerStore(database)
 
 
@@ -78,6 +78,10 @@ def test_entries_are_found_by_what_people_know_of_them(
 ) -> None:
     assert len(admin.select(Selection(**selection))) == count
     assert admin.count(Selection(**selection)) == count
+
+
+def test_the_ledger_counts_what_waits_for_a_person(admin: LedgerAdmin, store: SqlLedgerStore) -> None:
+    assert store.unresolved() == admin.count(UNKNOWN) == 2
 
 
 def test_unknown_includes_what_a_killed_task_left_but_nothing_in_flight(admin: LedgerAdmin) -> None:
@@ -137,7 +141,7 @@ def test_a_person_can_say_sent_or_not_sent_and_nothing_else(admin: LedgerAdmin, 
 @pytest.mark.parametrize("line", ["", " ", "a\nb", "a\x1b[2J", "x" * 201])
 def test_an_author_gives_a_name_and_a_note_of_one_line(line: str) -> None:
     for name in ("by", "note"):
-        with pytest.raises(ValueError, match=f"^{name} has to be one line of text, 1 to 200 characters$"):
+        with pytest.raises(ValueError, match=f"^{name} must be one line of 1 to 200 characters$"):
             Author(**{"by": "ann", "note": "seen", name: line})
 
 

@@ -1,4 +1,4 @@
-"""A cancellation ends the waits of all sends that it is given to, and says why."""
+"""A cancellation ends the waits of all its sends, and gives the reason."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_messages_may_be_sent_until_it_is_cancelled_and_the_first_reason_counts(
     cancellation = Cancellation()
     cancellation.check()
     assert cancellation.reason == ""
-    cancellation.cancel("the task was told to end")
+    cancellation.cancel("the task was stopped")
     cancellation.cancel("the worker shuts down")
-    with pytest.raises(ApptotoStoppedError, match=r"^The message was not sent: the task was told to end$") as raised:
+    with pytest.raises(ApptotoStoppedError, match=r"^The message was not sent: the task was stopped$") as raised:
         cancellation.check()
-    assert (raised.value.reason, raised.value.code) == ("the task was told to end", "stopped")
+    assert (raised.value.reason, raised.value.code) == ("the task was stopped", "stopped")
 
 
 def test_a_parent_cancels_its_children_and_no_child_its_parent() -> None:
@@ -28,14 +28,14 @@ def test_a_parent_cancels_its_children_and_no_child_its_parent() -> None:
     child.cancel("five failures in a row")
     parent.check()
     other.check()
-    parent.cancel("the task was told to end")
-    assert other.reason == "the task was told to end"
+    parent.cancel("the task was stopped")
+    assert other.reason == "the task was stopped"
     assert child.reason == "five failures in a row"
 
 
 def test_a_wait_ends_when_it_is_cancelled() -> None:
     cancellation = Cancellation()
-    threading.Timer(0.05, cancellation.cancel, ["the task was told to end"]).start()
+    threading.Timer(0.05, cancellation.cancel, ["the task was stopped"]).start()
     began = time.monotonic()
     with pytest.raises(ApptotoStoppedError):
         cancellation.sleep(3600)
@@ -45,7 +45,7 @@ def test_a_wait_ends_when_it_is_cancelled() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 3600.0])
 def test_no_wait_begins_after_it_was_cancelled(seconds: float) -> None:
     cancellation = Cancellation()
-    cancellation.cancel("the task was told to end")
+    cancellation.cancel("the task was stopped")
     with pytest.raises(ApptotoStoppedError):
         cancellation.sleep(seconds)
 

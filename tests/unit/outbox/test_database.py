@@ -1,4 +1,4 @@
-"""The state database: what connections it takes, how it is used by many at once, and what happens when it fails."""
+"""The state database accepts the documented connections, allows concurrent use, and reports failures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sqlalchemy.engine import URL
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.outbox import engine
-from airflow_provider_apptoto.outbox.database import StateDatabase, state_database
+from airflow_provider_apptoto.outbox.database import StateDatabase, host_file, state_database
 from airflow_provider_apptoto.outbox.engine import database_url
 from airflow_provider_apptoto.outbox.entry import State
-from airflow_provider_apptoto.outbox.schema import meta
+from airflow_provider_apptoto.outbox.schema import SCHEMA_VERSION, meta
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry
@@ -73,7 +73,7 @@ def test_what_was_committed_though_its_answer_was_lost_counts_as_written(databas
     store = SqlLedgerStore(database)
     first, other = entry(), entry()
     assert store.compare_and_swap(None, first)
-    assert store.compare_and_swap(None, first)  # again, since nobody said that it had been done
+    assert store.compare_and_swap(None, first)  # again, because its end was not recorded
     sent = first.changed(State.SENT)
     assert store.compare_and_swap(first, sent)
     assert store.compare_and_swap(first, sent)
@@ -231,12 +231,12 @@ def test_airflow_connections_of_sqlite_and_postgresql_can_be_state_databases(fie
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"conn_type": "http", "host": "db"}, "'http'; it has to be sqlite or postgres"),
-        ({"conn_type": "mysql", "host": "db"}, "'mysql'; it has to be sqlite or postgres"),
-        ({"conn_type": None}, "has to be sqlite"),
-        ({"conn_type": "generic", "host": "state.db"}, "'generic'; it has to be sqlite"),
-        ({"conn_type": "sqlite", "host": "state.db"}, "needs the absolute path of a file as its host"),
-        ({"conn_type": "sqlite"}, "needs the absolute path"),
+        ({"conn_type": "http", "host": "db"}, "'http'; it must be sqlite or postgres"),
+        ({"conn_type": "mysql", "host": "db"}, "'mysql'; it must be sqlite or postgres"),
+        ({"conn_type": None}, "must be sqlite"),
+        ({"conn_type": "generic", "host": "state.db"}, "'generic'; it must be sqlite"),
+        ({"conn_type": "sqlite", "host": "state.db"}, "must have the absolute path of a file as its host"),
+        ({"conn_type": "sqlite"}, "must have the absolute path"),
     ],
 )
 def test_others_are_refused_with_what_is_needed(fields: dict[str, Any], problem: str) -> None:
@@ -256,5 +256,41 @@ def test_the_driver_of_postgresql_that_is_installed_is_used(
     if driver is not None:
         assert database_url(given).drivername == f"postgresql+{driver}"
         return
-    with pytest.raises(ApptotoConfigurationError, match="needs one of psycopg2, psycopg to be installed"):
+    with pytest.raises(ApptotoConfigurationError, match="needs a PostgreSQL driver; install psycopg2 or psycopg"):
         database_url(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "begin"),
+    [
+        ("sqlite", "sqlite3 -bail FILE", ["BEGIN IMMEDIATE"]),
+        ("postgresql+psycopg2", "psql --set ON_ERROR_STOP=1", ["BEGIN", "SELECT pg_advisory_xact_lock("]),
+    ],
+)
+def test_a_printed_script_says_how_to_run_it_and_is_one_transaction(kind: str, how: str, begin: list[str]) -> None:
+    database = StateDatabase(URL.create(kind, database="/state.db" if kind == "sqlite" else "state"))
+    title, *statements = database.ddl().splitlines()
+    assert title == f"-- Apptoto state database, from version 0 to {SCHEMA_VERSION}. Run it with: {how}"
+    for statement, expected in zip(statements, begin, strict=False):
+        assert statement.startswith(expected)
+    assert statements[-1] == "COMMIT;"
+    assert database.ddl(1).splitlines()[0] == title.replace("version 0", "version 1")
+    assert len(database.ddl(1)) < len(database.ddl())
+
+
+def test_a_process_has_one_object_for_a_database_and_another_one_for_another_password() -> None:
+    url = URL.create("postgresql+psycopg2", username="ann", password="secret-1", host="db")
+    assert state_database(url) is state_database(url)
+    assert state_database(url) is not state_database(url.set(password="secret-2"))
+
+
+@pytest.mark.parametrize(
+    ("home", "expected"), [("/opt/airflow", "/opt/airflow"), ("", "~/airflow"), (None, "~/airflow")]
+)
+def test_without_a_state_database_the_rate_limit_of_a_host_is_kept_in_airflows_home(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("AIRFLOW_HOME")
+    if home is not None:
+        monkeypatch.setenv("AIRFLOW_HOME", home)
+    assert host_file() == Path(expected).expanduser() / "apptoto-pace.db"

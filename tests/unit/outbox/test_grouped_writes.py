@@ -1,4 +1,4 @@
-"""Threads that write to the ledger at the same time share a transaction, and none answers for another one's write."""
+"""Threads that write to the ledger at the same time share a transaction, and each gets its own result."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def fresh(count: int = THREADS) -> list[Entry]:
 
 
 def at_once(store: SqlLedgerStore, writes: Sequence[Write]) -> list[Any]:
-    """Let each write wait in a thread of its own, then let them go; return the result or the error of each."""
+    """Hold each write in its own thread, then release them; return the result or error of each."""
     with ThreadPoolExecutor(len(writes)) as pool:
         with store._turn:
             futures = [pool.submit(store.compare_and_swap, *write) for write in writes]
             deadline = time.monotonic() + DEADLINE
-            while len(store._waiting) < len(writes):
+            while len(store._pending) < len(writes):
                 assert time.monotonic() < deadline
         return [future.exception(DEADLINE) or future.result() for future in futures]
 
@@ -56,7 +56,7 @@ def versions(store: SqlLedgerStore, entries: Sequence[Entry]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def commits_of(database: StateDatabase) -> Iterator[list[object]]:
-    """Collect the transactions that are committed meanwhile."""
+    """Collect the transactions that are committed in the meantime."""
     database.init()
     seen: list[object] = []
 
@@ -121,7 +121,7 @@ def test_a_write_that_the_database_refuses_fails_alone(
     results = at_once(store, inserts(entries))
     refused = results.pop(THREADS // 2)
     assert isinstance(refused, LedgerStoreError)
-    assert str(refused).startswith(("the state database refuses the entry", "the state database can't be used"))
+    assert str(refused).startswith(("the state database rejected the ledger entry", "the state database can't be used"))
     assert results == [True] * (THREADS - 1)
     assert len(versions(store, entries)) == THREADS - 1
     assert isinstance(at_once(store, [(None, entries[THREADS // 2])])[0], LedgerStoreError)
@@ -152,7 +152,7 @@ def test_after_a_commit_that_failed_nobody_is_told_that_it_lost_and_a_fresh_read
         else:
             assert isinstance(result, LedgerStoreError)
             assert (new.key in written) is is_committed
-    assert at_once(store, inserts(entries)) == [True] * THREADS  # once more, of the same version: it counts as written
+    assert at_once(store, inserts(entries)) == [True] * THREADS  # again with the same version: it counts as written
 
 
 def test_a_writer_that_is_interrupted_lets_the_others_of_its_transaction_look_again(

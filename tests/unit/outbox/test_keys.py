@@ -1,4 +1,4 @@
-"""A message keeps its key over retries, and no other message has it; a fingerprint tells contents apart."""
+"""A message keeps its key across retries, no other message has it, and a fingerprint distinguishes contents."""
 
 from __future__ import annotations
 
@@ -101,3 +101,14 @@ def test_the_hash_of_a_recipient_depends_on_the_recipient_and_the_store_alone() 
     assert addresses[0] == addresses[2]
     assert len({number, *others, *addresses}) == 5
     assert recipient_hash(b"salt", None) is None
+
+
+def test_keys_and_hashes_stay_the_same_over_versions_of_this_package() -> None:
+    """Otherwise messages that were sent before an upgrade would be sent again after it."""
+    assert key_of() == "61ea22b5cca9b5973a78746fe263a8d8"
+    assert key_of(idempotency_key="visit-4711", item="scan") == "7f168c6f4828827cc3daf4de46a1a9c8"
+    assert key_of(type="email", to="mary@clinic.example") == "ae7f3469d06f614b8d800757b3705a55"
+    text = Message(type="sms", to="+16505550199", message="See you at nine")
+    assert fingerprint(b"salt", text) == "d0295a73356e0bb3"
+    assert recipient_hash(b"salt", "+16505550199") == "daa46044af879119d44e973376df2c23"
+    assert recipient_hash(b"salt", "Mary@clinic.example") == "c03196f4b582079ca5be755ba35358a7"

@@ -1,4 +1,4 @@
-"""The rules of the ledger, over a store in memory and a clock that only the test moves."""
+"""The ledger decides which try may send, with a store in memory and a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_a_message_that_another_try_is_sending_is_waited_for(
     found = looked_up(store, clock, resend=resend, sleep=sleep)
     assert isinstance(found, Entry)
     assert (found.state, found.http_status, waits) == (State.SENT, 200, [1.0] * 5)
-    assert provider_log == ["Waiting up to 180 s for try 1 of clinic.remind, run monday, which is sending this message"]
+    assert provider_log == [
+        "Waiting up to 180 s for try 1 of clinic.remind, run monday, which is sending the sms to +1•••0199"
+    ]
 
 
 def test_the_wait_ends_with_the_lease_and_the_entry_is_left_as_it_is(store: MemoryStore, clock: Clock) -> None:
@@ -303,7 +305,7 @@ def test_a_try_that_stalls_for_longer_than_the_margin_writes_no_byte(
     if may_write:
         attempt.check_lease()
     else:
-        with pytest.raises(LeaseSpentError, match=rf"the wait after it took {stall:.0f} s"):
+        with pytest.raises(LeaseSpentError, match=rf"waiting for a slot took {stall:.0f} s"):
             attempt.check_lease()
 
 
@@ -364,7 +366,7 @@ def test_an_outcome_never_replaces_what_a_person_or_another_try_wrote(
     resolved = store.entries["k1"] = store.only.changed(State.SENT)
     attempt.record(state)
     assert store.only == resolved
-    assert provider_log == [f"Ledger entry k1 was changed by another process; {state} is not recorded"]
+    assert provider_log == [f"Ledger entry k1 was changed by another process; not recording {state}"]
 
 
 @pytest.mark.parametrize("state", [State.NOT_SENT, State.REJECTED, State.UNKNOWN])
@@ -395,7 +397,7 @@ def test_an_outcome_is_written_again_while_the_store_is_out_of_reach(
     store.refusals = [LedgerAwayError("gone"), LedgerStoreError("disk full")]
     attempt.record(State.SENT)
     assert (store.only.state, clock.now) == (State.SENT, 1004)
-    assert provider_log == ["The ledger can't be written: message k1 is sent; next attempt in 3 s"]
+    assert provider_log == ["Can't write to the ledger that message k1 is sent; retrying in 3 s"]
 
 
 def test_an_outcome_whose_write_got_no_answer_counts_as_written(
@@ -418,6 +420,6 @@ def test_an_outcome_that_cannot_be_written_is_logged_and_not_raised(
     attempt.record(State.SENT, http_status=200)
     assert (store.only.state, attempt.entry.state, attempt.entry.http_status) == (State.SENDING, State.SENT, 200)
     assert provider_log[-1] == (
-        "The outcome could not be recorded: message k1 (reference 4711) is sent, its ledger entry still says sending. "
-        "The next try treats it as unknown. disk full"
+        "Outcome not recorded: the sms to +1•••0199 (reference 4711, clinic.remind, run monday, key k1) is sent, but "
+        "its ledger entry still says sending. The next try will treat it as unknown. Cause: disk full"
     )

@@ -1,12 +1,12 @@
-"""Several tries, one message: no order of events sends it twice, and no try undoes what another one wrote.
+"""With several tries of one message, no order of events sends it twice, and no try overwrites another one's record.
 
-Time passes only by an event of its own, so a worker that gets no step is frozen for as long as that. Two things are
-assumed, since no program can observe them:
+Time passes only through its own event, so a worker that gets no step is frozen meanwhile. Two things are assumed,
+because no program can observe them:
 
-* A process is not frozen in the instant between its last look at the lease and its first byte (``_write`` does both).
-  If it were, for longer than the lease, it would write that byte although another try may have sent meanwhile.
+* A process does not freeze between its last check of the lease and its first byte (``_write`` does both). If it froze
+  for longer than the lease, it would write that byte although another try may have sent meanwhile.
 * A request reaches the server within the time that an exchange may take, or never, and a person who resolves an
-  unknown message does not look before that.
+  unknown message does not check before that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TIMING = LedgerTiming(margin=30.0, record_retries=(0.0,))
 
 
 class Event(Enum):
-    """What may happen next."""
+    """The possible next events."""
 
     GOES_ON = "a try takes its next step"
     GOES_ON_TO_ITS_END = "a try takes all steps that are left"
@@ -61,12 +61,12 @@ LASTS = {
 
 
 class Stage(Enum):
-    """How far a worker has come."""
+    """The progress of a worker."""
 
     IDLE = 1
     MAY_BEGIN = 2
     BEGUN = 3
-    """The ledger says ``sending``; no byte has left."""
+    """The ledger says ``sending``; no byte was sent."""
     WRITTEN = 4
 
 
@@ -98,7 +98,7 @@ class Worker:
         return self.attempt
 
     def end(self) -> None:
-        """Let another try follow. It knows nothing of this one."""
+        """Start another try, which knows nothing about this one."""
         self.stage, self.own, self.attempt, self.request = Stage.IDLE, set(), None, None
 
 
@@ -107,12 +107,12 @@ class _WaitsError(Exception):
 
 
 def wait(_: float) -> None:
-    """Leave the other workers their steps, and look again in another one."""
+    """End this step, so that other workers can act, and look again in a later step."""
     raise _WaitsError
 
 
 class WatchedStore(MemoryStore):
-    """Notices a try that undoes what another one wrote."""
+    """Detects a try that overwrites another one's record."""
 
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
         current = self.entries.get(new.key)
@@ -152,7 +152,7 @@ class World:
         self._patch.undo()
 
     def happens(self, event: Event, number: int, *, accepted: bool) -> None:
-        """Let one thing happen, if it can.
+        """Run one event, if it is possible.
 
         :param number: of the worker.
         :param accepted: whether the server takes a message that arrives meanwhile.
@@ -182,7 +182,7 @@ class World:
             self._resolve(accepted=accepted)
 
     def check(self) -> None:
-        """Check what has to hold at any time."""
+        """Check the invariants."""
         if not self._resend:
             assert self._copies <= 1
         for found in self._store.entries.values():
@@ -264,7 +264,7 @@ class World:
                 request.accepted = accepted
 
     def _resolve(self, *, accepted: bool) -> None:
-        """Do as a person who looks in Apptoto once the lease has ended, and resolves the entry by what is there."""
+        """Act as a person who checks in Apptoto after the lease has ended, and resolves the entry."""
         for key, found in self._store.entries.items():
             if found.may_be_sent:
                 self._wait(
@@ -276,7 +276,7 @@ class World:
 
 @pytest.mark.parametrize("resend", [False, True])
 def test_no_order_of_events_breaks_a_promise(resend: bool) -> None:
-    """Try many orders: Hypothesis takes far longer for each, but makes one that fails short."""
+    """Try many orders. Hypothesis takes far longer for each, but shrinks a failing one."""
     draw = random.Random(1)  # noqa: S311  the same orders each time
     for _ in range(4000):
         world = World(resend=resend, is_same_task=draw.random() < 0.5, steps=draw.randrange(4))
@@ -320,7 +320,7 @@ class OneMessage(RuleBasedStateMachine):
 
 
 class OneMessageWithResend(OneMessage):
-    """The same with ``on_unknown="resend"``: copies are allowed, a ledger that says something else is not."""
+    """The same with ``on_unknown="resend"``: copies are allowed, but the ledger must be correct."""
 
     resend = True
 

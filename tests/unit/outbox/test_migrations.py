@@ -1,6 +1,6 @@
-"""A state database of an older version keeps its memory: every entry, every key, whatever happens meanwhile.
+"""The migration of an older state database keeps every entry and every key, whatever happens during it.
 
-The data of version 1 are in ``tests/data``; ``state_v1.sql`` says how they were made.
+The data of version 1 are in ``tests/data``; ``state_v1.sql`` describes how they were created.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from tests.support.state_databases import url_of
 PROCESSES = 8
 
 forkserver = multiprocessing.get_context("forkserver")
-forkserver.set_forkserver_preload([old_databases.__name__])  # else each process imports it
+forkserver.set_forkserver_preload([old_databases.__name__])  # otherwise each process imports it
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
-    """Give the URL of a database that is empty, or not there yet."""
+    """Provide the URL of a database that is empty or does not exist yet."""
     return url_of(request.param, request, tmp_path)
 
 
 @pytest.fixture
 def old(url: URL) -> URL:
-    """Give the URL of a filled database of version 1."""
+    """Provide the URL of a filled database of version 1."""
     load_v1(url)
     return url
 
@@ -88,7 +88,7 @@ def test_the_first_migration_makes_the_tables_of_version_1(
 
 
 SENT_AT = "ALTER TABLE apptoto_ledger ADD COLUMN sent_at FLOAT; UPDATE apptoto_ledger SET sent_at = updated_at - 2;"
-"""What development versions added to version 1."""
+"""Objects that development versions added to version 1."""
 
 
 @pytest.mark.parametrize("start", ["empty", "version 1", "version 1 with sent_at"])
@@ -154,7 +154,7 @@ def by_key(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def as_version_2(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of version 1 as the next version has to have it."""
+    """Return a row of version 1 as it must be in the next version."""
     kept = {name: value for name, value in row.items() if name != "type"}
     new = {**dict.fromkeys(NEW), "channel": row["type"], "origin": "task", "created_at": row["updated_at"]}
     changed = {"state": CLAIMED[row["task_id"]], "lease": 0.0} if row["state"] == "claimed" else {}
@@ -219,7 +219,7 @@ def test_entries_of_then_can_be_changed_and_people_can_be_noted(old: URL) -> Non
 
 
 def test_a_reference_of_any_length_survives(old: URL) -> None:
-    """PostgreSQL's usual indexes refuse what can't be compressed to 2,700 bytes."""
+    """PostgreSQL's usual indexes refuse values that can't be compressed to 2,700 bytes."""
     key, reference = FACTS["messages"][0]["key"], secrets.token_hex(4000)
     run_script(old, f"UPDATE apptoto_ledger SET reference = '{reference}' WHERE message_key = '{key}'")  # noqa: S608
     database = StateDatabase(old)
@@ -242,7 +242,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(url: URL) ->
     run_script(url, "UPDATE apptoto_meta SET value = '99' WHERE name = 'schema_version'")
     before = rows_of(url)
     database = StateDatabase(url)
-    with pytest.raises(LedgerStoreError, match=r"version 99, and this version of airflow-.* Upgrade"):
+    with pytest.raises(LedgerStoreError, match=r"version is 99, but this version of airflow-.* Upgrade"):
         database.init()
     assert rows_of(url) == before
     database._engine.dispose()
@@ -289,7 +289,7 @@ def test_the_statements_that_are_printed_do_what_the_first_use_does(
 
 @pytest.mark.parametrize("version", [-1, SCHEMA_VERSION])
 def test_statements_from_an_unknown_version_are_refused(tmp_path: Path, version: int) -> None:
-    with pytest.raises(ValueError, match=f"{version} is not a version from 0 to 1"):
+    with pytest.raises(ValueError, match=f"{version} is not a schema version from 0 to 1"):
         StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db"))).ddl(version)
 
 
@@ -310,7 +310,7 @@ def test_a_role_without_the_rights_is_told_what_somebody_else_has_to_run(
     )
     run_script(url, database.ddl(1))
     key = FACTS["messages"][0]["key"]
-    assert SqlLedgerStore(database).find([key])  # what was granted before still is
+    assert SqlLedgerStore(database).find([key])  # privileges granted before still exist
     database._engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""How long a store that is away is waited for, on a clock that only the test moves."""
+"""An unavailable store is awaited for a limited time, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMING = LedgerTiming(patience=30.0, poll=1.0)
 
 
 def away(after: float = 0.0, *, rate_limit: bool = False) -> LedgerAwayError:
-    """Return the error of a store that is away.
+    """Return the error of an unavailable store.
 
     :param after: seconds until that was known.
     """
@@ -30,7 +30,7 @@ def away(after: float = 0.0, *, rate_limit: bool = False) -> LedgerAwayError:
 
 
 def calls(clock: Clock, outcomes: list[tuple[float, LedgerStoreError | None]]) -> Callable[[], None]:
-    """Return a call that takes these seconds and ends so, the last one over and over."""
+    """Return a call with these durations and results; the last ones repeat."""
 
     def call() -> None:
         seconds, error = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
@@ -44,8 +44,8 @@ def calls(clock: Clock, outcomes: list[tuple[float, LedgerStoreError | None]]) -
 @pytest.mark.parametrize(
     ("rate_limit", "line"),
     [
-        (False, "The ledger can't be reached. Sending pauses, for up to 30 s (away)"),
-        (True, "The store of the rate limit can't be reached. Sending pauses, for up to 30 s (away)"),
+        (False, "Can't reach the ledger; sending is paused for up to 30 s: away"),
+        (True, "Can't reach the rate limit store; sending is paused for up to 30 s: away"),
     ],
 )
 def test_a_store_that_is_back_in_time_costs_nothing_and_is_named_once(

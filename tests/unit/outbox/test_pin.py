@@ -1,10 +1,11 @@
-"""A state database that lost its memory is noticed before anything is sent."""
+"""A state database that lost its data is detected before anything is sent."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.engine import URL
@@ -16,9 +17,12 @@ from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry
 
+if TYPE_CHECKING:
+    from pytest_mock import MockerFixture
+
 
 class Memory(dict[str, str]):
-    """Airflow's Variables, as far as a pin needs them."""
+    """A fake of Airflow's Variables, as a pin uses them."""
 
     def set(self, name: str, value: str) -> None:
         self[name] = value
@@ -37,7 +41,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def used(tmp_path: Path, memory: Memory) -> Path:
-    """Give the file of a ledger with one entry."""
+    """Provide the file of a ledger with one entry."""
     path = tmp_path / "state.db"
     store = store_of(path, memory)
     store.hash_keys()
@@ -81,7 +85,7 @@ def test_a_database_that_lost_its_memory_is_refused_until_somebody_accepts_it(
             store.hash_keys()
     database = StateDatabase(URL.create("sqlite", database=str(used)))
     if lose is not replace:
-        assert database.existing_salt() is None  # looking made no tables
+        assert database.existing_salt() is None  # the check created no tables
     Pin("state", database, memory, "").accept()
     store = store_of(used, memory)
     assert store.find(["k1"]) == {}
@@ -121,4 +125,11 @@ def test_a_pin_that_cannot_be_set_is_logged(used: Path, provider_log: list[str])
             raise PermissionError
 
     store_of(used, ReadOnly()).hash_keys()
-    assert any("apptoto_ledger_state can't be set" in line for line in provider_log)
+    assert any("Can't set the Airflow Variable apptoto_ledger_state" in line for line in provider_log)
+
+
+def test_a_pin_stays_the_same_over_versions_of_this_package(used: Path, memory: Memory, mocker: MockerFixture) -> None:
+    database = StateDatabase(URL.create("sqlite", database=str(used)))
+    mocker.patch.object(database, "salt", return_value=b"salt")
+    Pin("state", database, memory, "").accept()
+    assert memory == {"apptoto_ledger_state": "1c88e745537b0911"}

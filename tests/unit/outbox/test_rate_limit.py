@@ -1,4 +1,4 @@
-"""One rate limit for all processes that send for an account, on a clock that the tests move."""
+"""All processes that send for an account share one rate limit, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from airflow_provider_apptoto.client import ApptotoNotSentError
 from airflow_provider_apptoto.outbox import engine, rate_limit
 from airflow_provider_apptoto.outbox.database import StateDatabase, spare_database, state_database
-from airflow_provider_apptoto.outbox.rate_limit import ASK_AGAIN_AFTER, SqlRateLimiter, shared_rate_limiter
+from airflow_provider_apptoto.outbox.rate_limit import RECHECK_INTERVAL, SqlRateLimiter, shared_rate_limiter
 from airflow_provider_apptoto.outbox.schema import pace
 from airflow_provider_apptoto.outbox.stores.base import RateLimitAwayError
 from tests.support import postgres
@@ -38,7 +38,7 @@ INTERVAL = 2.04
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give all state databases a clock that only the test moves."""
+    """Set a clock that only the test advances on all state databases."""
     clock = Clock()
     monkeypatch.setattr(StateDatabase, "clock", property(lambda _: repr(clock.now)))
     return clock
@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @contextlib.contextmanager
 def elsewhere(database: StateDatabase) -> Iterator[StateDatabase]:
-    """Give the same database as another process sees it: by connections of its own."""
+    """Provide the same database as another process sees it, with separate connections."""
     other = StateDatabase(database._url)
     yield other
     other._engine.dispose()
@@ -92,7 +92,7 @@ def test_a_slot_beyond_the_longest_wait_is_not_reserved(database: StateDatabase,
 def test_a_slot_is_no_earlier_than_its_lead(database: StateDatabase, clock: Clock) -> None:
     limiter = SqlRateLimiter(database, ACCOUNT, 30, clock)
     assert limiter.reserve(lead=5) == 5
-    assert limiter.reserve(lead=5) == pytest.approx(5 + INTERVAL)  # who comes later waits behind it
+    assert limiter.reserve(lead=5) == pytest.approx(5 + INTERVAL)  # later ones wait behind it
     assert limiter.reserve(max_wait=8, lead=9) == pytest.approx(5 + 2 * INTERVAL)
 
 
@@ -177,7 +177,7 @@ def test_threads_that_ask_at_once_never_get_the_same_slot(database: StateDatabas
 
 @dataclass
 class Store:
-    """A database that can't be used until it is given back."""
+    """A database that can't be used until it is restored."""
 
     database: StateDatabase
     give_back: Callable[[], None]
@@ -200,7 +200,7 @@ def administrate(port: int, *statements: str) -> None:
 
 @contextlib.contextmanager
 def store_of(database: StateDatabase, give_back: Callable[[], None], folder: Path) -> Iterator[Store]:
-    """Give a store with a spare in a folder."""
+    """Provide a store with a fallback in a folder."""
     spare = StateDatabase(URL.create("sqlite", database=str(folder / "spare.db")))
     yield Store(database, give_back, spare)
     database._engine.dispose()
@@ -209,7 +209,7 @@ def store_of(database: StateDatabase, give_back: Callable[[], None], folder: Pat
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Iterator[Store]:
-    """Give a database that can't be used: its folder can't be made."""
+    """Provide a database that can't be used, because its folder can't be created."""
     folder = tmp_path / "home"
     folder.touch()
     database = StateDatabase(URL.create("sqlite", database=str(folder / "state.db")))
@@ -226,7 +226,7 @@ def broken(tmp_path: Path) -> Iterator[Store]:
     params=["locked", *(pytest.param(name, marks=pytest.mark.postgresql) for name in ("shut", "shut in use"))]
 )
 def away(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Give a database that is away: another process has locked it, or the server lets nobody in (any more)."""
+    """Provide an unavailable database: another process has locked it, or the server accepts no connections."""
     if request.param == "locked":
         monkeypatch.setattr(engine, "_SQLITE_LOCK_TIMEOUT", 0.1)
         database = StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db")))
@@ -267,9 +267,15 @@ def test_without_the_database_the_processes_of_a_host_share_a_quarter_of_the_rat
     assert slots(limiter, clock, 1) == pytest.approx([1050])
     assert limiter.reserve(max_wait=0) == pytest.approx(50 + 4 * INTERVAL)
     [line] = provider_log
-    assert line.startswith("The rate limit can't be shared: the state database can't be used: ")
-    assert line.endswith("For 60 s the processes of this host send at a quarter of the rate")
+    assert line.startswith("Rate limit not shared: the state database can't be used: ")
+    assert line.endswith("This host sends at a quarter of the rate for 60 s")
     assert "clinic" not in line
+
+
+def test_on_the_spare_each_account_has_slots_of_its_own(broken: Store, clock: Clock) -> None:
+    slots(broken.limiter(clock), clock, 2)
+    other = SqlRateLimiter(broken.database, OTHER_ACCOUNT, 30, clock, lambda: broken.spare)
+    assert other.reserve() == 0
 
 
 def test_threads_that_lose_the_database_together_log_it_once(
@@ -291,11 +297,11 @@ def test_threads_that_lose_the_database_together_log_it_once(
 def test_the_database_is_used_again_once_it_is_back(broken: Store, clock: Clock, provider_log: list[str]) -> None:
     limiter = broken.limiter(clock)
     limiter.back_off(1)
-    clock.now += ASK_AGAIN_AFTER  # in vain
+    clock.now += RECHECK_INTERVAL  # in vain
     slots(limiter, clock, 1)
     assert len(provider_log) == 2
     broken.give_back()
-    clock.now += ASK_AGAIN_AFTER - 1
+    clock.now += RECHECK_INTERVAL - 1
     slots(limiter, clock, 1)
     with elsewhere(broken.database) as other:
         theirs = SqlRateLimiter(other, ACCOUNT, 30, clock)
@@ -311,7 +317,7 @@ def test_while_the_database_is_away_there_are_no_slots_so_that_nobody_adds_to_th
 ) -> None:
     limiter = away.limiter(clock)
     for _ in range(2):
-        with pytest.raises(RateLimitAwayError, match="the rate limit can't be kept: the state database") as found:
+        with pytest.raises(RateLimitAwayError, match="the rate limit can't be enforced: the state database") as found:
             limiter.reserve()
         assert isinstance(found.value, ApptotoNotSentError)
         assert found.value.waited > 0
@@ -328,8 +334,11 @@ def test_without_any_database_there_are_no_slots(tmp_path: Path, clock: Clock, h
     url = URL.create("sqlite", database=str(tmp_path / "file" / "state.db"))
     nowhere = StateDatabase(url)
     limiter = SqlRateLimiter(nowhere, ACCOUNT, 30, clock, lambda: nowhere if has_spare else None)
-    with pytest.raises(ApptotoNotSentError, match="the rate limit can't be kept"):
+    with pytest.raises(ApptotoNotSentError, match="the rate limit can't be enforced") as raised:
         limiter.reserve()
+    assert raised.value.code == "rate_limit_unusable"
+    assert raised.value.reason is not None
+    assert raised.value.reason in str(raised.value)
     limiter.back_off(1)
 
 
@@ -338,13 +347,23 @@ def test_the_spare_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
     spare = spare_database()
     assert spare is not None
     spare.init()
+    again = spare_database()
+    assert again is spare
     [folder] = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "pace.db").stat().st_size > 0
-    folder.chmod(0o777)  # somebody else may have made it
+    folder.chmod(0o777)  # another test may have created it
     assert spare_database() is None
     shutil.rmtree(folder)
     folder.symlink_to(tmp_path)
     assert spare_database() is None
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     assert spare_database() is None
+
+
+def test_all_clients_of_an_account_in_a_process_share_a_limiter_that_knows_the_spare(tmp_path: Path) -> None:
+    database = StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db")))
+    limiter = shared_rate_limiter(database, ACCOUNT, 30)
+    assert shared_rate_limiter(database, ACCOUNT, 30) is limiter
+    assert shared_rate_limiter(database, ACCOUNT, 60) is not limiter
+    assert limiter._spare is spare_database

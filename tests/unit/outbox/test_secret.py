@@ -1,4 +1,4 @@
-"""A ledger's hashes are keyed with a secret of the deployment, which can be replaced, and must not get lost."""
+"""A secret of the deployment keys the ledger's hashes; it can be replaced, and a missing one is an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def secret(*values: str) -> LedgerSecret:
 
 
 def keys(database: StateDatabase, of: LedgerSecret) -> list[bytes]:
-    """Return what a new task hashes with."""
+    """Return the secrets with which a new task hashes."""
     return SqlLedgerStore(database, secret=of).hash_keys()
 
 
@@ -45,7 +45,7 @@ def test_entries_are_still_found_under_a_secret_that_was_replaced(database: Stat
 def test_a_running_process_begins_no_message_once_a_secret_is_in_use_that_it_does_not_know(
     database: StateDatabase, before: list[str], after: list[str]
 ) -> None:
-    """Otherwise it would not find, and so send again, what is sent under the new secret."""
+    """Otherwise it would not find messages sent under the new secret, and would resend them."""
     running = SqlLedgerStore(database, secret=secret(*before))
     running.hash_keys()
     in_flight = entry()
@@ -85,17 +85,33 @@ def test_a_task_whose_secret_changed_between_its_tries_sends_nothing(
     first = TaskStateLedgerStore(task_state, secret(*before)).hash_keys()
     assert TaskStateLedgerStore(task_state, secret(*before)).hash_keys() == first
     assert OLD not in str(task_state.values)
-    with pytest.raises(LedgerStoreError, match=r"task's state are keyed with another ledger_secret"):
+    with pytest.raises(LedgerStoreError, match=r"Airflow's task state are keyed with another ledger_secret"):
         TaskStateLedgerStore(task_state, secret(*after)).hash_keys()
     assert first[0] in TaskStateLedgerStore(task_state, secret(NEW, *before) if before else secret()).hash_keys()
 
 
 @pytest.mark.parametrize("text", ["short", f"{OLD},", f",{OLD}", f"{OLD},short", ","])
 def test_what_is_no_secret_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ApptotoConfigurationError, match=r"^here: has to be one secret, or several") as raised:
+    with pytest.raises(ApptotoConfigurationError, match=r"^here: must be one secret, or several") as raised:
         LedgerSecret.parse(text, "here")
     assert "short" not in str(raised.value)
     assert OLD not in repr(secret(OLD))
+
+
+def test_what_a_secret_makes_stays_the_same_over_versions_of_this_package() -> None:
+    """Otherwise nothing that was sent before an upgrade would be found after it."""
+    of_secret = LedgerSecret(("x" * 16,))
+    assert [key.hex() for key in of_secret.keys(b"salt")] == [
+        "525a4ea3390460c602642b2370a01eb0c246ede8c0b6ec7fc1602b8e86f25f5b"
+    ]
+    assert of_secret.checks(b"salt") == ["4b151866af4130c9"]
+    assert (LedgerSecret().keys(b"salt"), LedgerSecret().checks(b"salt")) == ([b"salt"], ["b9a56543696bd4eb"])
+
+
+def test_a_secret_has_at_least_16_characters() -> None:
+    assert LedgerSecret.parse("x" * 16, "here").values == ("x" * 16,)
+    with pytest.raises(ApptotoConfigurationError, match="at least 16 characters"):
+        LedgerSecret.parse("x" * 15, "here")
 
 
 def test_nobody_else_may_read_a_database_file(tmp_path: Path) -> None:

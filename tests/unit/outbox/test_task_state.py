@@ -1,4 +1,4 @@
-"""The ledger in Airflow's task state: what it costs, and what a person can do to it by hand."""
+"""The ledger in Airflow's task state needs few calls, and a person can edit its values."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_a_later_try_sends_costs_three_calls(task_state: FakeTaskState, clo
 
 
 def test_the_entry_is_written_before_the_first_byte(task_state: FakeTaskState, clock: Clock) -> None:
-    """A try that is killed then leaves what its retry has to know."""
+    """If a try is killed then, its retry finds the entry."""
     attempt = looked_up(first_try(task_state), clock, origin=FIRST)
     assert isinstance(attempt, Attempt)
     assert "apptoto-message-k1" not in task_state.values
@@ -123,7 +123,7 @@ def test_a_value_that_was_edited_wrongly_is_named_with_what_is_allowed(
     store = TaskStateLedgerStore(task_state)
     store.hash_keys()
     expected = (
-        rf'^apptoto-message-k1 in the task\'s state can\'t be read .*{says}.* "state" has to be one of sending, sent'
+        rf'^apptoto-message-k1 in Airflow\'s task state can\'t be read .*{says}.* "state" must be one of sending, sent'
     )
     with pytest.raises(LedgerStoreError, match=expected):
         store.find(["k1"])
