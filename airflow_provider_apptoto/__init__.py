@@ -1,4 +1,4 @@
-"""Apache Airflow provider for Apptoto: SMS, e-mail and voice calls as steps of data pipelines."""
+"""Apache Airflow provider for Apptoto: send SMS, e-mail and voice calls from DAGs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where this package depends on one Airflow version, or on a part of Airflow that is not documented.
+"""All code that depends on an Airflow version or on undocumented parts of Airflow.
 
-Nothing else may test for a version or use a private part. ``airflow.providers.common.compat.sdk`` covers public names
-that moved between versions. Each comment that begins with "Checked on" names the versions whose source was read for it;
-``.ci/pins`` has the same ones. DAG files import this module, so it imports Airflow's own modules when they are needed.
+No other module may check for a version or use private parts. ``airflow.providers.common.compat.sdk`` covers public
+names that moved between versions. A comment that begins with "Checked on" names the versions whose source was read for
+it; ``.ci/pins`` has the same ones. DAG files import this module, so it imports Airflow lazily.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _LOCAL_EXECUTORS = {
 
 
 def is_running_task(context: Mapping[str, Any]) -> bool:
-    """Tell whether a context is that of the task that runs in this process now.
+    """Return whether a context belongs to the task that is running in this process.
 
-    It is not for callbacks and notifiers that Airflow calls after the task, in triggers, or in scripts.
+    It does not in callbacks and notifiers that Airflow calls after the task, in triggers, or in scripts.
 
-    :param context: of a task or a callback, as Airflow makes it.
+    :param context: context of a task or a callback, as created by Airflow.
     """
     from airflow.providers.common.compat.sdk import AirflowException, get_current_context
 
@@ -64,7 +64,7 @@ def is_running_task(context: Mapping[str, Any]) -> bool:
 
 
 def never_expire() -> timedelta:
-    """Return the retention of a value in task state that lives as long as its DAG run: from Airflow 3.3 on."""
+    """Return the retention for a task state value that lives as long as its DAG run (Airflow 3.3 and newer)."""
     # Checked on 3.3.2, where `set` compares the retention with this object by identity.
     from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]  # Airflow's stub lacks it
 
@@ -76,10 +76,10 @@ def never_expire() -> timedelta:
 
 
 class OwnRendering:
-    """Mixin of an operator that renders its template fields itself.
+    """Mixin for operators that render their template fields themselves.
 
-    It stands before Airflow's base class, in a class that defines ``__init__``. If a class does not, BaseOperatorMeta
-    compares its ``__init__`` with that of the first base, and wraps Airflow's twice: mapped tasks then fail.
+    List it before Airflow's base class, in a class that defines ``__init__``. Otherwise BaseOperatorMeta compares the
+    ``__init__`` with that of the first base and wraps Airflow's twice, which breaks mapped tasks.
     """
 
     def _do_render_template_fields(
@@ -90,11 +90,11 @@ class OwnRendering:
         jinja_env: jinja2.Environment,
         seen_oids: set[int],
     ) -> None:
-        """Replace Airflow's rendering of this operator, but not of objects that its fields hold."""
+        """Replace Airflow's rendering for this operator, but not for objects in its fields."""
         # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: the only method that Airflow calls for plain tasks
         # (BaseOperator.render_template_fields) and for mapped ones (MappedOperator.render_template_fields).
         if parent is not self:
-            super()._do_render_template_fields(  # type: ignore[misc]  # Airflow's class has it
+            super()._do_render_template_fields(  # type: ignore[misc]  # defined by Airflow's class
                 parent, template_fields, context, jinja_env, seen_oids
             )
             return
@@ -103,22 +103,22 @@ class OwnRendering:
         except BaseException as error:
             from airflow_provider_apptoto.privacy import remove_frames
 
-            # the frames below hold fields
+            # the frames below hold the fields
             remove_frames(error)
             raise
 
     @abstractmethod
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        """Render the template fields in place, and hide personal data.
+        """Render the template fields in place, and redact personal data.
 
         :param context: the task's context.
         :param jinja_env: the DAG's Jinja environment.
-        :param seen_oids: ids of values that Airflow took out of XComs, and would not render.
+        :param seen_oids: ids of values from XComs, which Airflow would not render.
         """
 
 
 def is_literal(value: object) -> bool:
-    """Tell whether a field holds ``literal(...)``."""
+    """Return whether a field is ``literal(...)``."""
     from airflow.providers.common.compat.sdk import literal
 
     # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: `literal` is a function, and its class has no public name.
@@ -126,17 +126,17 @@ def is_literal(value: object) -> bool:
 
 
 def is_from_expand_kwargs(task: Any, name: str, value: object, context: Any) -> bool:
-    """Tell whether another task gave the value of a field, through ``expand_kwargs``.
+    """Return whether the value of a field comes from another task, through ``expand_kwargs``.
 
-    Airflow would render it: a value ``{{ conn.apptoto_default.password }}`` would be sent as what that is.
+    Airflow would render it, so ``{{ conn.apptoto_default.password }}`` in a value would send the password.
 
     :param task: the operator.
     :param name: the field's name.
-    :param value: what the field holds before rendering.
+    :param value: the field's value before rendering.
     :param context: the task's context.
     """
-    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: `seen_oids` lists the ids of values out of `expand`, but not of
-    # those out of `expand_kwargs`, and the DAG holds the mapped operator. The class of `expand_input` has two homes.
+    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: `seen_oids` has the ids of values from `expand`, but not of
+    # those from `expand_kwargs`. The DAG has the mapped operator. The class of `expand_input` moved between versions.
     mapped: Any = task.dag.task_dict.get(task.task_id) if task.has_dag() else None
     if type(getattr(mapped, "expand_input", None)).__name__ != "ListOfDictsExpandInput":
         return False
@@ -147,14 +147,14 @@ def is_from_expand_kwargs(task: Any, name: str, value: object, context: Any) -> 
 
 
 def string_environment(context: Any, env: jinja2.Environment) -> jinja2.Environment:
-    """Return a DAG's Jinja environment that makes strings, also if it has ``render_template_as_native_obj``.
+    """Return a DAG's Jinja environment that renders to strings, even with ``render_template_as_native_obj``.
 
     :param context: the task's context.
     :param env: the environment that Airflow renders the task in.
     """
     from jinja2.nativetypes import NativeEnvironment
 
-    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: Airflow has `force_sandboxed` for the texts of its own e-mails.
+    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: Airflow uses `force_sandboxed` for the texts of its own e-mails.
     return context["dag"].get_template_env(force_sandboxed=True) if isinstance(env, NativeEnvironment) else env
 
 
@@ -162,23 +162,23 @@ def string_environment(context: Any, env: jinja2.Environment) -> jinja2.Environm
 
 
 def runs_tasks_on_one_host() -> bool:
-    """Tell whether every executor of ``[core] executor`` runs its tasks on the scheduler's host."""
+    """Return whether all executors in ``[core] executor`` run their tasks on the scheduler's host."""
     from airflow.providers.common.compat.sdk import conf
 
     # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2 (executor_loader.py): names, module paths and alias:path, separated
-    # by commas; from 3.1 on also lists of teams, as in "LocalExecutor;team=CeleryExecutor,alias:module.Class".
+    # by commas; since 3.1 also lists per team, as in "LocalExecutor;team=CeleryExecutor,alias:module.Class".
     configured = re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
     executors = {each.rpartition("=")[2].rpartition(":")[2].strip() for each in configured}
     return executors <= _LOCAL_EXECUTORS
 
 
 def connection_form_fields(fields: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return fields of the connection form: before Airflow 3.2, which reads them from the provider's info.
+    """Return the fields of the connection form for Airflow before 3.2; newer versions read the provider's info.
 
     :param fields: ``label`` and ``description`` of each.
     """
-    # Checked on 2.11.2, 3.0.6, 3.1.8: widgets of Flask AppBuilder, which API servers of Airflow 3 replace by stand-ins
-    # when they import them, so that it need not be installed.
+    # Checked on 2.11.2, 3.0.6, 3.1.8: widgets of Flask AppBuilder. API servers of Airflow 3 mock the import, so it need
+    # not be installed.
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from wtforms import StringField
 
@@ -189,13 +189,13 @@ def connection_form_fields(fields: Mapping[str, Mapping[str, str]]) -> dict[str,
 
 
 def read_connections_from_database() -> None:
-    """Let this process, a command, find the connections and Variables of Airflow's database."""
+    """Let a command read connections and Variables from Airflow's database."""
     # Checked on 3.1.8, 3.2.2, 3.3.2, whose `airflow connections` sets it too; 2.11.2 and 3.0.6 ignore it.
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
 
 
 def without_logs(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Return a command of the ``airflow`` command line that prints no logs and no warnings, only its answer."""
+    """Wrap a command of the ``airflow`` command line, so that it prints its output without logs and warnings."""
 
     def quiet(arguments: argparse.Namespace) -> None:
         from airflow.utils.cli import suppress_logs_and_warning
@@ -208,7 +208,7 @@ def without_logs(command: Callable[[argparse.Namespace], None]) -> Callable[[arg
 
 
 def has_provider_cli() -> bool:
-    """Tell whether ``airflow`` takes commands of providers: from 3.2 on."""
+    """Return whether ``airflow`` supports commands of providers (Airflow 3.2 and newer)."""
     from airflow import __version__
 
     major, minor = map(int, __version__.split(".")[:2])
@@ -216,21 +216,22 @@ def has_provider_cli() -> bool:
 
 
 def mask_secret(secret: str) -> None:
-    """Have Airflow hide a secret in all its logs."""
+    """Mask a secret in all Airflow logs."""
     # Checked on 3.1.8, 3.2.2, 3.3.2; on 3.0.6; on 2.11.2.
-    homes = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
-    for home in homes:
+    modules = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
+    for module in modules:
         with contextlib.suppress(ImportError):
-            if mask := getattr(importlib.import_module(home), "mask_secret", None):
+            if mask := getattr(importlib.import_module(module), "mask_secret", None):
                 mask(secret)
                 return
-    raise ImportError(f"this Airflow has its mask_secret in none of {', '.join(homes)}")
+    raise ImportError(f"Can't find mask_secret in any of these Airflow modules: {', '.join(modules)}")
 
 
 class Variables:
     """Airflow's Variables.
 
-    :param module: has the class; by default the one for tasks. A command uses ``airflow.models.variable``.
+    :param module: module of the class ``Variable``, by default the one for tasks; commands use
+        ``airflow.models.variable``.
     """
 
     def __init__(self, module: str = "airflow.providers.common.compat.sdk") -> None:
@@ -240,19 +241,19 @@ class Variables:
         """Return a Variable, or ``None``."""
         value: str | None = self._call(
             lambda variable: variable.get(name, None)
-        )  # Airflow 2 names the default otherwise
+        )  # the name of the default differs in Airflow 2
         return value
 
     def set(self, name: str, value: str) -> None:
         """Set a Variable."""
-        description = "Made by the Apptoto provider, which tells by it that a state database lost its memory"
+        description = "Set by the Apptoto provider to detect a lost or replaced state database"
         self._call(lambda variable: variable.set(name, value, description=description))
 
     def _call(self, call: Callable[[Any], Any]) -> Any:
         try:
             return call(self._variable)
         except ImportError:
-            # Checked on 3.0.6: outside of Airflow's processes the SDK finds no supervisor, and has no other way yet.
+            # Checked on 3.0.6: outside Airflow's processes, the SDK finds no supervisor and has no fallback.
             return call(importlib.import_module("airflow.models.variable").Variable)
 
 

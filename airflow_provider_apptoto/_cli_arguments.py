@@ -11,7 +11,7 @@ from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
-"""Flags and settings, as argparse and Airflow have them."""
+"""Flags and settings, as argparse and Airflow expect them."""
 
 
 def _option(*flags: str, **settings: Any) -> Option:
@@ -29,35 +29,33 @@ def _time(text: str) -> float:
 _CONN_ID = _option(
     "--conn-id",
     default=DEFAULT_CONN_ID,
-    help="the Apptoto connection, whose state_conn_id is used (default: %(default)s)",
+    help="Apptoto connection; its state_conn_id names the state database (default: %(default)s)",
 )
 _OUTPUT = _option("--output", "-o", choices=["table", "json"], default="table")
 _SELECTION = [
-    _option("keys", nargs="*", metavar="KEY", help="key of a message, or at least the first 8 characters of it"),
+    _option("keys", nargs="*", metavar="KEY", help="message key, or at least its first 8 characters"),
     _option("--dag", metavar="DAG_ID"),
     _option("--task", metavar="TASK_ID"),
     _option("--run", metavar="RUN_ID"),
-    _option("--reference", help="the operator's reference, such as the id of an appointment"),
+    _option("--reference", help="reference of the message, such as an appointment id"),
     _option("--channel", choices=["sms", "call", "email"]),
     _option(
         "--state",
         action="append",
         choices=[state.value for state in State],
-        help="repeatable; unknown includes entries that killed tasks left as sending",
+        help="can be repeated; unknown includes entries that killed tasks left in sending",
     ),
-    _option(
-        "--since", type=_time, metavar="TIME", help="entries that got their state at this time (ISO 8601) or later"
-    ),
-    _option("--until", type=_time, metavar="TIME", help="entries that got their state before this time"),
+    _option("--since", type=_time, metavar="TIME", help="entries whose state was set at or after this time (ISO 8601)"),
+    _option("--until", type=_time, metavar="TIME", help="entries whose state was set before this time"),
 ]
 _AUTHOR = [
-    _option("--note", required=True, help="why; one line, which is kept"),
-    _option("--by", help="who (default: the user of this process)"),
-    _option("--yes", "-y", action="store_true", help="change more than one entry without being asked"),
+    _option("--note", required=True, help="reason for the change; one line, stored with the entry"),
+    _option("--by", help="who makes the change (default: the current user)"),
+    _option("--yes", "-y", action="store_true", help="change several entries without confirmation"),
 ]
 LIST = [
     *_SELECTION,
-    _option("--limit", type=int, default=100, help="at most this many (default: %(default)s)"),
+    _option("--limit", type=int, default=100, help="maximum number of entries (default: %(default)s)"),
     _CONN_ID,
     _OUTPUT,
 ]
@@ -65,25 +63,25 @@ RESOLVE = [
     *_SELECTION,
     _option("--to", choices=["sent", "not_sent"], required=True),
     *_AUTHOR,
-    _option("--force", action="store_true", help="also entries that a person has resolved before"),
+    _option("--force", action="store_true", help="include entries that a person has already resolved"),
     _CONN_ID,
     _OUTPUT,
 ]
 FORGET = [*_SELECTION, *_AUTHOR, _CONN_ID, _OUTPUT]
 INIT = [
-    _option("--sql", action="store_true", help="print the statements instead"),
+    _option("--sql", action="store_true", help="print the SQL statements instead of running them"),
     _option(
         "--from",
         dest="from_version",
         type=int,
         default=0,
         metavar="VERSION",
-        help="with --sql: the version of the tables that exist (default: %(default)s, none)",
+        help="with --sql: schema version of the existing tables (default: %(default)s, no tables)",
     ),
     _option(
         "--accept",
         action="store_true",
-        help="use it although earlier tasks used another one, so that messages may be sent again",
+        help="accept a state database that earlier tasks did not use; messages may be sent again",
     ),
     _CONN_ID,
 ]
@@ -93,7 +91,7 @@ PURGE = [
         type=float,
         default=35.0,
         metavar="DAYS",
-        help="finished more than this many days ago (default: %(default)s)",
+        help="remove entries finished more than this many days ago (default: %(default)s)",
     ),
     _CONN_ID,
 ]

@@ -1,4 +1,4 @@
-"""``airflow apptoto ledger`` (Airflow 3.2 and newer), ``python -m airflow_provider_apptoto ledger`` (everywhere)."""
+"""``airflow apptoto ledger`` (Airflow 3.2 and newer), ``python -m airflow_provider_apptoto ledger`` (all versions)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DAY = 86_400
 _KEY = re.compile(r"[0-9a-f]{8,32}")
 _NOTHING, _REFUSED = 1, 2
-"""Exit codes: nothing matched or changed; a mistake in the command line, or a command that can't be run."""
+"""Exit codes: nothing matched or changed; the command line is invalid or the command failed."""
 _COLUMNS = (
     *("key", "state", "at", "channel", "target", "reference", "dag_id", "task_id", "run_id", "map_index"),
     *("try_number", "why"),
@@ -49,7 +49,7 @@ def get_cli_commands() -> list[CLICommand]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
-    :param arguments: the command line; ``None``: that of the process.
+    :param arguments: the arguments; ``None``: those of the process.
     """
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_apptoto", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
@@ -69,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _list(given: argparse.Namespace) -> None:
     if given.limit < 1:
-        _end("--limit is at least 1.", _REFUSED)
+        _end("--limit must be at least 1.", _REFUSED)
     found = _admin(given).select(_selection(given), limit=given.limit)
     _print(given.output, found)
     if len(found) == given.limit:
-        print(f"These are the newest {given.limit} entries. Use --limit to show more.", file=sys.stderr)
+        print(f"Showing the newest {given.limit} entries. Use --limit to show more.", file=sys.stderr)
 
 
 def _resolve(given: argparse.Namespace) -> None:
@@ -86,7 +86,7 @@ def _resolve(given: argparse.Namespace) -> None:
 def _forget(given: argparse.Namespace) -> None:
     selection, author, admin = _change_arguments(given)
     chosen = admin.forgettable(selection)
-    summary = "Removed: {}. Their tasks send again when they are cleared."
+    summary = "Removed: {}. Clear their tasks to send the messages again."
     _change(given, admin, chosen, lambda: admin.forget(chosen, author), summary)
 
 
@@ -111,22 +111,22 @@ def _init(given: argparse.Namespace) -> None:
 
 def _purge(given: argparse.Namespace) -> None:
     if not given.older_than >= 0:
-        _end("--older-than is at least 0 days.", _REFUSED)
+        _end("--older-than must be at least 0 days.", _REFUSED)
     count = _admin(given).purge(given.older_than * _DAY)
-    what = "entry that was" if count == 1 else "entries that were"
+    what = "entry" if count == 1 else "entries"
     print(f"Removed {count} {what} finished more than {given.older_than:g} days ago.")
 
 
 def _change_arguments(given: argparse.Namespace) -> tuple[Selection, Author, LedgerAdmin]:
-    """Return what to change, who changes it, and where.
+    """Return the selection, the author, and the ledger.
 
-    At least one option has to narrow the selection, and none may be blank: an unset variable of a shell is blank.
+    At least one filter is required. Blank values are rejected, because an unset shell variable is blank.
     """
     from airflow_provider_apptoto.outbox.admin import Author
 
     selection = _selection(given)
     if not (selection.keys or selection.dag_id or selection.task_id or selection.run_id or selection.reference):
-        _end("Say which entries: by KEY, --dag, --task, --run or --reference.", _REFUSED)
+        _end("Select entries by KEY, --dag, --task, --run or --reference.", _REFUSED)
     try:
         author = Author(by=_user() if given.by is None else given.by, note=given.note)
     except ValueError as error:
@@ -155,7 +155,7 @@ def _change(
     changed = change()
     _print(given.output, changed)
     if left := len(chosen) - len(changed):
-        print(f"Changed by others meanwhile, and left as they are: {left}.", file=sys.stderr)
+        print(f"Skipped because they were changed in the meantime: {left}.", file=sys.stderr)
     if not changed:
         _end("Nothing was changed.", _NOTHING)
     print(summary.format(len(changed)), file=sys.stderr)
@@ -170,10 +170,10 @@ def _selection(given: argparse.Namespace) -> Selection:
 
     for key in given.keys:
         if not _KEY.fullmatch(key):
-            _end(f"{key!r} is not a KEY: it has at least 8 of the 32 hex digits that `list` shows.", _REFUSED)
+            _end(f"{key!r} is not a KEY: use at least the first 8 of the 32 hex digits that `list` shows.", _REFUSED)
     for option in ("dag", "task", "run", "reference"):
         if (value := getattr(given, option)) is not None and not value.strip():
-            _end(f"--{option} is blank.", _REFUSED)
+            _end(f"--{option} must not be blank.", _REFUSED)
     return Selection(
         keys=given.keys,
         states=given.state or (),
@@ -190,8 +190,8 @@ def _selection(given: argparse.Namespace) -> Selection:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # the user of a container need not have a name
-        _end("The user of this process has no name. Add --by NAME.", _REFUSED)
+    except (KeyError, OSError):  # a container user may have no name
+        _end("The current user has no name. Add --by NAME.", _REFUSED)
 
 
 def _admin(given: argparse.Namespace) -> LedgerAdmin:
@@ -207,8 +207,8 @@ def _connect(given: argparse.Namespace) -> tuple[ApptotoHook, StateDatabase]:
     hook = ApptotoHook(given.conn_id)
     if hook.state_database is None:
         _end(
-            f"Connection {given.conn_id!r} has no state_conn_id. Without it, sends are remembered in Airflow's task "
-            "state (3.3 and newer): see Storage, Task State Store of the task instance.",
+            f"Connection {given.conn_id!r} has no state_conn_id, so there is no state database. On Airflow 3.3 and "
+            "newer, find the entries in the task instance: Storage, Task State Store.",
             _REFUSED,
         )
     return hook, hook.state_database
@@ -234,7 +234,7 @@ def _end(text: str, code: int) -> NoReturn:
 
 
 def _command(function: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Return a command that prints its answer alone, or one line that says why there is none."""
+    """Wrap a command, so that it prints only its output, or one line if it fails."""
 
     def command(given: argparse.Namespace) -> None:
         from airflow.providers.common.compat.sdk import AirflowException
@@ -246,7 +246,7 @@ def _command(function: Callable[[argparse.Namespace], None]) -> Callable[[argpar
             without_logs(function)(given)
         except (AirflowException, ApptotoError, LedgerStoreError) as error:
             text = str(error)
-            if isinstance(error, LedgerStoreError):  # elsewhere it ends a sentence
+            if isinstance(error, LedgerStoreError):  # its text is usually part of a sentence
                 text = text[:1].upper() + text[1:]
             print(text, file=sys.stderr)
             raise SystemExit(_REFUSED) from None
@@ -254,26 +254,26 @@ def _command(function: Callable[[argparse.Namespace], None]) -> Callable[[argpar
     return command
 
 
-_LEDGER_HELP = "Show and resolve the entries of sent messages in the state database"
+_LEDGER_HELP = "Show and resolve ledger entries in the state database"
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], None], list[Option]]] = {
-    "list": ("List entries, the newest first", _command(_list), LIST),
+    "list": ("List entries, newest first", _command(_list), LIST),
     "resolve": (
-        "Record whether messages of unknown outcome were sent; then clear their tasks",
+        "Record whether messages with an unknown outcome were sent; then clear their tasks",
         _command(_resolve),
         RESOLVE,
     ),
     "forget": (
-        "Remove entries, so that their tasks send the messages again when they are cleared",
+        "Remove entries, so that their messages are sent again when the tasks are cleared",
         _command(_forget),
         FORGET,
     ),
     "init": (
-        "Create or migrate the tables in the state database; otherwise the first send does",
+        "Create or migrate the tables of the state database (the first send does this too)",
         _command(_init),
         INIT,
     ),
     "purge": (
-        "Remove old entries that are finished; never those that are in flight or unresolved",
+        "Remove old finished entries, never those in flight or unresolved",
         _command(_purge),
         PURGE,
     ),

@@ -1,4 +1,4 @@
-"""The section ``[apptoto]`` of Airflow's configuration; a mistyped name is an error, not a default."""
+"""The section ``[apptoto]`` of Airflow's configuration; a mistyped name is an error, and never ignored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMES = {
     for name, about in _OPTIONS.items()
     for suffix in (("", "_cmd", "_secret") if about.get("sensitive") else ("",))
 }
-"""Names in the file, and the option that each of them sets."""
+"""Option by name in the configuration file."""
 
 
 def _variable(name: str) -> str:
@@ -34,26 +34,26 @@ def _variable(name: str) -> str:
 
 
 _VARIABLES = {_variable(name): name for name in _NAMES}
-"""Environment variables, and the name in the file that each of them stands for."""
+"""Name in the configuration file by environment variable."""
 _GUARDED = [_variable(name) for name, of in _NAMES.items() if of in {"delivery_mode", "ledger_secret"}]
-"""Variables that a similar name must not be mistaken for, whatever section it names: sends would reach people."""
-_NEAR = 0.85
-"""Similarity, 0 to 1, from which another name counts as a mistyped one."""
+"""Variables for which a similar name is an error in any section: a typo could send live messages."""
+_MIN_SIMILARITY = 0.85
+"""Similarity, 0 to 1, from which a name counts as mistyped."""
 
 
 def option(name: str) -> tuple[str, str] | None:
-    """Return an option's value and where it is set, or ``None`` where it is not set.
+    """Return the value of an option and where it is set, or ``None`` if it is not set.
 
-    :raises ApptotoConfigurationError: it is set, and is blank or can't be read; or an unknown name is set.
+    :raises ApptotoConfigurationError: the value is blank or can't be read, or an unknown name is set.
     """
     source = _current_sources().get(name)
     return None if source is None else (_value(name, source), source)
 
 
 def connection_defaults() -> dict[str, tuple[str, str]]:
-    """Return the value of each connection field that is set for the whole deployment, and where it is set.
+    """Return the deployment's default of each connection field that has one, and where it is set.
 
-    :raises ApptotoConfigurationError: one is blank or can't be read; or an unknown name is set.
+    :raises ApptotoConfigurationError: a value is blank or can't be read, or an unknown name is set.
     """
     sources = _current_sources()
     return {name: (_value(name, sources[name]), sources[name]) for name in _CONNECTION_FIELDS if name in sources}
@@ -61,10 +61,10 @@ def connection_defaults() -> dict[str, tuple[str, str]]:
 
 def _value(name: str, source: str) -> str:
     value: str | None = None
-    with contextlib.suppress(configparser.InterpolationError):  # it quotes the value
+    with contextlib.suppress(configparser.InterpolationError):  # its text quotes the value
         value = conf.get(_SECTION, name, fallback="")
     if value is None:
-        raise ApptotoConfigurationError(source, "can't be read: in a configuration file, write %% for %")
+        raise ApptotoConfigurationError(source, "can't be read; in a configuration file, write % as %%")
     if not value.strip():
         msg = f"is blank. Set it, for example to {_OPTIONS[name]['example']}, or remove it"
         raise ApptotoConfigurationError(source, msg)
@@ -76,22 +76,22 @@ def _current_sources() -> Mapping[str, str]:
     return _sources(tuple(os.environ), tuple(conf.sections()), tuple(in_file))
 
 
-@functools.lru_cache(maxsize=1)  # comparing names takes milliseconds, and each hook asks
+@functools.lru_cache(maxsize=1)  # comparing names takes milliseconds, and each hook does it
 def _sources(variables: tuple[str, ...], sections: tuple[str, ...], in_file: tuple[str, ...]) -> Mapping[str, str]:
-    """Check all names, and return where each option that is set is set."""
+    """Check all names, and return where each option is set."""
     for section in sections:
         if section != _SECTION and _is_near(section, (_SECTION,)):
-            problem = f"is not known to Airflow; did you mean [{_SECTION}]?"
+            problem = f"is unknown; did you mean [{_SECTION}]?"
             raise ApptotoConfigurationError(f"[{section}]", problem, code="setting_unknown")
     for name in in_file:
         if name not in _NAMES:
-            problem = f"is not known; {_meant(name, list(_NAMES), 0.6)}"
+            problem = f"is unknown; {_meant(name, list(_NAMES), 0.6)}"
             raise ApptotoConfigurationError(f"[{_SECTION}] {name}", problem, code="setting_unknown")
     for variable in variables:
         if variable not in _VARIABLES and variable.upper().startswith("AIRFLOW_") and _is_mistyped(variable):
             meant = _meant(variable.upper(), list(_VARIABLES), 0.9)
-            raise ApptotoConfigurationError(variable, f"is not known to Airflow; {meant}", code="setting_unknown")
-    # Later ones replace earlier ones: the environment wins over the file, a value over a command or a secret.
+            raise ApptotoConfigurationError(variable, f"is unknown; {meant}", code="setting_unknown")
+    # Later ones replace earlier ones: the environment takes precedence over the file, a value over a command or secret.
     sources = {of: f"[{_SECTION}] {name}" for name, of in reversed(_NAMES.items()) if name in in_file}
     return sources | {
         _NAMES[name]: variable for variable, name in reversed(_VARIABLES.items()) if variable in variables
@@ -99,7 +99,7 @@ def _sources(variables: tuple[str, ...], sections: tuple[str, ...], in_file: tup
 
 
 def _is_mistyped(variable: str) -> bool:
-    """Return whether a variable of Airflow's that is no option's seems to be meant as one."""
+    """Return whether an Airflow variable looks like a mistyped option of this provider."""
     section = _plain(variable).removeprefix("airflow")
     lengths = range(len(_SECTION) - 1, len(_SECTION) + 2)
     return (
@@ -117,11 +117,11 @@ def _is_near(name: str, known: Iterable[str]) -> bool:
     matcher = difflib.SequenceMatcher(a=_plain(name))
     for each in known:
         matcher.set_seq2(_plain(each))
-        if matcher.real_quick_ratio() >= _NEAR and matcher.quick_ratio() >= _NEAR and matcher.ratio() >= _NEAR:
+        if all(ratio() >= _MIN_SIMILARITY for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)):
             return True
     return False
 
 
 def _meant(name: str, known: list[str], cutoff: float) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"valid names: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""An Airflow connection's fields, read and checked in one place; imports nothing of Airflow."""
+"""Read and validate the fields of an Airflow connection; does not import Airflow."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Defaults = Mapping[str, tuple[str, str]]
-"""By the name of a field: the deployment's default for all connections, and where it is set."""
+"""By field name: the deployment's default for all connections, and where it is set."""
 
 CONNECTION_TYPE: Mapping[str, Any] = get_provider_info()["connection-types"][0]
 EXTRA_FIELDS: Mapping[str, Mapping[str, Any]] = CONNECTION_TYPE["conn-fields"]
 _HTTPS_PORT = 443
 _PORT = re.compile(r":[0-9]+$")
 _FORM_PREFIX = f"extra__{CONNECTION_TYPE['connection-type']}__"
-"""Put before the names of extra fields by the forms of older Airflows."""
+"""Prefix of extra fields in the forms of older Airflow versions."""
 
 
 class AirflowConnection(Protocol):
-    """What is read of Airflow's ``Connection``, whose class differs between versions."""
+    """The attributes used of Airflow's ``Connection``, whose class differs between versions."""
 
     conn_id: str
     conn_type: str | None
@@ -64,9 +64,9 @@ class AirflowConnection(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """The settings of one connection; the names are those of its fields (docs/connection.rst).
+    """The settings of one connection, named like its fields (docs/connection.rst).
 
-    :param delivery_modes: the deployment's and the connection's, by where they are set. The strictest holds.
+    :param delivery_modes: modes of the deployment and the connection, by where they are set. The strictest applies.
     """
 
     login: str
@@ -85,15 +85,16 @@ class ConnectionSettings:
     state_conn_id: str | None
 
     def __repr__(self) -> str:
-        """Show the base URL, not login and key."""
+        """Show the base URL, not login and API key."""
         return f"<ConnectionSettings {self.base_url}>"
 
     @classmethod
     def read(cls, connection: AirflowConnection, defaults: Defaults) -> ConnectionSettings:
-        """Read and check a connection. A blank field is unset: the deployment's default holds, else the provider's.
+        """Read and validate a connection. A blank field gets the deployment's default, else the provider's.
 
-        :param defaults: of ``delivery_mode``, the strictest holds; of others, the connection's own value.
-        :raises ApptotoConfigurationError: a setting is missing or wrong; names where it is set, what is allowed.
+        :param defaults: the deployment's defaults. A value on the connection replaces them, but the strictest
+            ``delivery_mode`` applies.
+        :raises ApptotoConfigurationError: a setting is missing or invalid.
         """
         name = f"connection {connection.conn_id!r}"
         modes = _deployment_mode(defaults)
@@ -156,16 +157,16 @@ def _wrong_default(source: str, error: ApptotoConfigurationError) -> ApptotoConf
 
 
 def _own_fields(connection: AirflowConnection) -> dict[str, Any]:
-    """Return the fields that a connection itself sets, but for its login and password."""
+    """Return the fields that are set on the connection, except login and password."""
     host = (connection.host or "").strip()
     return {**extra_fields(connection.extra), **({"host": host} if host else {})}
 
 
 def extra_fields(text: str | None) -> dict[str, Any]:
-    """Return the extra fields that are set, by their plain names.
+    """Return the extra fields that are set, by name without prefix.
 
     :param text: JSON, or blank.
-    :raises ApptotoConfigurationError: not a JSON object; a field is unknown, or given twice with two values.
+    :raises ApptotoConfigurationError: it is not a JSON object, or a field is unknown or has two values.
     """
     if text is None or not text.strip():
         return {}
@@ -176,19 +177,19 @@ def extra_fields(text: str | None) -> dict[str, Any]:
     except ValueError:
         extra = None
     if not isinstance(extra, dict):
-        # Airflow itself would log this and go on without: delivery_mode would silently be live
-        raise ApptotoConfigurationError("extra", "has to be a JSON object, but is not")
+        # Airflow itself would only log this, and delivery_mode would silently be live
+        raise ApptotoConfigurationError("extra", "must be a JSON object")
     fields: dict[str, Any] = {}
     for key, value in extra.items():
         name = key.removeprefix(_FORM_PREFIX)
         if name not in EXTRA_FIELDS:
             near = difflib.get_close_matches(name, EXTRA_FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(EXTRA_FIELDS)}"
-            raise ApptotoConfigurationError(f"extra field {name!r}", f"is not known; {hint}", code="setting_unknown")
+            hint = f"did you mean {near[0]}?" if near else f"valid names: {', '.join(EXTRA_FIELDS)}"
+            raise ApptotoConfigurationError(f"extra field {name!r}", f"is unknown; {hint}", code="setting_unknown")
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if fields.setdefault(name, value) != value:
-            problem = f"is given twice, also as {_FORM_PREFIX}{name}, with another value"
+            problem = f"is set twice: {_FORM_PREFIX}{name} has a different value"
             raise ApptotoConfigurationError(name, problem, code="given_twice")
     return fields
 
@@ -197,25 +198,25 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ApptotoConfigurationError(f"extra field {twice!r}", "is given twice", code="given_twice")
+        raise ApptotoConfigurationError(f"extra field {twice!r}", "is set twice", code="given_twice")
     return fields
 
 
 def _required(field: str, value: str | None, meaning: str) -> str:
     if value is None or not value.strip():
-        raise ApptotoConfigurationError(field, f"is missing; it is {meaning}", code="setting_missing")
+        raise ApptotoConfigurationError(field, f"is missing; set it to {meaning}", code="setting_missing")
     return value.strip()
 
 
 def _base_url(connection: AirflowConnection, host: str | None) -> str:
-    """Put together what a URI takes apart: its scheme, host and port come in fields of their own."""
+    """Build the base URL: a connection from a URI has scheme, host and port in separate fields."""
     schema = (connection.schema or "").strip()
     if schema not in {"", "http", "https"}:
-        msg = "is http, https or blank; the whole base URL, with its path, goes into host"
+        msg = "must be http, https or blank; put the whole base URL, path included, into host"
         raise ApptotoConfigurationError("schema", msg)
     scheme, _, rest = (host or DEFAULT_BASE_URL).strip().rpartition("://")
     address, slash, path = rest.partition("/")
-    # Test Connection of Airflow 3.3.1 and 3.3.2 needs a stored port, which is not one of the deployment's base URL.
+    # Test Connection in Airflow 3.3.1 and 3.3.2 needs a stored port, which is not part of the deployment's base URL.
     is_own = bool((connection.host or "").strip()) or host is None
     port = f":{connection.port}" if connection.port and (is_own or connection.port != _HTTPS_PORT) else ""
     has_port = _PORT.search(address)
@@ -243,7 +244,7 @@ def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) ->
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ApptotoConfigurationError(name, f"has to be a string, but is of type {type(value).__name__}")
+        raise ApptotoConfigurationError(name, f"must be a string, not {type(value).__name__}")
     try:
         return check(value.strip())
     except ApptotoValidationError as error:
@@ -252,5 +253,5 @@ def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) ->
 
 def _file(path: str) -> str:
     if not Path(path).is_file():
-        raise ApptotoConfigurationError("ca_bundle", "is not a file on this machine; give the path of a PEM file")
+        raise ApptotoConfigurationError("ca_bundle", "is not a file on this machine; set it to the path of a PEM file")
     return path

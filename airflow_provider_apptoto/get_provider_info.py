@@ -1,8 +1,8 @@
-"""What Airflow is told of this provider: one dict, with nothing imported and nothing computed.
+"""The provider's metadata for Airflow: one dict, without imports and computations.
 
-Airflow calls this in every process. The connection's ``conn-fields`` are the only definition of its extra fields:
-the form of Airflow 3.2+, the older form (:mod:`.hooks.apptoto`) and the checks (:mod:`.connection`) read them here.
-Each of them, and ``host``, is also an option of ``[apptoto]``: the deployment's default (:mod:`.configuration`).
+Airflow calls this in every process. ``conn-fields`` is the only definition of the connection's extra fields, used by
+the form of Airflow 3.2+, by the older form (:mod:`.hooks.apptoto`) and by validation (:mod:`.connection`). Each of
+them, and ``host``, is also an option of ``[apptoto]``, with the deployment's default (:mod:`.configuration`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata, as ``provider_info.schema.json`` of Airflow wants it."""
+    """Return the metadata, in the format of Airflow's ``provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-apptoto",
         "name": "Apptoto",
@@ -46,7 +46,7 @@ def get_provider_info() -> dict[str, Any]:
                         "login": "Account e-mail",
                         "password": "API key",
                         "host": "Base URL",
-                        "port": "Port (443; Test Connection needs it)",
+                        "port": "Port (443; required by Test Connection)",
                     },
                     "placeholders": {
                         "host": "https://api.apptoto.com",
@@ -57,8 +57,8 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "How long to wait for Apptoto's answer, 5 to 300; default 120. If it runs out, "
-                        "it is unknown whether the message was sent.",
+                        "description": "How long to wait for Apptoto's answer, 5 to 300; default 120. After a timeout, "
+                        "the outcome of the message is unknown.",
                         "schema": {"type": ["number", "null"], "minimum": 5, "maximum": 300},
                     },
                     "connect_timeout": {
@@ -72,49 +72,49 @@ def get_provider_info() -> dict[str, Any]:
                         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 6000},
                     },
                     "max_retry_after": {
-                        "label": "Longest Retry-After (seconds)",
-                        "description": "Longest delay that one Retry-After of Apptoto's can impose on the account, "
+                        "label": "Maximum Retry-After (seconds)",
+                        "description": "Longest delay to accept from a Retry-After header, for the whole account, "
                         "1 to 86400; default 3600.",
                         "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 86400},
                     },
                     "default_region": {
                         "label": "Default region",
-                        "description": "Two letters, like US: the country of phone numbers without +. "
-                        "Without it, such numbers are refused.",
+                        "description": "Country of phone numbers without +, as two letters such as US. "
+                        "If it is blank, such numbers are rejected.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "allowed_regions": {
                         "label": "Allowed regions",
-                        "description": "Regions whose phone numbers may get messages, like US, CA; * for all. "
-                        "Default: the default region; all if there is none.",
+                        "description": "Regions whose phone numbers may receive messages, such as US, CA; * for all. "
+                        "Default: the default region, or all if there is none.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "delivery_mode": {
                         "label": "Delivery mode",
-                        "description": "live: messages go to their recipients; redirect: all go to the two "
-                        "recipients below; dry_run: nothing is sent. Default live.",
+                        "description": "live: messages go to their recipients; redirect: all messages go to the two "
+                        "recipients below; dry_run: nothing is sent. Default: live.",
                         "schema": {"type": ["string", "null"], "enum": ["live", "redirect", "dry_run"]},
                     },
                     "redirect_phone_to": {
                         "label": "Redirect SMS and calls to",
-                        "description": "Phone number that gets every SMS and call in delivery mode redirect.",
+                        "description": "Phone number that receives every SMS and call in delivery mode redirect.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "redirect_email_to": {
                         "label": "Redirect e-mail to",
-                        "description": "Address that gets every e-mail in delivery mode redirect.",
+                        "description": "Address that receives every e-mail in delivery mode redirect.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "ca_bundle": {
                         "label": "CA bundle",
-                        "description": "Path of a PEM file on the workers to verify Apptoto's certificate with, "
-                        "for networks with a TLS proxy. Default: the environment's.",
+                        "description": "Path of a PEM file on the workers for verifying Apptoto's certificate, "
+                        "for networks with a TLS proxy. Default: the CA bundle of the environment.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "state_conn_id": {
                         "label": "State database",
-                        "description": "Id of an SQL connection to the database that keeps the ledger and the rate "
-                        "limit of all workers: sqlite for one host, postgres for many.",
+                        "description": "Id of an SQL connection for the ledger and the shared rate limit: "
+                        "sqlite for one host, postgres for several.",
                         "schema": {"type": ["string", "null"]},
                     },
                 },
@@ -123,13 +123,13 @@ def get_provider_info() -> dict[str, Any]:
         "cli": ["airflow_provider_apptoto.cli.get_cli_commands"],
         "config": {
             "apptoto": {
-                "description": "Options of the Apptoto provider. An option with the name of a connection's field is "
-                "the default of all connections: a field that a connection sets itself wins.",
+                "description": "Options of the Apptoto provider. An option named like a connection field is the "
+                "default for all connections; a value on a connection takes precedence.",
                 "options": {
                     "delivery_mode": {
-                        "description": "Where the messages of this deployment go: live, redirect or dry_run. The "
-                        "strictest of this, the connection's and the operator's wins, so that a staging deployment "
-                        "with production's connections can't text anybody.\n",
+                        "description": "Delivery mode of this deployment: live, redirect or dry_run. The strictest of "
+                        "this, the connection's and the operator's mode applies, so that a staging deployment with "
+                        "production connections can't message anyone.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "dry_run",
@@ -143,8 +143,8 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "timeout": {
-                        "description": "Seconds to wait for Apptoto's answer, 5 to 300. If it runs out, it is "
-                        "unknown whether the message was sent.\n",
+                        "description": "Seconds to wait for Apptoto's answer, 5 to 300. After a timeout, the outcome "
+                        "of the message is unknown.\n",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "120",
@@ -165,7 +165,7 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "max_retry_after": {
-                        "description": "Longest delay in seconds that one Retry-After of Apptoto's can impose on an "
+                        "description": "Longest delay in seconds to accept from a Retry-After header, for the whole "
                         "account, 1 to 86400.\n",
                         "version_added": "0.1.0",
                         "type": "float",
@@ -173,54 +173,52 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "default_region": {
-                        "description": "Country of phone numbers without +, as two letters. Without it, such "
-                        "numbers are refused.\n",
+                        "description": "Country of phone numbers without +, as two letters. If it is not set, such "
+                        "numbers are rejected.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "US",
                         "default": None,
                     },
                     "allowed_regions": {
-                        "description": "Regions whose phone numbers may get messages; * for all.\n",
+                        "description": "Regions whose phone numbers may receive messages; * for all.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "US, CA",
                         "default": None,
                     },
                     "redirect_phone_to": {
-                        "description": "Phone number that gets every SMS and call in delivery mode redirect.\n",
+                        "description": "Phone number that receives every SMS and call in delivery mode redirect.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "+16505550100",
                         "default": None,
                     },
                     "redirect_email_to": {
-                        "description": "Address that gets every e-mail in delivery mode redirect.\n",
+                        "description": "Address that receives every e-mail in delivery mode redirect.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "test@clinic.example",
                         "default": None,
                     },
                     "ca_bundle": {
-                        "description": "Path of a PEM file on the workers to verify Apptoto's certificate with.\n",
+                        "description": "Path of a PEM file on the workers for verifying Apptoto's certificate.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "/etc/ssl/certs/proxy.pem",
                         "default": None,
                     },
                     "state_conn_id": {
-                        "description": "Id of the SQL connection to the database that keeps the ledger and the rate "
-                        "limit of all workers.\n",
+                        "description": "Id of an SQL connection for the ledger and the shared rate limit.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "apptoto_state",
                         "default": None,
                     },
                     "ledger_secret": {
-                        "description": "Secret of at least 16 characters that keys the hashes of recipients in the "
-                        "ledger. Without the secret, nobody who reads the ledger can find recipients by hashing all "
-                        "phone numbers. To replace it, set NEW,OLD until the entries made under the old one are "
-                        "purged.\n",
+                        "description": "Secret of at least 16 characters that keys the hashes in the ledger, so that "
+                        "readers of the ledger can't find recipients by hashing all phone numbers. To rotate it, set "
+                        "NEW,OLD until the entries created with OLD are purged.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "sensitive": True,

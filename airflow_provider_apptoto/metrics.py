@@ -1,4 +1,4 @@
-"""Airflow metrics about messages. No tag names a person or a run."""
+"""Airflow metrics about messages. Tags contain no personal data and no run ids."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def message(channel: str, outcome: Outcome, conn_id: str) -> None:
 
 
 def request_took(seconds: float, status: int | None, conn_id: str) -> None:
-    """Time a request from its first byte to its answer (``apptoto.request.duration``)."""
+    """Emit the duration of a request, from its first byte to its answer (``apptoto.request.duration``)."""
     kind = "none" if status is None else f"{status // 100}xx"
     tags = {"status": kind, "conn_id": conn_id}
     _emit(Stats.timing, "apptoto.request.duration", timedelta(seconds=seconds), tags=tags)
 
 
 def sent_now(conn_id: str) -> None:
-    """Show when an account last sent (``apptoto.last_sent``, seconds since 1970): silence can raise an alert."""
+    """Emit the time of the last send (``apptoto.last_sent``, seconds since 1970), for alerts on missing sends."""
     _emit(Stats.gauge, "apptoto.last_sent", int(time.time()), tags={"conn_id": conn_id})
 
 
 def unresolved(count: int | None, conn_id: str) -> None:
-    """Show how many messages of the ledger may have been sent, and wait for a person (``apptoto.ledger.unknown``)."""
+    """Emit the number of ledger entries that a person must resolve (``apptoto.ledger.unknown``)."""
     if count is not None:
         _emit(Stats.gauge, "apptoto.ledger.unknown", count, tags={"conn_id": conn_id})
 
 
 class MeteredRateLimiter:
-    """Times the waits for slots (``apptoto.rate_limit.wait``), and counts refusals (``apptoto.rate_limited``).
+    """Measures waits for slots (``apptoto.rate_limit.wait``) and counts backoffs (``apptoto.rate_limited``).
 
-    :param limiter: gives the slots.
+    :param limiter: assigns the slots.
     :param conn_id: the Apptoto connection.
     """
 
@@ -60,20 +60,20 @@ class MeteredRateLimiter:
         return self._limiter.interval
 
     def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
-        """Reserve the next slot, and return the seconds until then; nothing beyond ``max_wait``."""
+        """Reserve the next slot and return the seconds until then; reserve nothing beyond ``max_wait``."""
         wait = self._limiter.reserve(max_wait, lead)
         _emit(Stats.timing, "apptoto.rate_limit.wait", timedelta(seconds=wait), tags=self._tags)
         return wait
 
     def back_off(self, seconds: float) -> None:
-        """Give no slot for this many seconds."""
+        """Assign no slot for this many seconds."""
         _emit(Stats.incr, "apptoto.rate_limited", tags=self._tags)
         self._limiter.back_off(seconds)
 
 
 def _emit(emit: Callable[..., None], name: str, *value: Any, **tags: Any) -> None:
-    """Emit a metric; none is worth a message, so what goes wrong is logged."""
+    """Emit a metric; log errors, because a metric must not stop a message."""
     try:
         emit(name, *value, **tags)
     except Exception:
-        log.exception("The metric %s could not be emitted", name)
+        log.exception("Could not emit the metric %s", name)

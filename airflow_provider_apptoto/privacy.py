@@ -1,7 +1,4 @@
-"""Masking: what may be shown of a recipient, of a text of ours, and of one that somebody else wrote.
-
-Imports nothing of Airflow, so that the client can use it anywhere.
-"""
+"""Mask recipients, redact values, and make foreign texts safe to log. Does not import Airflow."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),:;]+")
 _TOP_LEVEL = re.compile(r"[\w.•-]*(\.[a-z][a-z0-9-]{1,23})", re.IGNORECASE)
 _NUMBER = re.compile(r"\+?\d(?:(?:[^\w:+]|_)*\d){6,}")
 _MIN_DIGITS = 7
-_DIGITS_BESIDE_COUNTRY_CODE = 10
-"""Of a shorter number, country code and last four digits would leave too little hidden."""
+_MIN_DIGITS_WITH_COUNTRY_CODE = 10
+"""In a shorter number, showing the country code and the last four digits would hide too little."""
 _COUNTRY_CODE = re.compile(r"\+(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})")
 _ECHO = 8
-"""Characters in a row that a server's text and a part of ours must share to count as an echo."""
+"""Number of consecutive characters of a private text that count as an echo."""
 _MAX_ENCODINGS = 3
-"""That are undone, one after the other."""
+"""Number of nested encodings that are decoded."""
 _MIN_PRIVATE = 4
-"""A shorter text of ours would stand in many a word."""
+"""A shorter private text would match parts of ordinary words."""
 
 _CREDENTIALS = re.compile(r"\b(basic|bearer)\s+[^\s\"'<>,;]+", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(authorization\W+)[^\s\"'<>,;]+(?:\s+[^\s\"'<>,;]+)?", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{11,}={0,2}")
-_WORD = re.compile(r"[^\W\d_]{3,}|[^\W\d_\0-\u02ff]{2,}")  # of Chinese, two signs are a name
+_WORD = re.compile(r"[^\W\d_]{3,}|[^\W\d_\0-\u02ff]{2,}")  # in Chinese, two characters can be a name
 _PLAIN_WORDS = """
 about accepted account address allowed already also and any apptoto are available bad because been blank but call can
 cannot characters check contact contain could credit credits default delivered disabled does email empty error event
@@ -44,23 +41,23 @@ the their them then there they this too try type unknown unsupported until use u
 will with would you your
 """
 _COMMON = frozenset(_PLAIN_WORDS.split())
-"""Words of errors: they tell nothing of a person, and stand in many a text of ours."""
+"""Words that are common in errors and in private texts, and not personal."""
 
 MAX_LINE = 200
-"""Characters of a reference, a note, a name."""
+"""Maximum characters of a reference, a note or a name."""
 MASK = "•••"
 AIRFLOW_MASK = "***"
-"""What Airflow shows in the place of a value that is hidden."""
+"""Airflow's mask for a hidden value."""
 
 
 class Redacted:
-    """A value that shows itself to nobody: not in logs, rendered fields, XComs or errors.
+    """A value that is not shown in logs, rendered fields, XComs or errors.
 
-    Airflow stores a task's fields as they are between rendering and execution; this stands in them meanwhile. It is no
-    string, so that it can't be sent by mistake, and never holds another ``Redacted``: fields may be rendered twice.
+    Airflow stores the fields of a task between rendering and execution, so they contain this object then. It is not a
+    string, so it can't be sent by mistake. It never wraps another ``Redacted``, because fields may be rendered twice.
 
-    :param value: what to hide.
-    :param shown: what to show in its place.
+    :param value: the hidden value.
+    :param shown: the text to show instead.
     """
 
     __slots__ = ("_shown", "_value")
@@ -70,21 +67,21 @@ class Redacted:
         self._shown = shown
 
     def __repr__(self) -> str:
-        """Show stars, or what is shown in their place.
+        """Return the text to show instead of the value.
 
-        :raises HiddenValueError: while a text is rendered: stars would be sent in the place of the value.
+        :raises HiddenValueError: while a text is rendered, because the mask would be sent.
         """
         if rendering.get():
             raise HiddenValueError
         return self._shown
 
     def serialize(self) -> str:
-        """Show the same to whatever Airflow stores."""
+        """Return the same text for Airflow's serialization."""
         return self._shown
 
 
 class Unrendered(Redacted):
-    """A hidden template: to be rendered, never to be sent as it is."""
+    """A hidden template, which must be rendered before it is sent."""
 
     __slots__ = ()
 
@@ -103,17 +100,17 @@ rendering: ContextVar[bool] = ContextVar("apptoto_rendering", default=False)
 
 
 def unwrap(value: Any) -> Any:
-    """Return what a ``Redacted`` hides, and any other value as it is; an ``Unrendered`` is never revealed."""
-    return value._value if type(value) is Redacted else value  # noqa: SLF001  nothing else may look inside
+    """Return the value of a ``Redacted``, and any other value (also an ``Unrendered``) unchanged."""
+    return value._value if type(value) is Redacted else value  # noqa: SLF001  the only access to it
 
 
 def remove_frames(error: BaseException) -> None:
-    """Remove the traceback of an error, and of the errors that led to it: log handlers may show variables of frames.
+    """Remove the tracebacks of an error and its causes, because log handlers may print local variables.
 
-    An error that a later one suppresses is removed altogether, because its text may hold values. An error of another
-    package keeps the lines of code that led to it, as a note.
+    A suppressed context is removed too, because its text may contain values. An error from another package keeps its
+    lines of code as a note.
 
-    The bare ``raise`` that follows adds the frames of the callers, not its own.
+    Follow it with a bare ``raise``, which adds only the frames of the callers.
     """
     if not type(error).__module__.startswith(f"{__package__}.") and error.__traceback__ is not None:
         error.add_note("".join(["Raised by:\n", *traceback.format_tb(error.__traceback__)]).rstrip())
@@ -128,10 +125,10 @@ def remove_frames(error: BaseException) -> None:
 
 
 def mask_recipient(recipient: str) -> str:
-    """Return what may be shown of a phone number or an e-mail address.
+    """Mask a phone number or an e-mail address.
 
-    ``+16505550199`` becomes ``+1•••0199``, ``mary@clinic.example`` becomes ``m•••@•••.example``. Of anything
-    else nothing is shown.
+    ``+16505550199`` becomes ``+1•••0199``, ``mary@clinic.example`` becomes ``m•••@•••.example``. Anything else is
+    masked completely.
 
     :param recipient: a phone number or an e-mail address, valid or not.
     """
@@ -143,20 +140,20 @@ def mask_recipient(recipient: str) -> str:
     if len(digits) < _MIN_DIGITS:
         return MASK
     plus = "+" if recipient.lstrip(" (").startswith("+") else ""
-    country_code = _COUNTRY_CODE.match(plus + digits) if len(digits) >= _DIGITS_BESIDE_COUNTRY_CODE else None
+    country_code = _COUNTRY_CODE.match(plus + digits) if len(digits) >= _MIN_DIGITS_WITH_COUNTRY_CODE else None
     return f"{country_code[0] if country_code else ''}{MASK}{digits[-4:]}"
 
 
 def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> str:
-    """Return somebody else's text (a server's answer, an error of a library) fit for a log line.
+    """Make a foreign text (a server's answer, an error of a library) safe for a log line.
 
-    Control characters become spaces. Credentials, phone numbers and e-mail addresses are masked. What repeats a part of
-    ``private`` is taken out, also percent-encoded, escaped for JSON or HTML, in base64, or as single words. The rest is
-    cut to ``limit`` characters.
+    Control characters become spaces. Credentials, phone numbers and e-mail addresses are masked. Echoes of ``private``
+    are masked too: percent-encoded, escaped for JSON or HTML, in base64, or as single words. The result is truncated to
+    ``limit`` characters.
 
-    :param text: the text as it came.
-    :param private: texts of ours that may have been echoed: recipient, message, subject.
-    :param limit: characters, at least 1.
+    :param text: the original text.
+    :param private: texts that may have been echoed: recipient, message, subject.
+    :param limit: maximum number of characters, at least 1.
     """
     text = printable(_decoded(text[: limit * 10]))
     text = _AUTHORIZATION.sub(rf"\1{MASK}", _CREDENTIALS.sub(rf"\1 {MASK}", text))
@@ -168,12 +165,12 @@ def safe_text(text: str, *, private: tuple[str, ...] = (), limit: int = 200) -> 
 
 
 def _decoded(text: str) -> str:
-    """Undo what a server may have done to an echo of ours."""
+    """Decode what a server may have encoded in an echo."""
     for _ in range(_MAX_ENCODINGS):
         before = text
         text = html.unescape(urllib.parse.unquote(text))
         text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")  # two escapes may make a character
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")  # two escapes may form one character
         text = _BASE64.sub(lambda match: MASK if _is_text(match[0]) else match[0], text)
         if text == before:
             break
@@ -189,12 +186,12 @@ def _is_text(encoded: str) -> bool:
 
 
 def is_one_line(text: str) -> bool:
-    """Tell whether a text is one printable line that is not too long: a name that people gave to something."""
+    """Return whether a text is one printable line of at most ``MAX_LINE`` characters."""
     return bool(text.strip()) and len(text) <= MAX_LINE and text.isprintable()
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, without what a terminal or an editor obeys."""
+    """Return a text on one line, without control characters."""
     shown = (" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     return " ".join("".join(shown).split())
 
@@ -217,7 +214,7 @@ def _without_echoes(text: str, private: str) -> str:
 
 
 def _hide_digits(text: str, private: str, hidden: list[bool]) -> None:
-    """Hide a number of ours whatever stands between its digits."""
+    """Hide echoes of a private number, whatever separates its digits."""
     ours = "".join(character for character in private if character.isdecimal())
     places = [place for place, character in enumerate(text) if character.isdecimal()]
     digits = "".join(text[place] for place in places)
@@ -228,6 +225,6 @@ def _hide_digits(text: str, private: str, hidden: list[bool]) -> None:
 
 
 def _folded(text: str) -> str:
-    """Fold case and keep the length, so that positions still match."""
+    """Fold case without changing the length, so that positions still match."""
     forms = ((character.casefold(), character.lower(), character) for character in text)
     return "".join(next(form for form in alternatives if len(form) == 1) for alternatives in forms)

@@ -1,4 +1,4 @@
-"""The account that stands in for every connection while ``APPTOTO_SANDBOX_URL`` is set."""
+"""The sandbox account that replaces every connection while ``APPTOTO_SANDBOX_URL`` is set."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.connection import extra_fields
 
 SANDBOX_URL = "APPTOTO_SANDBOX_URL"
-"""Environment variable with the URL of a sandbox, to which every connection then leads."""
+"""Environment variable with the URL of a sandbox; if it is set, all connections use it."""
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class SandboxAccount:
-    """Stands in for the account of every connection: what a rehearsal sends must not reach anybody.
+    """Replaces the account of every connection, so that a rehearsal reaches nobody.
 
     It has the attributes of an Airflow connection that ``ConnectionSettings`` reads.
 
-    :param login: the sandbox's.
-    :param password: the sandbox's API key.
+    :param login: login of the sandbox.
+    :param password: API key of the sandbox.
     :param host: base URL of the sandbox.
-    :param conn_id: of the connection that it stands in for.
-    :param extra: of that connection.
+    :param conn_id: id of the connection that it replaces.
+    :param extra: extra fields of that connection.
     """
 
     login: str | None
@@ -37,7 +37,7 @@ class SandboxAccount:
     schema: str | None = None
 
     def __repr__(self) -> str:
-        """Show the base URL, not login and key."""
+        """Show the base URL, not login and API key."""
         return f"<SandboxAccount {self.host}>"
 
     @property
@@ -47,9 +47,9 @@ class SandboxAccount:
 
     @classmethod
     def of_environment(cls) -> SandboxAccount | None:
-        """Return the account that ``APPTOTO_SANDBOX_URL`` names, or ``None`` where it is not set.
+        """Return the account of ``APPTOTO_SANDBOX_URL``, or ``None`` if it is not set.
 
-        :raises ApptotoConfigurationError: it is set, and is not the URL of a sandbox on this host.
+        :raises ApptotoConfigurationError: the value is not the URL of a sandbox on this host.
         """
         url = os.environ.get(SANDBOX_URL)
         if url is None:
@@ -61,8 +61,8 @@ class SandboxAccount:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme != "http" or host != "127.0.0.1" or port is None or not parts.username or not parts.password:
             msg = (
-                "is set, and is not the URL of a sandbox, as `python -m airflow_provider_apptoto.sandbox` prints it: "
-                "http://LOGIN:KEY@127.0.0.1:PORT. Nothing is sent while it is. Unset it to use the connections"
+                "is not a sandbox URL like http://LOGIN:KEY@127.0.0.1:PORT, which `python -m "
+                "airflow_provider_apptoto.sandbox` prints. Nothing is sent. Unset it to use the connections"
             )
             raise ApptotoConfigurationError(SANDBOX_URL, msg)
         return cls(login=unquote(parts.username), password=unquote(parts.password), host=f"http://{host}:{port}")

@@ -44,16 +44,16 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("parse", help="time to import the operators, beside other providers")
+    parts.add_parser("parse", help="time to import the operators, compared with other providers")
     parts.add_parser("message", help="time of one message, by where its ledger and its rate limit are")
-    part = parts.add_parser("cpu", help="CPU time of a message in a batch, beside a bare requests call")
+    part = parts.add_parser("cpu", help="CPU time of a message in a batch, compared with a bare requests call")
     part.add_argument("--messages", type=int, default=600, help="in a batch (600)")
     part.add_argument("--rounds", type=int, default=5, help="(5)")
     part = parts.add_parser("speed", help="messages per second of a batch, without Airflow")
     part.add_argument("--seconds", type=float, default=12, help="length of each measurement with a rate limit (12)")
     part.add_argument("--rounds", type=int, default=5, help="without a rate limit (5)")
     part = parts.add_parser(
-        "arms", help="copies, losses, time, CPU and memory, beside other ways to send many messages"
+        "arms", help="copies, losses, time, CPU and memory, compared with other ways to send many messages"
     )
     part.add_argument("--messages", type=int, default=600, help="that each arm sends in a scenario (600)")
     part.add_argument("--seed", type=int, default=1, help="of the faults (1)")

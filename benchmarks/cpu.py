@@ -24,7 +24,7 @@ BARE, SQLITE, TASK_STATE = (
     "batch, ledger in Airflow's task state",
 )
 ROUND = (BARE, SQLITE, BARE, TASK_STATE, BARE)
-"""The bare loop is the shortest, so other load distorts a single measurement of it the most."""
+"""More rounds for the bare loop: it is the shortest, so other load distorts it the most."""
 WARM_UP = 8
 """Messages of the first, unmeasured run of each way: it imports modules and creates tables."""
 RULES = """\

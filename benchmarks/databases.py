@@ -30,7 +30,7 @@ def postgresql() -> Iterator[URL | None]:
         print("PostgreSQL is not installed: not measured")
         yield None
         return
-    print("PostgreSQL runs with fsync off: each commit of a real one takes the time of a disk write longer")
+    print("PostgreSQL runs with fsync off: a commit of a production database also waits for a disk write")
     with postgres.running() as port:
         name = postgres.new_database(port)
         yield URL.create("postgresql+psycopg2", username=postgres.USER, host="127.0.0.1", port=port, database=name)

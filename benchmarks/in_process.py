@@ -1,4 +1,4 @@
-"""Run a DAG in this process with ``dag.test()``, in an Airflow home of the benchmarks' own."""
+"""Run a DAG in this process with ``dag.test()``, in a temporary Airflow home."""
 
 from __future__ import annotations
 

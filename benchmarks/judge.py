@@ -1,4 +1,4 @@
-"""Compare what people got with what the user is told."""
+"""Compare the messages that people got with what the user is told."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 MESSAGES = 60
-"""Messages of each way in a round."""
+"""Messages per way in a round."""
 FEW = 8
-"""The same where a message takes long: ``dag.test()`` runs Airflow's API server too."""
+"""The same for slow messages: ``dag.test()`` runs Airflow's API server too."""
 BARE = "client alone"
 
 
 def show(server: Server, home: Path) -> None:
-    """Print the wall time of a message, by where its ledger and its rate limit are."""
+    """Print the wall time of a message, by the storage of its ledger and its rate limit."""
     server.reset(Conditions(latency=0.0))
     sqlite = databases.sqlite(home / "state.db")
     measured = {
@@ -51,7 +51,7 @@ def show(server: Server, home: Path) -> None:
 
 
 def show_task_state(url: str, context: Mapping[str, Any]) -> None:
-    """Print the wall time of a message whose ledger is the state of the running task."""
+    """Print the wall time of a message whose ledger is in the state of the running task."""
     with contextlib.redirect_stdout(sys.__stdout__):
         if context.get("task_state_store") is None:
             print("\nLedger in task state: not measured, this Airflow has no task state")

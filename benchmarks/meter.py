@@ -31,7 +31,7 @@ class Meter:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.max_resident = 0
-        """Most resident memory of any one task process, in bytes."""
+        """Peak resident memory of any task process, in bytes."""
         self.idle = 0.0
         """CPU seconds per second while nothing runs."""
 
@@ -50,7 +50,7 @@ class Meter:
         total = 0.0
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:4])  # user, system, and both of the children
+                total += sum(process.cpu_times()[:4])  # user and system time, also of children
         return total
 
     def _processes(self) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""Measure what an import of the operators adds to the parsing of a DAG file, beside other providers.
+"""Measure what an import of the operators adds to the parsing of a DAG file, compared with other providers.
 
 Airflow parses each DAG file again and again, each time in a process that has imported Airflow and no provider. So each
 import is timed in a fresh interpreter that has imported Airflow's authoring interface, as every DAG file does.

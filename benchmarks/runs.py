@@ -1,4 +1,4 @@
-"""Read the run of a DAG out of Airflow's metadata database."""
+"""Read the run of a DAG from Airflow's metadata database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the arms in a real Airflow, under conditions that are the same for all of them."""
+"""Run the arms in a real Airflow, under the same conditions for all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCENARIOS = {
     "killed": "the process that sends is killed once, in the middle",
 }
 WARM_UP = "warm_up"
-"""A further scenario, of two messages, that is not shown."""
+"""An additional scenario with two messages, which is not shown."""
 DEADLINE = 1500.0
 """Seconds after which a run counts as stuck."""
 

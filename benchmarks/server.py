@@ -1,4 +1,4 @@
-"""A server that stands in for Apptoto: a process of its own that limits its rate, fails on demand, and counts copies.
+"""A server that stands in for Apptoto: a separate process that limits its rate, fails on demand, and counts copies.
 
 Its list of accepted messages is the truth that every report is compared with.
 """

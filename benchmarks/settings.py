@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: the server's limit, the message, and the rate of every arm."""
+"""Shared settings of the benchmarks: the server's limit, the message, and the rate of every arm."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ LOGIN, API_KEY = "bench@clinic.example", "key"
 
 
 def say(text: str) -> None:
-    """Print progress to stderr, so that stdout holds the tables only."""
+    """Print progress to stderr, so that stdout contains only the tables."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

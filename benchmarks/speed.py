@@ -1,4 +1,4 @@
-"""Measure the sending of a batch without Airflow: how well it uses its rate limit, and how fast it is without one."""
+"""Measure a batch without Airflow: its use of the rate limit, and its speed without one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show_shares(server: Server, home: Path, seconds: float) -> None:
-    """Print which share of its rate limit a batch uses.
+    """Print the share of its rate limit that a batch uses.
 
     :param seconds: length of each measurement.
     """
@@ -46,7 +46,7 @@ def show_shares(server: Server, home: Path, seconds: float) -> None:
             send(numbers[:1])  # creates the tables
             server.reset(Conditions(latency=latency))
             send(numbers)
-            # The first arrive late because all threads start at once; the rest would look too fast.
+            # The first messages arrive late, because all threads start at once, so the rest would seem too fast.
             arrivals = server.seen().arrivals[len(numbers) // 4 :]
             shares.append((len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / (per_minute / 60))
         name = f"{per_minute} per minute, {concurrency} in flight at once"
@@ -54,7 +54,7 @@ def show_shares(server: Server, home: Path, seconds: float) -> None:
 
 
 def show_speeds(server: Server, home: Path, rounds: int) -> None:
-    """Print messages per second without a rate limit, beside a bare session."""
+    """Print messages per second without a rate limit, compared with a bare session."""
     with databases.postgresql() as postgresql:
         measured: dict[str, Callable[[Sequence[str]], None]] = {
             "bare requests.Session, one at a time": functools.partial(_bare, server)

@@ -33,17 +33,17 @@ COLUMNS = {
 }
 """Title and format of each figure of a result or its verdict."""
 RULES = """\
-dup: further copies that people got. lost: people who got nothing and are reported as sent, or are not reported.
+dup: extra copies that people got. lost: people who got nothing and are reported as sent, or are not reported.
 false: reported as sent and got nothing, or reported as not sent and got a copy. flagged: reported as "may have been
 sent, check". named: reported as not sent (rightly or not). The reports are: our batch's XCom "report"; the states and
 the task state of our mapped tasks; the states of HttpOperator's tasks (failed = not sent); the loops' states and their
 XCom list of failures. A loop that is killed in its last try leaves no list.
 429s: requests over the limit (faults not included). s: start to end of the DAG run. / bound: relative to the shortest
 time that the limit allows. (The limit is scaled down, so Airflow's start-up weighs more than in a batch of minutes.)
-CPU s/k: seconds per 1,000 messages of all of Airflow's processes, ended ones included, less what they use when idle.
-TI/k, tries/k: task instances and their tries per 1,000 messages. MB: most resident memory of a task's process."""
+CPU s/k: seconds per 1,000 messages of all Airflow processes, including ended ones, minus what they use when idle.
+TI/k, tries/k: task instances and their tries per 1,000 messages. MB: peak resident memory of a task's process."""
 MIN_DIFFERENCE = 0.1
-"""Share by which another arm has to be better to be listed; less is taken to be chance."""
+"""Share by which another arm must be better to be listed; smaller differences are treated as chance."""
 NOISE = 2
 """CPU seconds per 1,000 messages up to which a figure is noise, because the idle time that is subtracted varies."""
 

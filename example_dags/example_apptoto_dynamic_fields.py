@@ -1,4 +1,4 @@
-"""Text the participant of an appointment, with fields that Apptoto fills in: the example of the endpoint's page."""
+"""Text the participant of an appointment, with fields that Apptoto fills in: the example in Apptoto's documentation."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ with DAG(
     # [START howto_hook_outbox_items]
     @task(retries=2)
     def text_appointments() -> None:
-        """Text one person about each of two appointments."""
+        """Send one person two texts, one per appointment."""
         from airflow.providers.common.compat.sdk import AirflowSkipException, get_current_context
 
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
@@ -54,7 +54,7 @@ with DAG(
                 type="sms",
                 to="+16505550101",
                 message=f"Your appointment is at {time}.",
-                item=appointment,  # tells the two messages to one person apart
+                item=appointment,  # distinguishes the two messages to one person
                 reference=f"appointment-{appointment}",
             )
             if delivery.outcome.is_withheld:  # the run is older than max_age

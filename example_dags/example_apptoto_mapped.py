@@ -1,4 +1,4 @@
-"""Send one message a person: a list of numbers, and rows from an upstream task."""
+"""Send one message per person: from a list of numbers, and from rows of an upstream task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with DAG(
     # [START howto_operator_apptoto_expand_kwargs]
     @task
     def todays_results() -> list[dict[str, str]]:
-        """Return one row a message; in real life they come from a database."""
+        """Return one row per message; real rows come from a database."""
         return [
             {
                 "to": "ann@clinic.example",

@@ -1,4 +1,4 @@
-"""Remind of an appointment once, over all tasks, DAGs and runs."""
+"""Send one reminder per appointment, across all tasks, DAGs and runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ with DAG(
         type="sms",
         to="+16505550199",
         message="Hi {{ params.name }}, we see you tomorrow.",
-        idempotency_key="reminder-{{ params.appointment }}",  # once, also if another DAG or run gives this key
-        reference="appointment-{{ params.appointment }}",  # shown to whoever resolves a failure
-        labels={"clinic": "north", "campaign": "reminder"},  # reports group by these
-        max_age=timedelta(hours=12),  # a run that is older than this sends nothing
+        idempotency_key="reminder-{{ params.appointment }}",  # sent once, even if another DAG uses this key
+        reference="appointment-{{ params.appointment }}",  # shown in failures, to find the person
+        labels={"clinic": "north", "campaign": "reminder"},  # for grouping in reports
+        max_age=timedelta(hours=12),  # an older run sends nothing
     )
     # [END howto_operator_apptoto_once]

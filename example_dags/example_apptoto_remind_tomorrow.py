@@ -1,4 +1,4 @@
-"""Remind every patient of tomorrow's appointment, and tell the reception whom to call."""
+"""Remind every patient of tomorrow's appointment, and send the reception a list of whom to call."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ with DAG(
 ) as dag:
     # [START howto_batch_rows]
     def day_after(data_interval_end: Any, dag_run: Any) -> Any:
-        """Return the day after the run; a run that the REST API started may have no data interval."""
+        """Return the day after the run. A run that the REST API started may have no data interval."""
         run_at = pendulum.instance(data_interval_end or dag_run.run_after)
         return run_at.in_timezone("America/New_York").add(days=1)
 
     @task
     def tomorrows_appointments(data_interval_end: Any = None, dag_run: Any = None, params: Any = None) -> str:
-        """Write the rows to a file: Airflow shows what a task returns, and these rows are personal data."""
+        """Write the rows to a file, because Airflow shows what a task returns, and these rows are personal data."""
         import csv
         import sqlite3
         from contextlib import closing
@@ -72,7 +72,7 @@ with DAG(
     # [START howto_batch_report]
     @task(trigger_rule="all_done")
     def mail_to_reception(data_interval_end: Any = None, dag_run: Any = None, ti: Any = None) -> list[dict[str, str]]:
-        """Say in plain words who was reminded and whom to call; the key changes when the text does."""
+        """Return an e-mail that says how many were reminded and whom to call. Its key changes with its text."""
         import hashlib
 
         why = {
@@ -83,7 +83,7 @@ with DAG(
         }
         day = day_after(data_interval_end, dag_run).format("dddd, MMMM D")
         report = ti.xcom_pull(task_ids="remind", key="report")
-        if report is None:  # the task was killed, or it could not begin
+        if report is None:  # the task was killed, or could not start
             lines = [f"The reminders for {day} were interrupted. Some patients may not have been reminded."]
         else:
             reminded = report["sent"] + report["deduplicated"]
@@ -110,7 +110,7 @@ with DAG(
     # [START howto_batch_watcher]
     @task(trigger_rule="one_failed", retries=0)
     def fail_the_run() -> None:
-        """Fail the run if a task failed: Airflow looks at the last tasks alone, and the e-mail is sent in any case."""
+        """Fail the run if a task failed: only the last tasks decide its state, and the e-mail is sent in any case."""
         raise AirflowFailException("A task of this run failed: see its log.")
 
     [remind, tell_reception] >> fail_the_run()

@@ -1,4 +1,4 @@
-"""Text everybody at an event: some of the braces are Airflow's, the others Apptoto's."""
+"""Text everybody at an event: Airflow renders some of the braces, Apptoto the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with DAG(
         message=(
             # name and event are Apptoto's, params is Airflow's
             "Hi {{ name }}, {{ params.doctor }} sees you {{ event.start_time | date_and_time_phrase }}"
-            # other blocks of Apptoto's stand in raw
+            # other Apptoto blocks need raw
             "{% raw %}{% if event.location %} at {{ event.location }}{% endif %}{% endraw %}."
         ),
     )

@@ -1,4 +1,4 @@
-"""What all tests share. Nothing here imports Airflow: the tests in ``unit`` start without it."""
+"""Fixtures for all tests. Nothing here imports Airflow, because the tests in ``unit`` run without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 airflow_home.set_up()
 
-# A pass or a failure depends neither on how fast the machine is (no deadline, no check of slowness) nor on chance: the
+# Results depend neither on the speed of the machine (no deadline, no check of slowness) nor on chance: the
 # same examples are tried each time.
 settings.register_profile("apptoto", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("apptoto")
@@ -26,14 +26,14 @@ settings.load_profile("apptoto")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let the tests that share something share a process."""
+    """Run tests that share something in the same process."""
     from tests.support.workers import Workers
 
     return Workers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with what takes longest, where several processes share the tests."""
+    """Start the slowest tests first if several processes share the tests."""
     if airflow_home.IS_WORKER:
         from tests.support.workers import longest_first
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def provider_log() -> Iterator[list[str]]:
-    """Give what the provider logs. Airflow sets logging up anew in its first run, so ``caplog`` may miss it."""
+    """Provide the provider's log. Airflow reconfigures logging in its first run, so ``caplog`` may miss it."""
     lines: list[str] = []
 
     class Collector(logging.Handler):
@@ -60,14 +60,14 @@ def provider_log() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    """Run one PostgreSQL for all tests, and give its port."""
+    """Run one PostgreSQL for all tests, and yield its port."""
     with postgres.running() as port:
         yield port
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateDatabase]:
-    """Give a state database that nobody has used, of each kind that can be had here."""
+    """Provide a state database that is unused, of each kind that is available here."""
     from airflow_provider_apptoto.outbox.database import StateDatabase
     from tests.support.state_databases import url_of
 

@@ -1,1 +1,1 @@
-"""Many messages in one task: rows, checked all before the first is sent."""
+"""Send many messages in one task. All rows are checked before the first message is sent."""

@@ -1,4 +1,4 @@
-"""How the task of a batch ends: a pure function of its results."""
+"""Decide how the task of a batch ends: a pure function of its results."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class End(Enum):
-    """The end of the task of a batch."""
+    """How the task of a batch ends."""
 
     SUCCESS = 1
     SKIP = 2
     RETRY = 3
     """The next try sends the rest."""
     RETRY_UNKNOWN = 4
-    """The next try sends again what may have been sent: ``on_unknown="resend"``."""
+    """The next try resends the messages that may have been sent (``on_unknown="resend"``)."""
     FAIL = 5
-    """A retry would not help, or would harm."""
+    """A retry would not help, or would do harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """An end, and what is said about it."""
+    """How a task ends, and the text of its error or log line."""
 
     end: End
     text: str = ""
@@ -38,14 +38,14 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the end depends on.
+    """The facts that decide how the task ends.
 
-    :param counts: rows by outcome.
-    :param messages: how many there were to send.
-    :param on_unknown: what the author asked for.
-    :param has_ledger: whether a retry knows what was sent.
-    :param was_begun: whether an earlier try of the task began to send.
-    :param too_old: why the run is too old for what is left; empty if it is not.
+    :param counts: number of rows by outcome.
+    :param messages: number of messages to send.
+    :param on_unknown: the ``on_unknown`` of the task.
+    :param has_ledger: whether a retry can look up what was sent.
+    :param was_begun: whether an earlier try of the task started sending.
+    :param too_old: why the run is too old for the remaining messages; empty if it is not.
     :param stopped: why sending stopped; empty if it did not.
     """
 
@@ -59,7 +59,7 @@ class Facts:
 
 
 def ending(facts: Facts, options: BatchOptions) -> Ending:
-    """Return how the task ends."""
+    """Decide how the task ends."""
     counts = facts.counts
     unsent, unknown, rejected, invalid = (
         counts[outcome] for outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.REJECTED, Outcome.INVALID)
@@ -68,7 +68,7 @@ def ending(facts: Facts, options: BatchOptions) -> Ending:
         f"Of {facts.messages} messages, {unsent} were not sent, {unknown} may have been sent, {rejected} were rejected"
     )
     if unsent:
-        return _retry(facts, End.RETRY, f"{text}: {facts.stopped or 'see the list'}", "the rest")
+        return _retry(facts, End.RETRY, f"{text}: {facts.stopped or 'see the list'}", "sends the rest")
     if rejected + invalid > options.most_failed(facts.messages + invalid):
         also = f", and {invalid} rows were invalid" if invalid else ""
         return Ending(End.FAIL, f"{text}{also}: more than max_failed={options.max_failed!r}")
@@ -77,14 +77,14 @@ def ending(facts: Facts, options: BatchOptions) -> Ending:
     if counts[Outcome.TOO_OLD]:
         return _too_old(facts)
     if unknown:
-        return _retry(facts, End.RETRY_UNKNOWN, text, "again what may have been sent")
+        return _retry(facts, End.RETRY_UNKNOWN, text, "resends the messages that may have been sent")
     return Ending(End.SUCCESS, text if rejected else "")
 
 
 def _retry(facts: Facts, end: End, text: str, what: str) -> Ending:
-    """Let the next try send something, unless it would send again what was delivered."""
+    """Let the next try continue, unless it would resend messages that were delivered."""
     if facts.has_ledger or not (_done(facts.counts) or facts.counts[Outcome.UNKNOWN]):
-        return Ending(end, f"{text}. The next try sends {what}")
+        return Ending(end, f"{text}. The next try {what}")
     return Ending(
         End.FAIL,
         f"{text}. No ledger is configured, so a retry would resend messages that were delivered. The task is not "
@@ -93,12 +93,12 @@ def _retry(facts: Facts, end: End, text: str, what: str) -> Ending:
 
 
 def _too_old(facts: Facts) -> Ending:
-    """Skip the task, unless an earlier try began: a skip would hide that it is not finished."""
-    some = f"{facts.counts[Outcome.TOO_OLD]} of {facts.messages} messages"
-    advice = "To send them all the same, set max_age=None or a longer one, and clear the task"
+    """Skip the task. If an earlier try started sending, fail it: a skip would hide that the batch is incomplete."""
+    some = f"{facts.counts[Outcome.TOO_OLD]} of {facts.messages} messages were not sent"
+    advice = "To send them anyway, raise max_age or set it to None, and clear the task"
     if facts.was_begun:
-        return Ending(End.FAIL, f"{some} were not sent: an earlier try began, and by now {facts.too_old}. {advice}")
-    return Ending(End.SKIP, f"{some} are not sent: {facts.too_old}. {advice}")
+        return Ending(End.FAIL, f"{some}: an earlier try started sending, but now {facts.too_old}. {advice}")
+    return Ending(End.SKIP, f"{some}: {facts.too_old}. {advice}")
 
 
 def _done(counts: Mapping[Outcome, int]) -> int:

@@ -1,4 +1,4 @@
-"""What happens to the template fields of a task that sends a batch: all but rows are rendered before a row is read."""
+"""Render the template fields of a batch task. All fields but the rows are rendered before the first row is read."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _ROW_FIELDS = ("messages", "defaults", "suppression")
 class RenderedBatch:
     """The fields of a batch after rendering.
 
-    :param renderer: renders what stands in the DAG file of a row.
-    :param resolve: gives the source that a value in the DAG file stands for.
+    :param renderer: renders the parts of a row that are written in the DAG file.
+    :param resolve: returns the source that a value in the DAG file stands for.
     :param messages: a list of rows; its value is ``None`` if ``messages_path`` is given.
     :param messages_path: a file of rows, or ``None``.
-    :param defaults: fields of messages whose rows don't give them.
-    :param suppression: recipients who get nothing.
+    :param defaults: message fields for rows that don't set them.
+    :param suppression: recipients who must not get a message.
     """
 
     renderer: Renderer
@@ -48,12 +48,12 @@ class RenderedBatch:
     def rows(self) -> Iterator[ReadRow | FileRow]:
         """Return the rows, read one at a time.
 
-        :raises ApptotoConfigurationError: at the first row, what is given does not hold rows.
+        :raises ApptotoConfigurationError: when the first row is read, if the source does not contain rows.
         """
         return rows_of(self.messages.value) if self.messages_path is None else rows_of_file(self.messages_path)
 
     def row_renderer(self) -> RowRenderer:
-        """Return what makes the fields of a message out of a row.
+        """Return the renderer that turns a row into the fields of a message.
 
         :raises ApptotoConfigurationError: ``defaults`` is not a mapping of fields.
         """
@@ -61,7 +61,7 @@ class RenderedBatch:
         return RowRenderer(self.renderer, self.resolve, row_kind=row_kind, defaults=self.defaults)
 
     def suppressed(self) -> Any:
-        """Return the recipients who get nothing; entries that stand in the DAG file are rendered.
+        """Return the recipients who must not get a message. Entries written in the DAG file are rendered.
 
         :raises ApptotoValidationError: an entry can't be rendered.
         """
@@ -73,12 +73,12 @@ class RenderedBatch:
 
 
 def render_batch_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> RenderedBatch:
-    """Render a batch's fields in place, and hide those that hold rows if its ``redact`` is true.
+    """Render the fields of a batch in place. If ``redact`` is true, hide the fields that contain rows.
 
     :param task: the operator.
     :param context: the task's context.
     :param env: the DAG's Jinja environment.
-    :param seen_oids: ids of values that came out of XComs, which are not rendered.
+    :param seen_oids: ids of values that came from XComs, which are not rendered.
     :raises ApptotoValidationError: a field can't be rendered.
     """
     values = unrendered_fields(task)
@@ -94,7 +94,7 @@ def render_batch_fields(task: Any, context: Any, env: jinja2.Environment, seen_o
     for name, value in values.items():
         assign(name, value, Unrendered)
     if ROW in context or ROW in env.globals:
-        problem = "is a user_defined_macro or a variable of this DAG's, and a row's columns; rename it"
+        problem = "is reserved for the columns of a row; rename the macro or variable with that name in this DAG"
         raise ApptotoValidationError(ROW, problem, code="name_conflict")
     with_row = copy.copy(context)
     with_row.update({ROW: None})

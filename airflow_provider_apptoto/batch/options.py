@@ -1,4 +1,4 @@
-"""The parameters of a batch, checked when the task is written; the operator's docstring has the meaning of each."""
+"""The parameters of a batch, checked when the DAG is parsed. The operator's docstring explains each of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d+)?)%", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """What the author of a batch asked for.
+    """The checked parameters of a batch.
 
-    :raises ApptotoConfigurationError: names the parameter and what is allowed.
+    :raises ApptotoConfigurationError: a value is not allowed; the error names the parameter and the allowed values.
     """
 
     id_column: str | None = None
@@ -35,7 +35,7 @@ class BatchOptions:
     concurrency: int = 8
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check all values."""
         for name in ("id_column", "reference_column"):
             if getattr(self, name) is not None:
                 _check_column(name, getattr(self, name))
@@ -48,7 +48,7 @@ class BatchOptions:
         self.most_failed(0)
 
     def most_failed(self, rows: int) -> int | Fraction:
-        """Return how many of some rows may fail."""
+        """Return how many of ``rows`` may fail."""
         if isinstance(self.max_failed, str):
             found = _PERCENTAGE.fullmatch(self.max_failed.strip())
             if found is None or Fraction(found[1]) > 100:  # noqa: PLR2004
@@ -67,7 +67,7 @@ def _check_label_columns(columns: object) -> None:
         try:
             checked_labels({column: "-"})
         except ApptotoConfigurationError as error:
-            msg = f"{column!r} can't be the name of a label: {error.problem}"
+            msg = f"{column!r} is not a valid label name: {error.problem}"
             raise ApptotoConfigurationError("label_columns", msg) from None
 
 

@@ -1,4 +1,4 @@
-"""What may be shown of the path of a file of rows: imported by whatever renders it, so it imports next to nothing."""
+"""The displayable form of ``messages_path``. Every renderer imports this module, so it imports almost nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from airflow_provider_apptoto.privacy import AIRFLOW_MASK, MASK, is_one_line
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
-"""Of files of rows."""
+"""Suffixes of the file formats that a batch reads."""
 _USER_INFO = re.compile(r"(?<=://).*@")
 
 
 def shown_path(path: str) -> str:
-    """Return what may be shown of ``messages_path``, which may hold a file's content by mistake, or credentials."""
+    """Return ``messages_path`` without credentials, or a mask if it may be a file's content passed by mistake."""
     if is_one_line(path) and path.lower().endswith(SUFFIXES):
         return _USER_INFO.sub(f"{MASK}@", path)
     return AIRFLOW_MASK

@@ -1,4 +1,4 @@
-"""The plan of a batch: its rows made into messages, every one checked before the first is sent."""
+"""Plan a batch: build a message from each row, and check all of them before the first is sent."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PROBLEMS = 1000
-"""Rows that are kept by name for each reason why they make no message; the rest are counted."""
+"""Maximum number of rows that the plan lists for each reason; further rows are only counted."""
 _MAX_NAME = 200
-"""Characters of a key or a reference."""
+"""Maximum length of a key or a reference, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMessage:
     """A message of the batch.
 
-    :param index: of its row, from 0.
-    :param key: in the ledger.
-    :param item: what its row's ``id_column`` says.
-    :param reference: what its row's ``reference_column`` says.
-    :param line: of the file, where its row begins, from 1; ``None`` for a row of a list.
+    :param index: index of the row, from 0.
+    :param key: key of the ledger entry.
+    :param item: value of the row's ``id_column``.
+    :param reference: value of the row's ``reference_column``.
+    :param line: line of the file on which the row starts, from 1; ``None`` for a row of a list.
     """
 
     index: int
@@ -51,10 +51,10 @@ class PlannedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a row.
+    """Why a row is invalid.
 
     :param code: stable name of the cause.
-    :param column: the column that is to blame, if it is known.
+    :param column: the column that caused it, if known.
     """
 
     index: int
@@ -68,7 +68,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A valid row that makes no message: it is suppressed, or a duplicate."""
+    """A valid row for which no message is sent: it is suppressed or a duplicate."""
 
     index: int
     line: int | None
@@ -77,15 +77,15 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Plan:
-    """What the rows come to.
+    """The messages of a batch, and the rows that are left out.
 
-    :param rows: how many there are.
-    :param duplicates: rows that say the same to the same recipient as an earlier one.
-    :param suppressed: rows whose recipients must get nothing.
-    :param invalid: rows that are none of the three.
-    :param problems: what is wrong with the first of these.
-    :param suppressed_rows: the first of the suppressed rows.
-    :param duplicate_rows: the first of the duplicates.
+    :param rows: number of rows.
+    :param duplicates: number of rows with the same content and recipient as an earlier row.
+    :param suppressed: number of rows whose recipient is on the suppression list.
+    :param invalid: number of invalid rows.
+    :param problems: why the first ``MAX_PROBLEMS`` of the invalid rows are invalid.
+    :param suppressed_rows: the first ``MAX_PROBLEMS`` suppressed rows.
+    :param duplicate_rows: the first ``MAX_PROBLEMS`` duplicates.
     """
 
     rows: int = 0
@@ -100,13 +100,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
-    """Makes a plan out of rows.
+    """Builds the plan of a batch from its rows.
 
-    :param renderer: makes a message's fields out of a row.
-    :param build: checks them.
-    :param key_of: gives the ledger's key of a message and its ``item``.
-    :param suppression: recipients who get nothing.
-    :param options: the columns that name messages, and how many there may be.
+    :param renderer: turns a row into the fields of a message.
+    :param build: builds a checked message from its fields.
+    :param key_of: returns the ledger key of a message and its ``item``.
+    :param suppression: recipients who must not get a message.
+    :param options: the columns that identify messages, and the limits.
     """
 
     renderer: RowRenderer
@@ -116,9 +116,9 @@ class Planner:
     options: BatchOptions
 
     def plan(self, rows: Iterable[ReadRow | FileRow]) -> Plan:
-        """Make the plan.
+        """Build the plan.
 
-        :raises ApptotoConfigurationError: there are more than ``max_messages``, or something is wrong that is no row's.
+        :raises ApptotoConfigurationError: there are more than ``max_messages``, or the error concerns all rows.
         """
         plan, most = Plan(), self.options.max_messages
         planned: dict[str, PlannedMessage] = {}
@@ -126,7 +126,7 @@ class Planner:
             plan.rows += 1
             self._add(plan, planned, index, row)
             if most is not None and len(planned) > most:
-                msg = f"is {most}, and there are more messages than that: nothing was sent"
+                msg = f"is {most}, but the batch has more messages. Nothing was sent. Raise it if this is intended"
                 raise ApptotoConfigurationError("max_messages", msg, code="too_many_messages")
         plan.messages = list(planned.values())
         return plan
@@ -168,7 +168,7 @@ class Planner:
             _keep(plan.problems, problem)
 
     def _is_duplicate(self, one: Message, other: Message) -> bool:
-        """Tell whether two messages are one, also where their recipient is written in two ways."""
+        """Return whether two messages are the same, even if their recipients are written differently."""
         same = self.key_of(one, None) == self.key_of(other, None)
         return same and dataclasses.replace(one, to=other.to) == other
 
@@ -176,13 +176,13 @@ class Planner:
         msg = f"duplicates {place(earlier.index, earlier.line)}, but has different content"
         if self.options.id_column is not None:
             return ApptotoValidationError(self.options.id_column, msg, code="ambiguous")
-        msg += "; set id_column, so that a retry can tell them apart"
+        msg += "; set id_column so that a retry can tell them apart"
         target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
         return ApptotoValidationError(target, msg, code="ambiguous")
 
 
 def place(index: int, line: int | None, reference: str | None = None) -> str:
-    """Return where a row stands, in its file or in its list, and its reference if it has one."""
+    """Return the position of a row in its file or list, and its reference if it has one."""
     where = f"row {index}" if line is None else f"line {line}"
     return where if reference is None else f"{where} (reference {reference})"
 
@@ -193,21 +193,21 @@ def _keep(kept: list[T], row: T) -> None:
 
 
 def _name(columns: Columns, column: str, parameter: str, *, required: bool) -> str | None:
-    """Return what a column says that names a message."""
+    """Return the value of a column that names a message."""
     try:
         value = columns[column]
     except KeyError:
-        msg = f"there is no such column, and {parameter} names it"
+        msg = f"the row has no such column, but {parameter} names it"
         raise ApptotoValidationError(column, msg, code="column_missing", column=column) from None
     if value is None and not required:
         return None
     name = ""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of integers with gaps, as pandas has it
+        value = int(value)  # pandas turns a column of integers with gaps into floats
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # an integer of thousands of digits
+        with contextlib.suppress(ValueError):  # Python refuses to convert an integer of thousands of digits
             name = str(value).strip()
     if 0 < len(name) <= _MAX_NAME and name.isprintable():
         return name
-    msg = f"is the {parameter}: it has to be one line of text, 1 to {_MAX_NAME} characters, or a number"
+    msg = f"is the {parameter}: it must be one line of text, 1 to {_MAX_NAME} characters, or a number"
     raise ApptotoValidationError(column, msg, code="name_invalid")

@@ -1,4 +1,4 @@
-"""Shows how far a batch is: in the log, and in the task's state where Airflow has that."""
+"""Report the progress of a batch: in the log, and in the task state store where Airflow has one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NAME = "apptoto-batch"
-"""Name of the counts in the task's state."""
+"""Name under which the task state store keeps the counts."""
 
 
 def show_progress(results: BatchResults, context: Mapping[str, Any]) -> None:
-    """Log a line, and update the counts in the task's state. A failure of that is not worth a message."""
+    """Log the progress, and update the counts in the task state store. If that fails, the batch continues."""
     log.info("%s", results.progress())
     task_state = context.get("task_state_store")
     if task_state is None:
@@ -30,4 +30,4 @@ def show_progress(results: BatchResults, context: Mapping[str, Any]) -> None:
             counts = {name: count for name, count in results.counts().items() if count}
             task_state.set(_NAME, counts, retention=never_expire())
     except Exception:
-        log.debug("The counts could not be shown in the task's state", exc_info=True)
+        log.debug("The progress could not be written to the task state store", exc_info=True)

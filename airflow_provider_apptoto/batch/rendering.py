@@ -1,4 +1,4 @@
-"""From a row to the fields of its message: each comes from a column of the row, or from ``defaults``."""
+"""Build the fields of a message from a row: each field comes from a column or from ``defaults``."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _NONE = re.compile(r"\bnone\b", re.IGNORECASE)
 
 
 class Columns:
-    """A row's columns, as texts name them: ``row.first_name``, ``row["first name"]``.
+    """The columns of a row, as templates read them: ``row.first_name``, ``row["first name"]``.
 
-    It has no attribute else, which a column could have the name of.
+    It has no other public attributes, so a column can have any name.
     """
 
-    # two underscores: Airflow's sandbox lets templates read names with one
+    # two underscores: Airflow's Jinja sandbox lets templates read names that begin with one
     __slots__ = ("__columns__", "__empty__")
 
     def __init__(self, row: Row) -> None:
         self.__columns__ = row
         self.__empty__: str | None = None
-        """The column that was read last, if it is empty."""
+        """The column that was read last, if it was empty."""
 
     def __getitem__(self, name: str) -> Any:
         value = self.__columns__[name]
@@ -45,9 +45,9 @@ class Columns:
         return value
 
     def __repr__(self) -> str:
-        """Show stars; a text has to name a column.
+        """Return a mask, because a whole row must not be logged.
 
-        :raises HiddenValueError: while a text is rendered.
+        :raises HiddenValueError: a text is being rendered; it must name a column.
         """
         if rendering.get():
             raise HiddenValueError
@@ -55,13 +55,13 @@ class Columns:
 
 
 class RowRenderer:
-    """Makes the fields of messages.
+    """Builds the fields of messages from rows.
 
-    :param renderer: the task's.
-    :param resolve: gives the source that a value in the DAG file stands for.
+    :param renderer: the renderer of the task.
+    :param resolve: returns the source that a value in the DAG file stands for.
     :param row_kind: where the rows come from.
-    :param defaults: fields of messages whose rows don't give them; templates in it may name columns.
-    :raises ApptotoConfigurationError: ``defaults`` is no mapping of fields.
+    :param defaults: message fields for rows that don't set them; their templates may name columns.
+    :raises ApptotoConfigurationError: ``defaults`` is not a mapping of fields.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RowRenderer:
         self._templates: dict[tuple[str, bool | None], Template] = {}
         fields = {} if defaults.value is None else defaults.value
         if not isinstance(fields, Mapping):
-            msg = f"has to be a mapping of fields, and is of type {type(fields).__name__}"
+            msg = f"must be a mapping of fields, not {type(fields).__name__}"
             raise ApptotoConfigurationError("defaults", msg)
         for name in fields:
             if name not in MESSAGE_FIELDS:
@@ -93,11 +93,11 @@ class RowRenderer:
         }
 
     def columns(self, row: Row) -> dict[str, FieldSource]:
-        """Return a row's columns, those of a DAG file resolved."""
+        """Return the columns of a row. Values written in the DAG file are resolved."""
         return {name: self._source(name, value, self._row_kind) for name, value in row.items()}
 
     def shown(self, columns: dict[str, FieldSource]) -> Columns:
-        """Return a row's columns for templates to name."""
+        """Return the columns of a row in the form that templates read."""
         return Columns(
             {
                 name: self._renderer.render(name, source.value) if source.is_template else source.value
@@ -109,8 +109,8 @@ class RowRenderer:
     def fields(self, columns: dict[str, FieldSource], shown: Columns) -> dict[str, Any]:
         """Return the fields of a row's message.
 
-        :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says; or
-            ``defaults`` gives it too.
+        :raises ApptotoValidationError: a field can't be rendered, would mean something else in Apptoto, or is also
+            set by ``defaults``.
         """
         self._check_given_once(columns)
         fields = {
@@ -122,21 +122,21 @@ class RowRenderer:
         return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXT_FIELDS}
 
     def _check_given_once(self, columns: dict[str, FieldSource]) -> None:
-        """Check that a row gives no field that ``defaults`` gives. A blank column is left to the checks of its field.
+        """Check that the row and ``defaults`` don't set the same field. Blank columns are checked later.
 
-        :raises ApptotoValidationError: it does.
+        :raises ApptotoValidationError: both set a field.
         """
         for name in self._defaults:
             value = columns[name].value if name in columns else None
             if value is not None and not (isinstance(value, str) and not value.strip()):
-                problem = f"the row and defaults both give it. Remove the column {name}, or remove it from defaults"
+                problem = f"both the row and defaults set it. Remove the column {name}, or remove {name} from defaults"
                 raise ApptotoValidationError(name, problem, code="given_twice", column=name)
 
     def _source(self, name: str, value: Any, kind: SourceKind) -> FieldSource:
         return self._resolve(name, value) if kind is SourceKind.TEMPLATE else FieldSource(value, kind)
 
     def _field(self, name: str, columns: dict[str, FieldSource], shown: Columns, *, to_appointment: bool | None) -> Any:
-        """Return a field; of one that is not a text, ``to_appointment`` is ``None``."""
+        """Return the value of a field. ``to_appointment`` is ``None`` for fields that are not texts."""
         source = columns.get(name)
         if source is not None and source.value is not None:
             if to_appointment is None:
@@ -153,7 +153,11 @@ class RowRenderer:
         return text_of(self._renderer, name, source, to_appointment=to_appointment)
 
     def _template(self, name: str, source: str, *, to_appointment: bool | None) -> Template:
-        """Return a template of ``defaults``; one that is wrong for whatever row is no row's fault."""
+        """Return a template of ``defaults``.
+
+        :raises ApptotoConfigurationError: the template is invalid for every row.
+        :raises ApptotoValidationError: it is invalid for this row only.
+        """
         key = name, to_appointment
         if key not in self._templates:
             try:
@@ -178,7 +182,7 @@ class RowRenderer:
 
 
 def _rendered(name: str, source: str, template: Template, shown: Columns) -> str:
-    """Render a template; where it fails because a column is empty, or reads as the word None, name the column.
+    """Render a template. If an empty column makes it fail or read "None", the error names the column.
 
     :raises ApptotoValidationError: it can't be rendered.
     """
@@ -189,21 +193,20 @@ def _rendered(name: str, source: str, template: Template, shown: Columns) -> str
             return text
     except ApptotoValidationError as error:
         column = _empty_column(template, shown, error)
-        # a name that the text does not hold came out of a value
+        # a name that is not in the text came from a value, and is not shown
         if column is None or column not in source:
             raise
     name_in_text = f"{ROW}.{column}" if column.isidentifier() else f'{ROW}["{column}"]'
     problem = f"{name_in_text} is empty"
     if name in TEXT_FIELDS:
         problem += (
-            ', and the text would read "None" there. Fill in the column, or put a substitute in the text: '
-            f'{{{{ {name_in_text} or "there" }}}}'
+            f', and the text would read "None" there. Fill in the column, or use {{{{ {name_in_text} or "there" }}}}'
         )
     raise ApptotoValidationError(name, problem, code="field_empty", column=column)
 
 
 def _column_read_as_none(template: Template, shown: Columns, text: str) -> str | None:
-    """Return the empty column that a filter or ``~`` made the word None in a text, if one did."""
+    """Return the empty column that a filter or ``~`` turned into the word None, if there is one."""
     count = len(_NONE.findall(text))
     empty = [name for name, value in shown.__columns__.items() if value is None] if count else []
     for name in empty:
@@ -215,7 +218,7 @@ def _column_read_as_none(template: Template, shown: Columns, text: str) -> str |
 
 
 def _empty_column(template: Template, shown: Columns, error: ApptotoValidationError) -> str | None:
-    """Return the empty column that made a template fail, if one did: with a value in it, the error is another."""
+    """Return the empty column that made a template fail, if there is one: with a value, the error would change."""
     column = shown.__empty__
     if column is None:
         return None

@@ -1,4 +1,4 @@
-"""The results of a batch: counts, the rows that failed, and the progress."""
+"""The results of a batch: counts, failed rows and progress."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client.errors import ApptotoError
 
 MAX_REPORT_BYTES = 62_000
-"""Of JSON: Airflow's stores take 64 KB, and add some of their own."""
+"""Maximum size of the report as JSON. Airflow's stores take 64 KB, some of it for themselves."""
 FAILED = (Outcome.UNKNOWN, Outcome.REJECTED, Outcome.NOT_SENT)
-"""Outcomes of messages that failed; those that a person has to look at come first."""
+"""Outcomes of failed messages. Those that a person must resolve come first."""
 MAX_NAMED = 1000
-"""Failures of one outcome that are kept by name; the rest are counted."""
+"""Maximum number of failures listed for each outcome; further failures are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Failure:
     """A row whose message was not sent, or may have been sent.
 
     :param code: stable name of the cause.
-    :param column: the column that is to blame, if it is known.
+    :param column: the column that caused it, if known.
     """
 
     index: int
@@ -46,17 +46,17 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return a line for logs and errors."""
         status = "" if self.http_status is None else f", HTTP {self.http_status}"
         key = f", key {self.key}" if self.key is not None and self.outcome.needs_person else ""
         return f"{place(self.index, self.line, self.reference)}{key}: {self.outcome}{status}: {self.reason}"
 
 
 class BatchResults:
-    """Counts the outcomes of a batch; for any number of threads.
+    """Counts the outcomes of a batch. Safe to use from several threads.
 
-    :param plan: what is to be sent.
-    :param has_ledger: whether keys mean anything.
+    :param plan: the plan of the batch.
+    :param has_ledger: whether there is a ledger, so that keys are reported.
     """
 
     def __init__(self, plan: Plan, *, has_ledger: bool) -> None:
@@ -80,7 +80,7 @@ class BatchResults:
                 named.append(self._failure(message, outcome, error.status, error.code, error.reason))
 
     def add_untried(self, messages: Sequence[PlannedMessage], reason: str) -> None:
-        """Count messages whose turn never came."""
+        """Count messages that were not tried."""
         with self._lock:
             self._counts[Outcome.NOT_SENT] += len(messages)
             room = MAX_NAMED - len(self._untried)
@@ -101,7 +101,7 @@ class BatchResults:
             return self._counts[outcome] + self._rows().get(outcome, 0)
 
     def _rows(self) -> Mapping[Outcome, int]:
-        """Return how many rows make no message, by outcome."""
+        """Return how many rows have no message, by outcome."""
         plan = self._plan
         return {
             Outcome.INVALID: plan.invalid,
@@ -110,36 +110,36 @@ class BatchResults:
         }
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows there are, and how many have each outcome so far."""
+        """Return the number of rows in total and by outcome so far."""
         return {"total": self._plan.rows} | {str(outcome): self[outcome] for outcome in Outcome}
 
     @property
     def messages(self) -> int:
-        """How many messages are to be sent."""
+        """Number of messages to send."""
         return len(self._plan.messages)
 
     @property
     def done(self) -> int:
-        """How many messages are done."""
+        """Number of messages that are done."""
         return sum(self[outcome] for outcome in Outcome if outcome.is_done)
 
     def failures(self, *, untried: bool) -> Iterator[Failure]:
-        """Yield the failed messages that are kept by name.
+        """Yield the failed messages that are listed.
 
-        :param untried: also those whose turn never came.
+        :param untried: whether to include messages that were not tried.
         """
         with self._lock:
             failures = [*itertools.chain.from_iterable(self._failures.values()), *(self._untried if untried else ())]
         yield from failures
 
     def invalid(self) -> Iterator[Failure]:
-        """Yield the invalid rows that are kept by name."""
+        """Yield the invalid rows that are listed."""
         for row in self._plan.problems:
             reason = f"{row.field}: {row.reason}"
             yield Failure(row.index, row.line, row.reference, None, Outcome.INVALID, None, row.code, row.column, reason)
 
     def report(self) -> dict[str, Any]:
-        """Return the counts, and as many rows as there is room for: failures, then suppressed, then duplicate ones."""
+        """Return the counts, and as many rows as fit: first failures, then suppressed rows, then duplicates."""
         counts = self.counts()
         room = MAX_REPORT_BYTES - len(json.dumps(counts))
         named: dict[str, list[dict[str, Any]]] = {}
@@ -160,9 +160,9 @@ class BatchResults:
         return {**counts, **named, "failures_left_out": failed - len(named["failures"])}
 
     def progress(self) -> str:
-        """Say in a line how far it is."""
+        """Return the progress as one line."""
         ended = self.done + sum(self[outcome] for outcome in (*FAILED, Outcome.TOO_OLD))
-        # what an earlier try had sent takes no time, and would make the rest look near
+        # messages that an earlier try sent take no time, and would make the estimate too short
         asked = ended - self[Outcome.DEDUPLICATED]
         seconds = time.monotonic() - self._started
         rate = asked * 60 / seconds if seconds else 0.0
@@ -170,7 +170,7 @@ class BatchResults:
         left = (
             f", about {_duration((self.messages - ended) * 60 / rate)} left" if rate and ended < self.messages else ""
         )
-        return f"{self.done} of {self.messages} messages done, {failed}; {rate:.1f} a minute{left}"
+        return f"{self.done} of {self.messages} messages done, {failed}; {rate:.1f} per minute{left}"
 
     def table(self) -> str:
         """Return the counts as a table."""

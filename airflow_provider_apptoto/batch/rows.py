@@ -1,4 +1,4 @@
-"""Rows: out of a list, or streamed out of a file."""
+"""Read the rows of a batch from a list, or stream them from a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROW = "row"
-"""The name by which texts of a batch read their row's columns."""
+"""The name by which templates read the columns of a row."""
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
 
 Row = Mapping[str, Any]
 ReadRow = Row | ApptotoValidationError
-"""A row, or what is wrong with it."""
+"""A row, or the error that makes it invalid."""
 
 
 class FileRow(NamedTuple):
     """A row of a file.
 
-    :param line: the line where it begins, as an editor counts: the first line of the file is 1.
+    :param line: the line on which the row starts; the first line of the file is 1.
     """
 
     line: int
@@ -40,36 +40,36 @@ class FileRow(NamedTuple):
 def rows_of(values: object) -> Iterator[ReadRow]:
     """Return the rows of a list.
 
-    :raises ApptotoConfigurationError: it is none.
+    :raises ApptotoConfigurationError: the value is not a list.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         hint = ""
         if isinstance(values, str):
-            hint = "; a template makes text: give the other task's output itself, messages=other_task.output"
-        msg = f"has to be a list of mappings, one a message, and is of type {type(values).__name__}{hint}"
+            hint = "; a template renders to text: pass the other task's output itself, messages=other_task.output"
+        msg = f"must be a list of mappings, one per message, not {type(values).__name__}{hint}"
         raise ApptotoConfigurationError("messages", msg)
     for value in values:
-        yield value if isinstance(value, Mapping) else _malformed(f"is of type {type(value).__name__}, not a mapping")
+        yield value if isinstance(value, Mapping) else _malformed(f"must be a mapping, not {type(value).__name__}")
 
 
 def rows_of_file(path: str) -> Iterator[FileRow]:
     """Return the rows of a CSV file (``.csv``) or of JSON Lines (``.jsonl``, ``.ndjson``), one at a time.
 
-    A cell of a CSV file that is blank counts as not given, and so does ``null`` in JSON. Blank lines are no rows.
+    A blank cell in a CSV file counts as not given, and so does ``null`` in JSON. Blank lines are ignored.
 
-    :param path: an absolute path, or a URI that Airflow's object storage knows.
-    :raises ApptotoConfigurationError: the file can't be read, or what it holds is neither.
+    :param path: an absolute path, or a URI that Airflow's object storage supports.
+    :raises ApptotoConfigurationError: the file can't be read, or is in neither format.
     """
     shown = shown_path(path)
     read = next((read for suffix, read in _FORMATS.items() if path.lower().endswith(suffix)), None)
     if read is None:
-        msg = f"{shown} has to end in one of {', '.join(_FORMATS)}: that tells what the file holds"
+        msg = f"{shown} must end in one of {', '.join(_FORMATS)}; the suffix decides how the file is read"
         raise ApptotoConfigurationError("messages_path", msg, code="file_invalid")
     try:
         with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             yield from read(text)
     except UnicodeDecodeError:
-        msg = f"{shown} is not in UTF-8; save it as that"
+        msg = f"{shown} is not encoded as UTF-8; save it as UTF-8"
         raise ApptotoConfigurationError("messages_path", msg, code="file_invalid") from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -84,40 +84,42 @@ def _open(path: str) -> IO[bytes]:
             msg = f"{shown_path(path)} is neither an absolute path nor a URI"
             raise ApptotoConfigurationError("messages_path", msg)
         if "\0" in path:
-            raise ApptotoConfigurationError("messages_path", "holds a NUL, which no path has")
+            raise ApptotoConfigurationError("messages_path", "contains a NUL character, which no path may contain")
         return Path(path).open("rb")
     from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
 
     try:
         file: IO[bytes] = ObjectStoragePath(path).open("rb")
-    except (ValueError, AirflowException) as error:  # nobody knows this kind of storage, or its connection
+    except (ValueError, AirflowException) as error:  # no such kind of storage, or no such connection
         raise _unreadable(path, error) from None
     return file
 
 
 def _unreadable(path: str, error: Exception) -> ApptotoConfigurationError:
     shown = shown_path(path)
-    said = getattr(error, "strerror", None) or (error if shown == path else "its text may quote what is hidden")
+    said = getattr(error, "strerror", None) or (
+        error if shown == path else "the details may quote hidden values, so they are not shown"
+    )
     msg = f"{shown} can't be read: {type(error).__name__}: {said}"
     return ApptotoConfigurationError("messages_path", msg, code="file_unreadable")
 
 
 def _read_csv(text: IO[str]) -> Iterator[FileRow]:
     blank_lines, first = next(((number, line) for number, line in enumerate(text) if line.strip()), (0, ""))
-    # a spreadsheet may write another one than a comma
+    # spreadsheets of some locales write semicolons
     delimiter = max(_DELIMITERS, key=_QUOTED.sub("", first).count)
     # strict: a quote that is never closed would swallow the rest of the file
     lines = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
     names = [name.strip() for name in next(lines, [])]
-    # they are not shown: where they are missing, that line is somebody
-    problem = "is empty" if not names else ""
+    # the names are never shown: if the header line is missing, they are personal data
+    problem = "it is empty" if not names else ""
     if not all(names):
-        problem = f"gives no name to column {names.index('') + 1}"
+        problem = f"column {names.index('') + 1} has no name"
     elif len(set(names)) < len(names):
         twice = next(number for number, name in enumerate(names, 1) if name in names[: number - 1])
-        problem = f"gives column {twice} a name that an earlier one has"
+        problem = f"column {twice} has the same name as an earlier one"
     if problem:
-        msg = f"its first line has to name each column, each once; it {problem}"
+        msg = f"the first line must give each column a unique name, but {problem}"
         raise ApptotoConfigurationError("messages_path", msg, code="file_invalid")
     line = blank_lines + lines.line_num + 1
     try:
@@ -126,11 +128,11 @@ def _read_csv(text: IO[str]) -> Iterator[FileRow]:
             if any(values):
                 row: ReadRow = dict(zip(names, values, strict=False))
                 if len(cells) != len(names):
-                    row = _malformed(f"has {len(cells)} cells, and the first line names {len(names)} columns")
+                    row = _malformed(f"has {len(cells)} cells, but the first line names {len(names)} columns")
                 yield FileRow(line, row)
             line = blank_lines + lines.line_num + 1
     except csv.Error as error:
-        raise csv.Error(f"{error} in the row that begins in line {line}") from None
+        raise csv.Error(f"{error} in the row that starts on line {line}") from None
 
 
 def _read_json_lines(text: IO[str]) -> Iterator[FileRow]:
@@ -152,7 +154,7 @@ def _json_row(line: str) -> ReadRow:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _malformed("has a duplicate name")
+        raise _malformed("has a duplicate key")
     return found
 
 

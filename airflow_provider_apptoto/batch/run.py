@@ -1,4 +1,4 @@
-"""One try of a batch: plan, send, report, end."""
+"""Run one try of a batch: plan, send, report, and end the task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_LISTED = 50
-"""Rows that an error or a log line lists."""
+"""Maximum number of rows that an error or a log line lists."""
 
 
 def run(
@@ -45,17 +45,17 @@ def run(
     *,
     default_region: str | None,
 ) -> dict[str, Any]:
-    """Send what is missing of a batch, and return the report.
+    """Send the messages of a batch that were not sent yet, and return the report.
 
-    The report is stored as the XCom ``report`` before anything is raised that has to do with messages.
+    The report is stored as the XCom ``report`` before an error about messages is raised.
 
-    :param build: makes a checked message of its fields.
-    :param default_region: completes suppressed numbers without ``+``.
-    :raises ApptotoNotSentError: some messages are left; the next try sends them.
+    :param build: builds a checked message from its fields.
+    :param default_region: region of suppressed numbers without ``+``.
+    :raises ApptotoNotSentError: some messages were not sent; the next try sends them.
     :raises ApptotoUnknownOutcomeError: some may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: rows are invalid, too many failed, or some may have been sent; or the run is too old
-        for what an earlier try left.
-    :raises AirflowSkipException: the run is too old for what is left.
+    :raises AirflowFailException: rows are invalid, too many messages failed, or some may have been sent; or the run is
+        too old for the messages that an earlier try did not send.
+    :raises AirflowSkipException: the run is too old for the remaining messages.
     """
     try:
         plan = _plan(batch, options, outbox, build, default_region)
@@ -63,7 +63,7 @@ def run(
         remove_frames(error)
         raise ApptotoNotSentError(f"Nothing was sent: {error}", reason=str(error), code="ledger_unusable") from None
     except BaseException as error:
-        # the frames below hold rows
+        # the frames of the traceback hold rows
         remove_frames(error)
         raise
     results = BatchResults(plan, has_ledger=outbox.store is not None)
@@ -74,7 +74,7 @@ def run(
     try:
         sender.send(functools.partial(show_progress, results, context))
     except BaseException as error:
-        # the frames below hold requests
+        # the frames of the traceback hold requests
         remove_frames(error)
         raise
     finally:
@@ -133,28 +133,28 @@ def _log_plan(plan: Plan) -> None:
 
 
 def _check_invalid(plan: Plan, results: BatchResults, options: BatchOptions, context: Mapping[str, Any]) -> None:
-    """Send nothing if too many rows are invalid.
+    """Fail before anything is sent if too many rows are invalid.
 
-    :raises AirflowFailException: they are.
+    :raises AirflowFailException: too many rows are invalid.
     """
     invalid = f"{plan.invalid} of {plan.rows} rows are invalid"
     listed = _listed(results.invalid(), plan.invalid)
     advice = ""
     if options.on_invalid == "fail":
-        advice = 'To send the other rows, set on_invalid="send_others", and max_failed to how many may be invalid'
+        advice = 'To send the other rows, set on_invalid="send_others", and set max_failed to how many rows may fail'
     elif plan.invalid > options.most_failed(len(plan.messages) + plan.invalid):
-        advice = f"That is more than max_failed={options.max_failed!r}: to send the other rows, raise it"
+        advice = f"That exceeds max_failed={options.max_failed!r}: to send the other rows, raise it"
     elif not (plan.messages or plan.suppressed):
-        advice = "There are no others to send"
+        advice = "There are no other rows to send"
     if advice:
         _push(context, results)
-        msg = f"Nothing was sent: {invalid}:{listed}\nCorrect the rows, and clear the task. {advice}."
+        msg = f"Nothing was sent: {invalid}:{listed}\nCorrect the rows and clear the task. {advice}."
         raise AirflowFailException(msg)
-    log.warning("%s, and are left out:%s", invalid, listed)
+    log.warning("%s and are not sent:%s", invalid, listed)
 
 
 def _push(context: Mapping[str, Any], results: BatchResults) -> None:
-    """Give the report to other tasks. If that fails, the batch goes on: its outcome must not be lost."""
+    """Store the report as an XCom. If that fails, log the error and continue: the outcome must not be lost."""
     try:
         context["ti"].xcom_push(key="report", value=results.report())
     except Exception:
@@ -162,15 +162,15 @@ def _push(context: Mapping[str, Any], results: BatchResults) -> None:
 
 
 def _listed(rows: Iterable[object], count: int) -> str:
-    """Return the first rows, one a line, and how many of ``count`` are not listed."""
+    """Return the first rows, one per line, and how many of ``count`` are not listed."""
     lines = [f"\n  {row}" for row in itertools.islice(rows, MAX_LISTED)]
     if len(lines) < count:
-        lines.append(f"\n  and {count - len(lines)} more, see the XCom report")
+        lines.append(f"\n  and {count - len(lines)} more; see the XCom report")
     return "".join(lines)
 
 
 def _end(found: Ending, results: BatchResults, sender: Sender, outbox: Outbox) -> None:
-    """Raise what the end of the batch asks for, if it does."""
+    """Raise the exception that ends the task, or return if it succeeds."""
     failed = sum(results[outcome] for outcome in (Outcome.UNKNOWN, Outcome.REJECTED, Outcome.NOT_SENT))
     text = found.text + (f":{_listed(results.failures(untried=False), failed)}" if failed else "")
     if found.end is End.SKIP:
@@ -183,7 +183,7 @@ def _end(found: Ending, results: BatchResults, sender: Sender, outbox: Outbox) -
         if results[Outcome.UNKNOWN] and outbox.store is not None:
             how = how_to_resolve(outbox.store.kind, outbox.conn_id, "KEY")
             text += (
-                "\nCheck in Apptoto which of the messages that may have been sent it has. The KEY of each is in this "
+                "\nFor each message that may have been sent, check in Apptoto whether it was sent. Its KEY is in this "
                 f"list and in the XCom report; {how}"
             )
         raise AirflowFailException(text)

@@ -1,4 +1,4 @@
-"""Sends the messages of a batch: several at once, until something stops it."""
+"""Send the messages of a batch concurrently, until they are done or something stops the batch."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 5.0
 MAX_WAIT = 150.0
-"""Longest wait (seconds) for a slot before the batch leaves a message to the next try."""
+"""Longest wait for a slot, in seconds, before the batch leaves a message to the next try."""
 LOOK_AHEAD = 100
-"""Messages whose ledger entries are looked up at once."""
+"""Number of messages whose ledger entries are looked up at once."""
 ACCOUNT_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
-"""Refusals of the account, not of one message: the next one would get the same. (402 is assumed: no credits.)"""
+"""Statuses that refuse the account, so every message would get the same. (402 is assumed: no credits.)"""
 
 
 class Sender:
     """Sends the messages of a batch.
 
-    :param messages: in this order.
-    :param outbox: sends one.
+    :param messages: the messages, in the order in which they are sent.
+    :param outbox: sends each message.
     :param results: counts the outcomes.
-    :param options: ``concurrency`` messages may be in flight at once; it stops after ``max_consecutive_failures`` in a
-        row that could not be sent, or may have been sent.
+    :param options: at most ``concurrency`` messages are in flight at once. Sending stops after
+        ``max_consecutive_failures`` messages in a row that were not sent or have an unknown outcome.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Sender:
         self._is_over = False
         """Whether workers must stop without checking the ledger."""
         self.retry_after: float | None = None
-        """Seconds after which the server asked to be tried again."""
+        """Seconds after which the server asked for the next request."""
 
     @property
     def stopped(self) -> str:
@@ -73,13 +73,14 @@ class Sender:
 
     @property
     def was_begun(self) -> bool:
-        """Whether an earlier try of this task began to send."""
+        """Whether an earlier try of this task started sending."""
         return self._outbox.was_begun
 
     def send(self, progress: Callable[[], None]) -> None:
-        """Send them. Requests in flight are always awaited, and all that is left is counted.
+        """Send the messages. Requests in flight are always awaited, and the remaining messages are counted.
 
-        When it stops by itself, what is left is still looked up in the ledger: an earlier try may have sent it.
+        If sending stops because of failures, the remaining messages are still looked up in the ledger, because an
+        earlier try may have sent them.
 
         :param progress: called every few seconds.
         """
@@ -87,14 +88,14 @@ class Sender:
         try:
             with ThreadPoolExecutor(count, thread_name_prefix="apptoto") as pool:
                 try:
-                    # the context tells Airflow's loggers which task this is
+                    # Airflow's loggers find the task in the context
                     working = [pool.submit(contextvars.copy_context().run, self._work) for _ in range(count)]
                     while wait(working, PROGRESS_SECONDS).not_done:
                         progress()
                     for worker in working:
                         worker.result()
                 except BaseException:
-                    # a task timeout is raised here, and 2.11's SIGTERM
+                    # Airflow raises a task timeout here, and on 2.11 also SIGTERM
                     self._end("the task was interrupted")
                     raise
         finally:
@@ -117,7 +118,7 @@ class Sender:
                 return None
             if self._next % LOOK_AHEAD == 0:
                 ahead = self.messages[self._next : self._next + LOOK_AHEAD]
-                with contextlib.suppress(LedgerStoreError, ApptotoStoppedError):  # each message finds out by itself
+                with contextlib.suppress(LedgerStoreError, ApptotoStoppedError):  # the send of each message reports it
                     self._outbox.look_ahead([message.key for message in ahead])
             self._next += 1
             return self.messages[self._next - 1]
@@ -138,7 +139,7 @@ class Sender:
         except ApptotoRejectedError as error:
             is_account = error.status in ACCOUNT_REFUSED
             if is_account:
-                self._stop.cancel(f"Apptoto refused the account: HTTP {error.status}")
+                self._stop.cancel(f"Apptoto rejected the account: HTTP {error.status}")
             self._results.add(message, Outcome.NOT_SENT if is_account else Outcome.REJECTED, error)
         except ApptotoUnknownOutcomeError as error:
             self._results.add(message, Outcome.UNKNOWN, error)
@@ -146,7 +147,7 @@ class Sender:
             self._results.add(message, delivery.outcome)
 
     def _send_in_turn(self, planned: PlannedMessage) -> Delivery:
-        """Send a message, also if its slot is further away than the client waits for: a batch has time."""
+        """Send a message. A batch waits longer for a slot than the client does."""
         while True:
             try:
                 return self._outbox.send(
@@ -158,7 +159,7 @@ class Sender:
                 self._stop.sleep(error.retry_after)
 
     def _on_attempt(self, outcome: Outcome) -> None:
-        """Look at an attempt to send, whether it then counts as sent or not."""
+        """Count consecutive failures. This sees each attempt, even if its outcome is then assumed."""
         if outcome is Outcome.UNKNOWN:
             self._count_failure()
         elif outcome is not Outcome.NOT_SENT:
@@ -169,7 +170,7 @@ class Sender:
         with self._lock:
             self._in_a_row += 1
             if self._in_a_row >= self._options.max_consecutive_failures:
-                self._stop.cancel(f"{self._in_a_row} messages in a row could not be sent, or got no answer that tells")
+                self._stop.cancel(f"{self._in_a_row} messages in a row were not sent or have an unknown outcome")
 
     def _end(self, reason: str) -> None:
         self._is_over = True

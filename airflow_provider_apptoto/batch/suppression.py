@@ -1,4 +1,4 @@
-"""Who must get nothing: opt-outs, compared by what can be dialled or mailed, not by how it is written."""
+"""The suppression list: recipients who must not get a message, compared in normalised form."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _MAX_SHOWN = 20
 
 
 class Suppression:
-    """A list of recipients.
+    """Recipients who must not get a message.
 
-    :param recipients: phone numbers and e-mail addresses; a row of one column counts as what it holds, and ``None``
-        as nobody.
-    :param region: completes numbers without ``+``.
-    :raises ApptotoConfigurationError: not a list, or it holds what can't be compared with a recipient: somebody who
-        must get nothing would get something.
+    :param recipients: phone numbers and e-mail addresses. A row with one column counts as its value. ``None`` is
+        ignored.
+    :param region: region of numbers without ``+``.
+    :raises ApptotoConfigurationError: ``recipients`` is not a list, or an entry can't be compared with a recipient, so
+        a suppressed person could get a message.
     """
 
     def __init__(self, recipients: object, region: str | None) -> None:
         if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
-            msg = f"has to be a list of phone numbers and addresses, and is of type {type(recipients).__name__}"
+            msg = f"must be a list of phone numbers and e-mail addresses, not {type(recipients).__name__}"
             raise ApptotoConfigurationError(_FIELD, msg)
         self._suppressed: set[str | None] = set()
         problems = []
@@ -42,18 +42,18 @@ class Suppression:
         if problems:
             shown = "; ".join(problems[:_MAX_SHOWN])
             more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
-            msg = f"holds what can't be compared: {shown}{more}"
+            msg = f"has entries that can't be compared with a recipient: {shown}{more}"
             raise ApptotoConfigurationError(_FIELD, msg, code="suppression_invalid")
 
     def holds(self, message: Message) -> bool:
-        """Tell whether a message's recipient must get nothing.
+        """Return whether the recipient of a message is suppressed.
 
-        :raises ApptotoValidationError: that can't be told.
+        :raises ApptotoValidationError: only Apptoto knows the recipient.
         """
         if not self._suppressed:
             return False
         if message.to is None:
-            msg = f"who gets {message.target} only Apptoto knows, so that a suppression list can't be kept to; use to"
+            msg = f"is required with suppression: only Apptoto knows who receives {message.target}"
             raise ApptotoValidationError("to", msg, code="suppression_impossible")
         if message.type == "email":
             return message.to.casefold() in self._suppressed
@@ -61,9 +61,9 @@ class Suppression:
 
 
 def _comparable(recipient: object, region: str | None) -> str | None:
-    """Return the form in which messages have their recipients; ``None``: no message can have this one."""
+    """Return a recipient as messages write it, or ``None`` if no message can have this recipient."""
     if not isinstance(recipient, str):
-        problem = f"is of type {type(recipient).__name__}, not a string"
+        problem = f"must be a string, not {type(recipient).__name__}"
         raise ApptotoValidationError(_FIELD, problem, code="field_not_text")
     if "@" in recipient:
         return normalise_email_address(recipient, field=_FIELD).casefold()
@@ -71,6 +71,6 @@ def _comparable(recipient: object, region: str | None) -> str | None:
     try:
         return e164(written, region=region, field=_FIELD)
     except ApptotoValidationError:
-        if "+" in written:  # out of use
+        if "+" in written:  # the number is not in use
             return None
         raise

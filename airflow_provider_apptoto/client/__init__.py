@@ -1,6 +1,6 @@
-"""Apptoto over HTTP, for any Python program: nothing in this package imports Airflow.
+"""A client for Apptoto's HTTP API, for any Python program: nothing in this package imports Airflow.
 
-A name loads its module when it is first used: operators import from this package each time a DAG is parsed.
+Modules are loaded on first use, because operators import from this package each time a DAG is parsed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _MODULES = {
     "Routing": "routing",
     "SendResult": "client",
 }
-"""The modules of the names above; those that end with ``Error`` are in ``errors``."""
+"""Module of each public name; names that end with ``Error`` are in ``errors``."""
 
 
 def __getattr__(name: str) -> object:

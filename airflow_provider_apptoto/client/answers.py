@@ -1,4 +1,4 @@
-"""What callers get out of an answer: the error that it stands for, or what may be kept of it."""
+"""Turn an HTTP answer into an error, or into the parts that may be stored."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def describe_status(answer: Answer) -> str:
 
 
 def send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
-    """Return the error for a message that was not sent, or may have been.
+    """Return the error for a message that was not sent, or that may have been sent.
 
     :param outcome: ``not_sent``, ``rejected`` or ``unknown``.
-    :param private: texts that the server may have echoed, and that the error must not show.
+    :param private: texts that the server may have echoed and that the error must not show.
     """
     reason = answer.failure or answer.said(private)
     what = _with_status(answer, reason)
@@ -42,36 +42,33 @@ def send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> Ap
         msg = f"The message was not sent: {what}"
         return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
     if outcome is Outcome.UNKNOWN:
-        msg = (
-            f"It is not known whether the message was sent: {what}. "
-            "It may have reached its recipient: check in Apptoto before you send it again"
-        )
+        msg = f"The message may have been sent: {what}. Check in Apptoto before you send it again"
         return ApptotoUnknownOutcomeError(msg, status=answer.status, reason=reason)
     if answer.status in _REFUSED_CREDENTIALS:
         return _auth_error(answer, reason)
-    return ApptotoRejectedError(f"Apptoto refused the message: {what}", status=answer.status, reason=reason)
+    return ApptotoRejectedError(f"Apptoto rejected the message: {what}", status=answer.status, reason=reason)
 
 
 def read_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
-    """Return the error for a read that brought nothing.
+    """Return the error for a failed read.
 
     :param outcome: ``not_sent`` if another attempt may help.
-    :param private: texts that the server may have echoed, and that the error must not show.
+    :param private: texts that the server may have echoed and that the error must not show.
     """
     reason = answer.failure or answer.said(private)
     if outcome is Outcome.NOT_SENT:
-        msg = f"Apptoto could not be read: {_with_status(answer, reason)}"
+        msg = f"The request to Apptoto failed: {_with_status(answer, reason)}"
         return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)
     if answer.status in _REFUSED_CREDENTIALS:
         return _auth_error(answer, reason)
-    msg = f"What answered is not Apptoto's API: {_with_status(answer, reason)}"
+    msg = f"The answer is not from Apptoto's API: {_with_status(answer, reason)}. Check the base URL"
     return ApptotoError(msg, status=answer.status, reason=reason, code="not_apptoto")
 
 
 def kept_response(body: Mapping[str, Any], message: Message) -> dict[str, Any]:
-    """Return what may be kept of the answer to a message that was sent.
+    """Return the parts of the answer to a sent message that may be stored.
 
-    Only ``success`` and the message's own id (assumed: none is documented): other ids may be somebody's number.
+    These are ``success`` and the message's own id (assumed: none is documented). Other ids may be phone numbers.
     """
     recipient = re.sub(r"\D", "", message.to or "")
     own = next((body[name] for name in ("id", "message_id") if _is_id(body.get(name))), None)
@@ -86,7 +83,8 @@ def _with_status(answer: Answer, reason: str) -> str:
 
 
 def _auth_error(answer: Answer, reason: str) -> ApptotoAuthError:
-    msg = f"Apptoto refused login or API key: {_with_status(answer, reason)}; check both, and that the key is enabled"
+    what = _with_status(answer, reason)
+    msg = f"Apptoto rejected the login or API key: {what}. Check both, and that the key is enabled"
     return ApptotoAuthError(msg, status=answer.status, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""The base URL of Apptoto's API, checked before a key is sent there."""
+"""Check the base URL of Apptoto's API before a key is sent there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 
 HOST_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?"
-"""Pattern of a host's name, in lower case."""
+"""Pattern of a host name, in lower case."""
 _BASE_URL = re.compile(
     rf"(?P<scheme>https?)://(?P<host>{HOST_NAME}|\[[0-9a-f:.]+\])(?P<port>:\d{{1,5}})?(?P<path>(?:/[\w.~-]*)*)",
     re.ASCII | re.IGNORECASE,
@@ -20,20 +20,20 @@ _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 def check_base_url(url: str) -> str:
     """Return a base URL in its normal form, with ``/v1`` if it has no path.
 
-    :param url: ``https://`` may be left out; plain ``http`` is for loopback only.
-    :raises ApptotoConfigurationError: the URL could send the key elsewhere, or show it to the network.
+    :param url: ``https://`` may be omitted; plain ``http`` is for loopback only.
+    :raises ApptotoConfigurationError: the URL could send the key to another host, or expose it on the network.
     """
 
     def refuse(problem: str) -> ApptotoConfigurationError:
-        hint = "give a base URL like https://api.apptoto.com"
+        hint = "use a base URL such as https://api.apptoto.com"
         return ApptotoConfigurationError("host", f"{problem}; {hint}", code="url_invalid")
 
     if "@" in url:
-        raise refuse("a user name in the base URL is refused; login and password have fields of their own")
-    # Only what all parsers of URLs agree on is accepted: no backslash, blank, control character or query.
+        raise refuse("must not contain a user name (set login and password instead)")
+    # Accept only what all URL parsers agree on: no backslash, blank, control character or query.
     parts = _BASE_URL.fullmatch(url if "://" in url else f"https://{url}")
     if parts is None:
-        raise refuse("this is not a base URL (scheme, host, port and path, nothing else)")
+        raise refuse("is not a base URL (only scheme, host, port and path are allowed)")
     scheme, host = parts["scheme"].lower(), parts["host"].lower()
     if host.startswith("["):
         try:
@@ -41,12 +41,12 @@ def check_base_url(url: str) -> str:
         except ValueError:
             raise refuse(f"{host} is not an IPv6 address") from None
     if scheme == "http" and not _is_loopback(host.strip("[]")):
-        raise refuse(f"plain http to {host} would show key and messages to the network; use https")
+        raise refuse(f"plain http to {host} would expose the API key and messages; use https")
     port = parts["port"] or ""
     if port and not 0 < int(port[1:]) <= _MAX_PORT:
-        raise refuse(f"there is no port {port[1:]}")
+        raise refuse(f"port {port[1:]} is not from 1 to {_MAX_PORT}")
     if port == _DEFAULT_PORTS[scheme]:
-        port = ""  # the same account with and without it
+        port = ""  # with and without the default port, the account is the same
     return f"{scheme}://{host}{port}{parts['path'].rstrip('/') or '/v1'}"
 
 

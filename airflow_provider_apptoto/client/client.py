@@ -1,4 +1,4 @@
-"""The endpoints."""
+"""The client for Apptoto's endpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.client.outcomes import Answer, Outcome, classify_read, classify_send
 from airflow_provider_apptoto.client.rate_limit import (
     DEFAULT_REQUESTS_PER_MINUTE,
-    WORTH_A_LINE,
+    LOGGED_WAIT,
     Clock,
     RateLimiter,
     SlotQueue,
@@ -43,21 +43,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BESIDE_TIMEOUT = 30.0
-"""Seconds that an exchange may last beside the longest silence."""
+_EXTRA_TIME = 30.0
+"""Seconds that an exchange may last in addition to ``timeout``, by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """A message that was sent, or that ``redirect`` or ``dry_run`` held back.
+    """The result of sending a message.
 
-    :param outcome: ``sent`` (Apptoto accepted it: not yet that it was delivered), ``redirected`` (accepted for the
-        stand-in), or ``dry_run`` (nothing was sent).
+    :param outcome: ``sent`` (Apptoto accepted it; delivery is not confirmed), ``redirected`` (accepted for the redirect
+        recipient), or ``dry_run`` (nothing was sent).
     :param type: ``sms``, ``call`` or ``email``.
-    :param target: who it was meant for, masked; ids in clear.
+    :param target: the original recipient, masked; ids in clear.
     :param http_status: status of Apptoto's answer; ``None`` in ``dry_run``.
-    :param sent_at: when the answer came (UTC); ``None`` in ``dry_run``.
-    :param response: what may be kept of the answer: ``success``, and the message's ``id`` as a string, if it has one.
+    :param sent_at: when the answer arrived (UTC); ``None`` in ``dry_run``.
+    :param response: the stored part of the answer: ``success``, and the message's ``id`` as a string, if it has one.
     """
 
     outcome: Outcome
@@ -69,24 +69,24 @@ class SendResult:
 
 
 class ApptotoClient:
-    """Apptoto over HTTP; imports nothing of Airflow, for use in any Python program and from any number of threads.
+    """A thread-safe client for Apptoto's HTTP API. It does not import Airflow, so any Python program can use it.
 
     :param login: e-mail address of the Apptoto account.
     :param api_key: an API key of the account (Settings, Integrations, Developer Tools, API Keys).
     :param base_url: ``/v1`` is added if it has no path.
-    :param timeout: seconds without a byte of the answer, more than 0, at most a day. Too short a timeout causes unknown
-        outcomes.
+    :param timeout: seconds to wait for the next byte of the answer, more than 0, at most a day. Too short a timeout
+        causes unknown outcomes.
     :param connect_timeout: seconds, more than 0.
-    :param total_timeout: seconds from the first byte of a request to the last byte of its answer, more than 0; then the
-        outcome is unknown. By default 30 more than ``timeout``.
-    :param max_retry_after: seconds, more than 0: a ``Retry-After`` that asks for more counts as this.
-    :param rate_limiter: gives the slots of requests; by default the one that all clients of the account share in this
-        process, at 90 requests a minute.
-    :param routing: whether messages go to their recipients, to a stand-in, or nowhere.
+    :param total_timeout: seconds from the first byte of a request to the last byte of its answer, more than 0; after
+        that, the outcome is unknown. Default: ``timeout`` + 30.
+    :param max_retry_after: seconds, more than 0; a longer ``Retry-After`` is reduced to this.
+    :param rate_limiter: assigns slots to requests; by default all clients of the account in this process share one, at
+        90 requests a minute.
+    :param routing: whether messages go to their recipients, to the redirect recipients, or nowhere.
     :param ca_bundle: path of a PEM file to verify the server with; by default the environment's, else certifi's.
-    :param user_agent: the ``User-Agent``.
-    :param retry_policy: when a request that was not sent is repeated; by default three attempts within 60 seconds.
-    :param clock: tells the time and waits; by default the module ``time``.
+    :param user_agent: value of the ``User-Agent`` header.
+    :param retry_policy: when a message that was not sent is retried; by default three attempts within 60 seconds.
+    :param clock: source of time and sleep; by default the module ``time``.
     :raises ApptotoConfigurationError: a setting is missing or wrong.
     """
 
@@ -120,11 +120,11 @@ class ApptotoClient:
         }
         for name, seconds in durations.items():
             if not 0 < seconds <= MAX_TIMEOUT:
-                problem = f"{seconds!r} is not a number of seconds up to {MAX_TIMEOUT:.0f}"
+                problem = f"must be more than 0 and at most {MAX_TIMEOUT:.0f} seconds, not {seconds!r}"
                 raise ApptotoConfigurationError(name, problem)
         base_url = check_base_url(base_url)
         self.account = base_url, login
-        self.total_timeout = timeout + _BESIDE_TIMEOUT if total_timeout is None else total_timeout
+        self.total_timeout = timeout + _EXTRA_TIME if total_timeout is None else total_timeout
         self._max_retry_after = max_retry_after
         self._routing = routing or Routing()
         self._retry_policy = retry_policy or RetryPolicy()
@@ -146,7 +146,7 @@ class ApptotoClient:
 
     @property
     def mode(self) -> DeliveryMode:
-        """Where messages go."""
+        """The delivery mode."""
         return self._routing.mode
 
     def send(
@@ -159,17 +159,17 @@ class ApptotoClient:
     ) -> SendResult:
         """Send one message (``POST /v1/send_message``).
 
-        A message that was not sent is tried again as the retry policy says, each time after the wait that the server
-        asks for.
+        A message that was not sent is retried according to the retry policy, after the delay that the server asks for.
 
-        :param message: what to send, and to whom.
-        :param before_write: called in every attempt, after connecting and before the first byte, and may take its time;
-            if it raises, nothing was sent.
+        :param message: the message.
+        :param before_write: called in every attempt, after connecting and before the first byte; may be slow. If it
+            raises, nothing was sent.
         :param last_check: called right before the first byte; if it raises, nothing was sent.
-        :param sleep: waits this many seconds, by default the clock's ``sleep``; if it raises, nothing was sent.
-        :raises ApptotoNotSentError: it was not sent; a retry is safe.
-        :raises ApptotoRejectedError: Apptoto refused it; :class:`ApptotoAuthError`: it refused login or key.
-        :raises ApptotoUnknownOutcomeError: it may have been sent; a retry could send it twice.
+        :param sleep: function that waits for a number of seconds, by default the clock's ``sleep``; if it raises,
+            nothing was sent.
+        :raises ApptotoNotSentError: the message was not sent; a retry is safe.
+        :raises ApptotoRejectedError: Apptoto rejected it, or (:class:`ApptotoAuthError`) the login or API key.
+        :raises ApptotoUnknownOutcomeError: the message may have been sent; a retry could send it twice.
         """
         routed = self._routing.route(message)
         if routed is None:
@@ -195,7 +195,7 @@ class ApptotoClient:
         )
 
     def segments(self, message: Message) -> int | None:
-        """Return the estimated SMS segments of what would be sent for a message, ``None`` if it is not such a text."""
+        """Estimate the SMS segments of a message as sent; ``None`` for other channels and stored templates."""
         routed = self._routing.route(message) or message
         if routed.type != "sms" or routed.message is None:
             return None
@@ -205,10 +205,10 @@ class ApptotoClient:
         """Return one page of the account's events (``GET /v1/events``, apidocs.apptoto.com/reference/v1events).
 
         :param page: number of the page, from 1.
-        :param page_size: events a page, at least 1.
-        :raises ApptotoAuthError: login or key were refused.
-        :raises ApptotoNotSentError: no answer, or one that says "later", three times.
-        :raises ApptotoError: the answer is not one of Apptoto's.
+        :param page_size: events per page, at least 1.
+        :raises ApptotoAuthError: Apptoto rejected the login or API key.
+        :raises ApptotoNotSentError: all attempts failed; a retry may succeed.
+        :raises ApptotoError: the answer is not from Apptoto's API.
         """
         events: list[dict[str, Any]] = self._read("/events", {"page": page, "page_size": page_size}, "events")
         return events
@@ -226,7 +226,7 @@ class ApptotoClient:
         self.close()
 
     def _read(self, path: str, params: Mapping[str, Any], expected: str) -> list[Any]:
-        """Return the list that a reading endpoint answers with.
+        """Return the list from the answer of a read endpoint.
 
         :param expected: name of the list in the answer.
         """
@@ -263,8 +263,8 @@ class ApptotoClient:
                 self._limiter.back_off(wait)
             if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
-            if wait > WORTH_A_LINE:
-                log.info("Not sent (%s): attempt %d follows in %.0f s", describe_status(answer), attempt + 1, wait)
+            if wait > LOGGED_WAIT:
+                log.info("Not sent (%s); attempt %d starts in %.0f s", describe_status(answer), attempt + 1, wait)
             sleep(wait)
 
     def _attempt(
@@ -274,7 +274,7 @@ class ApptotoClient:
         before_write: Callable[[], None] | None,
         last_check: Callable[[], None] | None,
     ) -> Answer:
-        """Make one request in a slot of its own. A slot in which nothing was written is left to the next request."""
+        """Make one request in its own slot. If nothing was written, the next request gets the slot."""
         slot = self._slots.take(sleep)
 
         def begin() -> None:
@@ -298,11 +298,11 @@ class ApptotoClient:
         return answer
 
     def _with_bounded_wait(self, answer: Answer) -> Answer:
-        """Bound the wait that the server asks for: otherwise one refusal would stop all messages for a day."""
+        """Limit ``Retry-After`` to ``max_retry_after``: one refusal must not stop all messages for a day."""
         if answer.retry_after is None or answer.retry_after <= self._max_retry_after:
             return answer
         log.warning(
-            "Apptoto asks to wait %.0f s (Retry-After); max_retry_after makes it %.0f s",
+            "Apptoto sent Retry-After: %.0f s; waiting %.0f s instead (max_retry_after)",
             answer.retry_after,
             self._max_retry_after,
         )

@@ -1,4 +1,4 @@
-"""What can go wrong, by what is known about the message afterwards."""
+"""Exceptions, grouped by what is known about the message."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 
 class ApptotoError(Exception):
-    """Base of all errors of this package.
+    """Base class of all errors in this package.
 
-    :param message: one sentence for the user; holds no recipient, text or key.
-    :param status: HTTP status of the answer, or ``None`` if no complete answer came.
-    :param reason: what the server or the network said, made safe to show.
-    :param code: stable name of the cause, for programs; the page "Error codes" of the documentation lists them.
+    :param message: one sentence for the user, without recipient, text or key.
+    :param status: HTTP status of the answer, or ``None`` without a complete answer.
+    :param reason: error text of the server or the network, masked.
+    :param code: stable name of the cause, for programs; listed on the page "Error codes" of the documentation.
     """
 
     default_code: ClassVar[str] = "error"
@@ -37,8 +37,8 @@ class _FieldError(ApptotoError, ValueError):
 class ApptotoConfigurationError(_FieldError):
     """A setting is missing or wrong. Nothing was sent.
 
-    :param field: the setting's name.
-    :param problem: what was given, what is allowed, what to do.
+    :param field: name of the setting.
+    :param problem: the value that was given, what is allowed, and what to do.
     """
 
     default_code = "setting_invalid"
@@ -47,7 +47,7 @@ class ApptotoConfigurationError(_FieldError):
 class ApptotoNotSentError(ApptotoError):
     """The message was not sent. A retry is safe.
 
-    :param retry_after: seconds after which the server asked to be tried again, or ``None``.
+    :param retry_after: seconds to wait before a retry, as the server asked, or ``None``.
     """
 
     default_code = "not_sent"
@@ -66,35 +66,35 @@ class ApptotoNotSentError(ApptotoError):
 
 
 class ApptotoThrottledError(ApptotoNotSentError):
-    """The message was not sent: the next slot in the rate limit is further away than a sender waits for."""
+    """The message was not sent: the wait for a slot in the rate limit would be too long."""
 
     default_code = "rate_limited"
 
 
 class ApptotoStoppedError(ApptotoNotSentError):
-    """The message was not sent: sending was stopped before its turn."""
+    """The message was not sent: sending was cancelled first."""
 
     default_code = "stopped"
 
 
 class ApptotoRejectedError(ApptotoError):
-    """Apptoto refused the message, and would refuse it again. It was not sent."""
+    """The message was rejected and not sent. A retry would be rejected too."""
 
     default_code = "rejected"
 
 
 class ApptotoAuthError(ApptotoRejectedError):
-    """Apptoto refused login or API key (HTTP 401 or 403)."""
+    """Apptoto rejected the login or API key (HTTP 401 or 403)."""
 
     default_code = "credentials_refused"
 
 
 class ApptotoValidationError(_FieldError, ApptotoRejectedError):
-    """The message is not one that Apptoto accepts. It was refused before a byte was written.
+    """The message is invalid. It was rejected before any byte was written.
 
-    :param field: the field that is wrong.
-    :param problem: what was given (masked), what is allowed, what to do.
-    :param column: the column of a batch's row that is to blame, if it is known.
+    :param field: name of the invalid field.
+    :param problem: the value that was given (masked), what is allowed, and what to do.
+    :param column: the column of the batch row that caused it, if known.
     """
 
     default_code = "field_invalid"

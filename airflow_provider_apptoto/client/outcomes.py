@@ -1,4 +1,4 @@
-"""The outcomes of a message, and what an HTTP answer says about one."""
+"""The outcomes of a message, and how an HTTP answer maps to one."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _CLIENT_ERROR = range(400, 500)
 _DAY = 86_400.0
 _ERRORS = ("error", "errors")
 _MAX_SHOWN = 2_000
-"""Bytes of a page that are looked through for what it says."""
-_WORTH_ANOTHER_READ = {408, 425, 429, 500, 502, 503, 504}
+"""Bytes of an HTML page that are searched for an error text."""
+_RETRYABLE_READS = {408, 425, 429, 500, 502, 503, 504}
 
 
 class Outcome(StrEnum):
     """The outcome of a message or of a row."""
 
     SENT = "sent"
-    """Apptoto accepted it. That it was delivered is not known."""
+    """Apptoto accepted it. Delivery is not confirmed."""
     REDIRECTED = "redirected"
-    """Apptoto accepted it for the stand-in of ``delivery_mode="redirect"``."""
+    """Apptoto accepted it for the redirect recipient (``delivery_mode="redirect"``)."""
     DRY_RUN = "dry_run"
     DEDUPLICATED = "deduplicated"
     """An earlier try, or another task with the same ``idempotency_key``, had sent it."""
@@ -44,28 +44,28 @@ class Outcome(StrEnum):
     OUTSIDE_WINDOW = "outside_window"
     WRONG_STATE = "wrong_state"
     HELD = "held"
-    """Waits for its window to open."""
+    """Held until its sending window opens."""
     INVALID = "invalid"
     DUPLICATE = "duplicate"
     NOT_SENT = "not_sent"
     """A retry is safe."""
     REJECTED = "rejected"
     UNKNOWN = "unknown"
-    """It may have been sent: a person decides."""
+    """It may have been sent: a person must find out."""
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the message needs no further action."""
         return self in _DONE
 
     @property
     def is_withheld(self) -> bool:
-        """Whether there was nothing to send, so that the task is skipped."""
+        """Whether the message was withheld on purpose, so the task is skipped."""
         return self in _WITHHELD
 
     @property
     def needs_person(self) -> bool:
-        """Whether a person has to find out if it was sent."""
+        """Whether a person must find out if it was sent."""
         return self is Outcome.UNKNOWN
 
 
@@ -77,14 +77,14 @@ _WITHHELD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one exchange left behind.
+    """The result of one HTTP exchange.
 
-    :param written: whether a byte of the request had been written.
-    :param status: HTTP status, or ``None`` where no complete answer came.
+    :param written: whether any byte of the request was written.
+    :param status: HTTP status, or ``None`` without a complete answer.
     :param retry_after: seconds that the server asked to wait, or ``None``.
     :param location: host that a redirect points to.
-    :param body: the answer's body.
-    :param failure: why no complete answer came, fit to be shown.
+    :param body: body of the answer.
+    :param failure: why there is no complete answer, safe to show.
     """
 
     written: bool
@@ -95,16 +95,16 @@ class Answer:
     failure: str = ""
 
     def json(self) -> Any:
-        """Return the body as JSON, or ``None`` where it is none, or gives a name twice."""
+        """Return the body as JSON; ``None`` if it is not JSON, or has a duplicate key."""
         try:
             return json.loads(self.body, object_pairs_hook=_unambiguous)
         except (ValueError, RecursionError):
             return None
 
     def said(self, private: tuple[str, ...]) -> str:
-        """Return what the server said of an error, fit to be shown.
+        """Return the server's error text, safe to show.
 
-        Apptoto documents no shape for errors: ``error``, ``message`` and ``errors`` are tried, then the text.
+        Apptoto documents no format for errors, so ``error``, ``message`` and ``errors`` are tried, then the whole text.
 
         :param private: texts of the request that the server may have echoed.
         """
@@ -120,16 +120,16 @@ class Answer:
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        msg = "a name is given twice"
+        msg = "duplicate key"
         raise ValueError(msg)
     return found
 
 
-def classify_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the table
-    """Return what is known about the message whose request got this answer.
+def classify_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one per row of the table
+    """Return the outcome of the message whose request got this answer.
 
-    The table is the failure matrix of docs/reliability.rst. Apptoto documents only ``success: true``; the rest follows
-    from what HTTP says of each status (RFC 9110, RFC 6585, RFC 8470).
+    The table is the failure matrix in docs/reliability.rst. Apptoto documents only ``success: true``; the rest follows
+    from the HTTP status (RFC 9110, RFC 6585, RFC 8470).
     """
     if answer.status is None:
         return Outcome.UNKNOWN if answer.written else Outcome.NOT_SENT
@@ -137,28 +137,28 @@ def classify_send(answer: Answer) -> Outcome:  # noqa: PLR0911  one a row of the
         body = answer.json()
         success = body.get("success") if isinstance(body, Mapping) else None
         if success is True:
-            # one that tells of an error beside it contradicts itself
+            # an answer with both success and an error contradicts itself
             return Outcome.UNKNOWN if any(body.get(name) for name in _ERRORS) else Outcome.SENT
         return Outcome.REJECTED if success is False else Outcome.UNKNOWN
     if answer.status in {HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}:
         return Outcome.NOT_SENT
     if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.retry_after is not None:
         return Outcome.NOT_SENT
-    # 408: a proxy may say it of a request that it had passed on. 303: "see the result over there".
+    # 408: a proxy may send it for a request that it had forwarded. 303: the result is at another URL.
     if answer.status in {HTTPStatus.SEE_OTHER, HTTPStatus.REQUEST_TIMEOUT}:
         return Outcome.UNKNOWN
     return Outcome.REJECTED if answer.status in _REDIRECT or answer.status in _CLIENT_ERROR else Outcome.UNKNOWN
 
 
 def is_final(status: int) -> bool:
-    """Tell whether an answer can only be the server's last word on a request: a success, or a plain refusal."""
+    """Return whether no further answer to the same request can follow: it was a success or a plain rejection."""
     gave_up = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
     return status in _SUCCESS or (status in _CLIENT_ERROR and status not in gave_up)
 
 
 def classify_read(answer: Answer) -> Outcome:
-    """Return the same for a read, which may be repeated at will: ``NOT_SENT`` is what another attempt may mend."""
-    if answer.status is None or answer.status in _WORTH_ANOTHER_READ:
+    """Return the outcome of a read, which is safe to repeat: ``NOT_SENT`` means that another attempt may succeed."""
+    if answer.status is None or answer.status in _RETRYABLE_READS:
         return Outcome.NOT_SENT
     if answer.status in _SUCCESS:
         return Outcome.SENT if isinstance(answer.json(), Mapping) else Outcome.UNKNOWN
@@ -166,9 +166,9 @@ def classify_read(answer: Answer) -> Outcome:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds to wait that a ``Retry-After`` header asks for: it holds seconds or a date (RFC 9110).
+    """Return the delay in seconds of a ``Retry-After`` header, which holds seconds or a date (RFC 9110).
 
-    ``None`` where there is no header, or one that can't be read; a day at the most.
+    ``None`` if the header is missing or can't be parsed; at most a day.
     """
     if value is None:
         return None
@@ -177,7 +177,7 @@ def parse_retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             date = email.utils.parsedate_to_datetime(value)
-            # the oldest of HTTP's three forms of a date names no zone; all are GMT
+            # the oldest of the three HTTP date formats has no zone; all are GMT
             seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None

@@ -1,4 +1,4 @@
-"""When the next request of an account may leave."""
+"""Rate limiting: when the next request of an account may start."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_REQUESTS_PER_MINUTE = 90.0
-"""A client of the real service saw 100 a minute refused at times (observed; Apptoto documents no limit)."""
+"""Apptoto documents no limit; 100 requests a minute were sometimes refused (observed with the real service)."""
 _SLACK = 1.02
-"""Slots are a little further apart than a minute asks for: one that is used late must not make a minute too full."""
+"""Slots are 2 % further apart than the rate requires, so that a slot used late can't exceed the limit of a minute."""
 HORIZON = 0.1
-"""Seconds: a process reserves its next slot when the one before it is this near."""
-WORTH_A_LINE = 2.0
-"""Seconds: a longer wait is logged when it begins."""
+"""Seconds before a slot at which a process may reserve the next one."""
+LOGGED_WAIT = 2.0
+"""Seconds; a longer wait is logged when it begins."""
 
 
 def interval_of(requests_per_minute: float) -> float:
-    """Return the seconds between two slots, so that no minute holds more of them than this."""
+    """Return the seconds between two slots at this rate."""
     return 60.0 / requests_per_minute * _SLACK
 
 
 class Clock(Protocol):
-    """Tells the time and waits; the module ``time`` does."""
+    """A source of time and sleep; the module ``time`` is one."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return the monotonic time in seconds."""
 
     def sleep(self, seconds: float, /) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
 
 
 class RateLimiter(Protocol):
-    """Gives every request of an account a slot: the time from which it may leave."""
+    """Assigns every request of an account a slot: the earliest time at which it may start."""
 
     @property
     def interval(self) -> float:
@@ -51,19 +51,19 @@ class RateLimiter(Protocol):
     def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
         """Reserve the next slot, and return the seconds until then.
 
-        :param max_wait: seconds, 0 or more; if the wait is longer, it is returned, and nothing is reserved.
-        :param lead: seconds, 0 or more: the slot is no earlier than this.
+        :param max_wait: seconds, 0 or more; a longer wait is returned without reserving a slot.
+        :param lead: seconds, 0 or more; the slot is at least this far away.
         """
 
     def back_off(self, seconds: float) -> None:
-        """Give no slot for this many seconds: the server asked for a rest."""
+        """Assign no slot for this many seconds, because the server asked for a delay."""
 
 
 class InProcessRateLimiter:
-    """Evenly spaced slots within one process, for any number of threads.
+    """Evenly spaced slots within one process; thread-safe.
 
-    :param requests_per_minute: slots a minute, more than 0.
-    :param clock: tells the time; by default the module ``time``.
+    :param requests_per_minute: slots per minute, more than 0.
+    :param clock: source of time; by default the module ``time``.
     """
 
     def __init__(self, requests_per_minute: float = DEFAULT_REQUESTS_PER_MINUTE, clock: Clock = time) -> None:
@@ -73,7 +73,7 @@ class InProcessRateLimiter:
         self._lock = threading.Lock()
 
     def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
-        """Reserve the next slot, and return the seconds until then; nothing beyond ``max_wait``."""
+        """Reserve the next slot and return the seconds until then; reserve nothing beyond ``max_wait``."""
         with self._lock:
             now = self._clock.monotonic()
             slot = max(now + lead, self._next)
@@ -82,12 +82,12 @@ class InProcessRateLimiter:
             return slot - now
 
     def slow_down_to(self, requests_per_minute: float) -> None:
-        """Keep a rate that is slower than the one so far; a faster one changes nothing."""
+        """Lower the rate; a higher rate than the current one has no effect."""
         with self._lock:
             self.interval = max(self.interval, interval_of(requests_per_minute))
 
     def back_off(self, seconds: float) -> None:
-        """Give no slot for this many seconds."""
+        """Assign no slot for this many seconds."""
         with self._lock:
             self._next = max(self._next, self._clock.monotonic() + seconds)
 
@@ -97,7 +97,7 @@ _account_limiters_lock = threading.Lock()
 
 
 def account_rate_limiter(base_url: str, login: str, requests_per_minute: float) -> InProcessRateLimiter:
-    """Return the one limiter that all clients of an account share in this process; the slowest rate counts."""
+    """Return the limiter that all clients of an account share in this process; the lowest rate applies."""
     with _account_limiters_lock:
         limiter = _account_limiters.setdefault((base_url, login), InProcessRateLimiter(requests_per_minute))
         limiter.slow_down_to(requests_per_minute)
@@ -108,20 +108,20 @@ def account_rate_limiter(base_url: str, login: str, requests_per_minute: float) 
 class Slot:
     """The right to make one request.
 
-    :param at: from when on (seconds of the clock's ``monotonic``).
+    :param at: earliest time (seconds of the clock's ``monotonic``).
     """
 
     at: float
 
 
 class SlotQueue:
-    """Hands the slots of an account to the threads of this process, one after the other.
+    """Distributes the slots of an account among the threads of this process.
 
-    One thread at a time reserves a slot, shortly before it begins. Otherwise a batch would hold the slots of the next
-    minute, and a task with one message would have to wait behind them.
+    Only one thread at a time reserves a slot, shortly before it starts. Otherwise a batch could reserve a whole minute
+    of slots, and a task with a single message would wait behind it.
 
-    :param limiter: gives the slots.
-    :param max_wait: seconds, 0 or more: the longest wait for one slot.
+    :param limiter: assigns the slots.
+    :param max_wait: longest wait for a slot in seconds, 0 or more.
     """
 
     def __init__(self, limiter: RateLimiter, clock: Clock, max_wait: float) -> None:
@@ -132,21 +132,21 @@ class SlotQueue:
         self._returned: list[Slot] = []
 
     def take(self, sleep: Callable[[float], None]) -> Slot:
-        """Wait for the next slot, and return it.
+        """Wait for the next slot and return it.
 
-        :param sleep: waits this many seconds; if it raises, no request may be made.
+        :param sleep: function that waits for a number of seconds; if it raises, no request may be made.
         :raises ApptotoThrottledError: the slot is too far away.
         """
         if not self._turn.acquire(timeout=min(self._max_wait, threading.TIMEOUT_MAX)):
-            reason = f"this request waited {self._max_wait:.0f} s behind others of its process"
+            reason = f"this request waited {self._max_wait:.0f} s behind other requests of this process"
             raise _throttled(reason, self._max_wait)
         slot = None
         try:
             try:
-                sleep(0.0)  # the task may have been stopped meanwhile
+                sleep(0.0)  # raises if the task was stopped in the meantime
                 slot = self._next()
                 wait = slot.at - self._clock.monotonic()
-                if wait > WORTH_A_LINE:
+                if wait > LOGGED_WAIT:
                     log.info("Rate limited: the next slot is in %.0f s", wait)
                 sleep(max(wait - HORIZON, 0.0))
             finally:
@@ -159,11 +159,11 @@ class SlotQueue:
         return slot
 
     def is_late(self, slot: Slot) -> bool:
-        """Tell whether a slot is too old to be used: after a stall, many would be used at once."""
+        """Return whether a slot is too old to use: after a stall, many old slots would be used at once."""
         return self._clock.monotonic() - slot.at > max(self._limiter.interval, HORIZON)
 
     def give_back(self, slot: Slot) -> None:
-        """Leave a slot that was not used to the next request of this process."""
+        """Return an unused slot, for the next request of this process."""
         self._returned.append(slot)
 
     def _next(self) -> Slot:
@@ -177,18 +177,18 @@ class SlotQueue:
             asked_at = self._clock.monotonic()
             wait = self._limiter.reserve(self._max_wait, lead)
             if wait > self._max_wait:
-                # a worker is not held for an hour because an earlier request was told to come back then
+                # don't block a worker for an hour because an earlier request got a long Retry-After
                 raise _throttled(
                     f"the next slot is in {wait:.0f} s (Apptoto sent Retry-After, or many requests are queued)", wait
                 )
             slot = Slot(asked_at + wait)
             if not self.is_late(slot):
                 return slot
-            # the store took so long that this slot is over: the next one begins after as long a wait
+            # the store answered after the slot: ask for one that is as far away as this call took
             now = self._clock.monotonic()
             lead = now - asked_at
             if now - began + lead > self._max_wait:
-                raise _throttled(f"the store of the rate limit took {lead:.0f} s to answer", lead)
+                raise _throttled(f"the rate limit store took {lead:.0f} s to respond", lead)
 
 
 def _throttled(reason: str, retry_after: float) -> ApptotoThrottledError:

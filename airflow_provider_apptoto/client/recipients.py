@@ -1,4 +1,4 @@
-"""From what people write to what can be dialled or mailed: recipients, checked before they are paid for."""
+"""Validate and normalise phone numbers and e-mail addresses."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def normalise_phone_number(
     field: str = "to",
     sms: bool = False,
 ) -> str:
-    """Return a phone number that may get messages, as E.164.
+    """Return a phone number that may receive messages, as E.164.
 
     :param number: with a leading ``+`` and country code, or as it is dialled within ``region``.
-    :param region: two letters (ISO 3166) in capitals, e.g. ``US``; completes a number without ``+``.
-    :param allowed_regions: regions whose numbers may get messages; ``*`` among them, or ``None``: all.
-    :param field: the field's name for the error.
-    :param sms: whether it has to take text messages.
-    :raises ApptotoValidationError: not a number in use, without ``+`` and ``region``, of a region that is not allowed,
-        or of a type that gets no messages.
+    :param region: two letters (ISO 3166) in capitals, e.g. ``US``; the region of a number without ``+``.
+    :param allowed_regions: regions whose numbers may receive messages; ``*`` among them, or ``None``: all.
+    :param field: name of the field in the error.
+    :param sms: whether the number must be able to receive text messages.
+    :raises ApptotoValidationError: the number is invalid, has neither ``+`` nor ``region``, is of a region that is not
+        allowed, or of a type that is not allowed.
     """
     import phonenumbers
 
@@ -57,18 +57,18 @@ def normalise_phone_number(
         is_region = country in phonenumbers.SUPPORTED_REGIONS
         wanted = ", ".join([*sorted(allowed_regions), str(country)]) if is_region else ALL_REGIONS
         msg = (
-            f"{shown} is a number of {country if is_region else 'no country'}, and messages go to "
-            f"{', '.join(sorted(allowed_regions))} only. To allow it, set allowed_regions on the connection to {wanted}"
+            f"{shown} is a number of {country if is_region else 'no country'}, but allowed_regions is "
+            f"{', '.join(sorted(allowed_regions))}. To allow it, set allowed_regions on the connection to {wanted}"
         )
         raise ApptotoValidationError(field, msg, code="region_not_allowed")
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
 def e164(number: str, *, region: str | None, field: str) -> str:
-    """Return a phone number as E.164, whether or not it may get messages.
+    """Return a phone number as E.164, whether or not it may receive messages.
 
     :param number: as :func:`written_number` returns it.
-    :raises ApptotoValidationError: not a number in use, or without ``+`` and ``region``.
+    :raises ApptotoValidationError: the number is invalid, or has neither ``+`` nor ``region``.
     """
     import phonenumbers
 
@@ -76,15 +76,15 @@ def e164(number: str, *, region: str | None, field: str) -> str:
 
 
 def written_number(number: str, *, field: str) -> str:
-    """Return what is written as a phone number, without what can't be seen.
+    """Return a phone number as it was written, without invisible characters.
 
-    :raises ApptotoValidationError: it has not the shape of one.
+    :raises ApptotoValidationError: it does not look like a phone number.
     """
     shown = mask_recipient(number)
-    # Address books paste invisible direction marks and typographic dashes and spaces along with a number.
+    # Numbers pasted from address books contain invisible direction marks and typographic dashes and spaces.
     plain = "".join(_plain(character) for character in number).strip()
     if _EXTENSION.search(plain):
-        msg = "has an extension, which can't be dialled; give the number alone"
+        msg = "has an extension, which can't be dialled; remove it"
         raise ApptotoValidationError(field, msg, code="recipient_invalid")
     if _WRITTEN_NUMBER.fullmatch(plain) is None:
         msg = f"{shown} is not a phone number: only digits, spaces, ( ) . - / and a leading + are allowed"
@@ -92,8 +92,8 @@ def written_number(number: str, *, field: str) -> str:
     digits = sum(character.isdigit() for character in plain)
     if not _MIN_DIGITS <= digits <= _MAX_DIGITS:
         msg = (
-            f"{shown} has {digits} digits: a phone number has {_MIN_DIGITS} to {_MAX_DIGITS}, "
-            "and short codes can't be reached"
+            f"{shown} has {digits} digits; a phone number has {_MIN_DIGITS} to {_MAX_DIGITS} (short codes are not "
+            "supported)"
         )
         raise ApptotoValidationError(field, msg, code="recipient_invalid")
     return plain
@@ -111,7 +111,7 @@ def _parse(number: str, region: str | None, *, field: str) -> PhoneNumber:
 
     shown = mask_recipient(number)
     if "+" not in number and region is None:
-        msg = f"{shown} has no country code; write it with + and country code, or set default_region on the connection"
+        msg = f"{shown} has no country code; add + and the country code, or set default_region on the connection"
         raise ApptotoValidationError(field, msg, code="region_needed")
     try:
         parsed = phonenumbers.parse(number, region)
@@ -119,13 +119,13 @@ def _parse(number: str, region: str | None, *, field: str) -> PhoneNumber:
         parsed = None
     if parsed is None or not phonenumbers.is_valid_number(parsed):
         where = "" if "+" in number else f" in {region}"
-        msg = f"{shown} is not a number in use{where}; check it, and write other countries' with + and country code"
+        msg = f"{shown} is not a valid phone number{where}; check it. Numbers abroad start with + and the country code"
         raise ApptotoValidationError(field, msg, code="recipient_not_in_use")
     return parsed
 
 
 def _check_type(number_type: int, shown: str, *, field: str, sms: bool) -> None:
-    """Refuse numbers that cost extra or that reach no person."""
+    """Reject numbers that cost extra or that don't reach a person."""
     from phonenumbers import PhoneNumberType
 
     refused = {
@@ -136,48 +136,50 @@ def _check_type(number_type: int, shown: str, *, field: str, sms: bool) -> None:
         PhoneNumberType.VOICEMAIL: "voicemail",
     }
     if number_type in refused:
-        msg = f"{shown} is a {refused[number_type]} number, which gets neither texts nor calls; use another number"
+        msg = f"{shown} is a {refused[number_type]} number, which is not allowed; use another number"
         costs_extra = number_type in {PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST}
         raise ApptotoValidationError(field, msg, code="premium_number" if costs_extra else "number_type_refused")
     if sms and number_type == PhoneNumberType.TOLL_FREE:
-        msg = f"{shown} is a toll-free number, which takes no text messages"
+        msg = f"{shown} is a toll-free number, which can't receive text messages"
         raise ApptotoValidationError(field, msg, code="number_type_refused")
     if sms and number_type == PhoneNumberType.FIXED_LINE:
-        log.warning("%s: %s is a landline, where a text may never arrive", field, shown)
+        log.warning("%s: %s is a landline, which may not receive text messages", field, shown)
 
 
 def normalise_email_address(address: str, *, field: str = "to") -> str:
-    """Return an e-mail address in its normal form, without asking the DNS.
+    """Return an e-mail address in its normal form, without DNS queries.
 
     :param address: one bare address, without a display name.
-    :param field: the field's name for the error.
-    :raises ApptotoValidationError: not one address.
+    :param field: name of the field in the error.
+    :raises ApptotoValidationError: it is not a single valid address.
     """
     import email_validator
 
     try:
         found = email_validator.validate_email(address.strip(), check_deliverability=False)
     except email_validator.EmailNotValidError:
-        # raised below, so that this error, which may quote the address, is not its context
+        # raise below: this error may quote the address, and must not be the context
         found = None
     if found is None:
-        msg = f"{mask_recipient(address)} is not an e-mail address; give one bare address, like name@clinic.example"
+        msg = f"{mask_recipient(address)} is not a valid e-mail address; use a bare address such as name@clinic.example"
         raise ApptotoValidationError(field, msg, code="recipient_invalid")
     if found.ascii_email is None:
-        log.warning("%s: %s has letters that not all mail servers take (SMTPUTF8)", field, mask_recipient(address))
+        log.warning(
+            "%s: %s has non-ASCII letters, which some mail servers reject (no SMTPUTF8)", field, mask_recipient(address)
+        )
     return found.normalized
 
 
 def check_region(region: str, *, field: str = "default_region") -> str:
     """Return a region code in upper case.
 
-    :param field: the field's name for the error.
-    :raises ApptotoConfigurationError: not a region with phone numbers of its own.
+    :param field: name of the field in the error.
+    :raises ApptotoConfigurationError: it is not a region with its own phone numbers.
     """
     import phonenumbers
 
     if (code := region.upper()) not in phonenumbers.SUPPORTED_REGIONS:
-        msg = f"{region!r} is not a region; give two letters (ISO 3166), like US or GB"
+        msg = f"{region!r} is not a region code; use two letters (ISO 3166) such as US or GB"
         raise ApptotoConfigurationError(field, msg, code="region_invalid")
     return code
 
@@ -185,7 +187,7 @@ def check_region(region: str, *, field: str = "default_region") -> str:
 def check_regions(regions: str) -> tuple[str, ...]:
     """Return the region codes of a list like ``US, CA``, in upper case; ``*`` stands for all regions.
 
-    :raises ApptotoConfigurationError: one is not a region with phone numbers of its own.
+    :raises ApptotoConfigurationError: a code is not a region with its own phone numbers.
     """
     codes = [code.strip() for code in regions.split(",")]
     return tuple(code if code == ALL_REGIONS else check_region(code, field="allowed_regions") for code in codes)

@@ -1,4 +1,4 @@
-"""Where a message really goes: to its recipient, to somebody who stands in, or nowhere."""
+"""Delivery modes: send to the recipient, to a redirect recipient, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DeliveryMode(StrEnum):
-    """What becomes of messages; later members are stricter."""
+    """Where messages go; later members are stricter."""
 
     LIVE = "live"
     REDIRECT = "redirect"
@@ -23,9 +23,9 @@ class DeliveryMode(StrEnum):
 
     @classmethod
     def strictest(cls, *modes: str | None) -> DeliveryMode:
-        """Return the strictest of some modes; ``None`` means that nothing was set.
+        """Return the strictest of several modes; ``None`` means not set.
 
-        :raises ApptotoConfigurationError: not a mode. What can't be understood must never mean ``live``.
+        :raises ApptotoConfigurationError: unknown mode; it must never count as ``live``.
         """
         order = list(cls)
         return max(
@@ -45,13 +45,13 @@ class DeliveryMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Routing:
-    """Send to the recipient (``live``), to a stand-in (``redirect``), or not at all (``dry_run``).
+    """Send to the recipient (``live``), to a redirect recipient (``redirect``), or not at all (``dry_run``).
 
     :param mode: the delivery mode.
-    :param redirect_phone_to: phone number, with ``+`` and country code, that gets every ``sms`` and ``call`` in
+    :param redirect_phone_to: phone number, with ``+`` and country code, that receives every ``sms`` and ``call`` in
         ``redirect``.
-    :param redirect_email_to: address that gets every ``email`` in ``redirect``.
-    :raises ApptotoConfigurationError: not a mode.
+    :param redirect_email_to: address that receives every ``email`` in ``redirect``.
+    :raises ApptotoConfigurationError: unknown mode.
     """
 
     mode: DeliveryMode = DeliveryMode.LIVE
@@ -59,31 +59,31 @@ class Routing:
     redirect_email_to: str | None = None
 
     def __post_init__(self) -> None:
-        """Take a mode's name for the mode."""
+        """Convert the name of a mode."""
         object.__setattr__(self, "mode", DeliveryMode.strictest(self.mode))
 
     def route(self, message: Message) -> Message | None:
-        """Return what is to be sent in the place of ``message``; ``None``: nothing.
+        """Return the message to send instead of ``message``; ``None``: nothing.
 
-        :raises ApptotoValidationError: ``redirect`` can't be kept: the channel has no stand-in, or the target is an
-            event or a participant, whose recipients only Apptoto knows.
+        :raises ApptotoValidationError: the message can't be redirected: the channel has no redirect recipient, or the
+            target is an event or a participant, whose recipients only Apptoto knows.
         """
         if self.mode is DeliveryMode.LIVE:
             return message
         if self.mode is DeliveryMode.DRY_RUN:
             return None
         if message.to is None:
-            msg = f"is redirect, and who gets {message.target} only Apptoto knows; use to, or delivery_mode dry_run"
+            msg = f"redirect can't replace the recipients of {message.target}; use to, or delivery_mode dry_run"
             raise ApptotoValidationError("delivery_mode", msg, code="redirect_impossible")
         setting = "redirect_email_to" if message.type == "email" else "redirect_phone_to"
-        stand_in = getattr(self, setting)
-        if stand_in is None:
-            msg = f"is redirect, and {setting} is not set for messages of type {message.type}"
+        redirect_to = getattr(self, setting)
+        if redirect_to is None:
+            msg = f"redirect needs {setting} for messages of type {message.type}, but it is not set"
             raise ApptotoValidationError("delivery_mode", msg, code="redirect_impossible")
         text = (
             None
             if message.message is None
             else f"[Redirected, was for {mask_recipient(message.to)}]\n{message.message}"
         )
-        # the heading makes the text longer, and its bullets take it out of GSM-7
-        return dataclasses.replace(message, to=stand_in, message=text, max_segments=None)
+        # no limit on segments: the heading makes the text longer, and its bullets are not in GSM-7
+        return dataclasses.replace(message, to=redirect_to, message=text, max_segments=None)

@@ -1,4 +1,4 @@
-"""Defaults and bounds of the client's settings, cheap to import when DAGs are parsed."""
+"""Defaults and bounds of the client's settings; cheap to import when DAGs are parsed."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ DEFAULT_MAX_RETRY_AFTER = 3600.0
 MAX_TIMEOUT = 86_400.0
 """Seconds."""
 MAX_CONNECTIONS = 32
-"""Connections that a client keeps open, and threads that a batch sends with: each thread keeps one busy."""
+"""Maximum connections of a client, and maximum threads of a batch: each thread uses one connection."""

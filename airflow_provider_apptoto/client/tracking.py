@@ -1,4 +1,4 @@
-"""Connections of urllib3 that report the first byte of a request, and bound the time until its answer is complete."""
+"""urllib3 connections that report the first byte of a request and limit the time until its answer is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class WriteRefusedError(Exception):
-    """``before_write`` raised. No ``urllib3`` or ``requests`` code takes this class for an error of its own."""
+    """``before_write`` raised. ``urllib3`` and ``requests`` never catch or convert this class."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__()
@@ -34,24 +34,24 @@ class WriteRefusedError(Exception):
 
 @dataclass(slots=True)
 class WriteTracker:
-    """Tracks one exchange: whether a byte was written, and when the answer has to be complete.
+    """Tracks one exchange: whether a byte was written, and when the answer must be complete.
 
-    :param before_write: called before the first byte; what it raises keeps the byte back.
-    :param total_timeout: seconds from the first byte of the request to the last one of the answer.
+    :param before_write: called before the first byte; if it raises, no byte is written.
+    :param total_timeout: seconds from the first byte of the request to the last byte of the answer.
     """
 
     before_write: Callable[[], None] | None
     total_timeout: float
     written: bool = False
     deadline: float = math.inf
-    """Seconds of ``time.monotonic``."""
+    """Time of ``time.monotonic``, in seconds."""
 
     def about_to_write(self) -> None:
         """Note that a byte is about to be written.
 
-        :raises WriteRefusedError: ``before_write`` raised, so the byte may not be written.
-        :raises TimeoutError: the exchange ran out of time before its request was complete. Its process may have been
-            frozen, and the message may have been sent by another one.
+        :raises WriteRefusedError: ``before_write`` raised, so the byte must not be written.
+        :raises TimeoutError: the deadline passed before the request was complete. The process may have been suspended,
+            and another process may have sent the message.
         """
         if self.written:
             if time.monotonic() >= self.deadline:
@@ -68,11 +68,11 @@ class WriteTracker:
 
 
 current_tracker: contextvars.ContextVar[WriteTracker] = contextvars.ContextVar("apptoto_exchange")
-"""The tracker of the exchange that this thread makes."""
+"""The tracker of this thread's current exchange."""
 
 
 class _TimedStream(io.RawIOBase):
-    """Reads from a socket until the exchange's deadline: a socket's own timeout starts again with each byte."""
+    """Reads from a socket until the deadline of the exchange; a socket timeout alone restarts with each byte."""
 
     def __init__(self, sock: socket.socket, tracker: WriteTracker) -> None:
         self._sock = sock
@@ -87,7 +87,7 @@ class _TimedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._tracker.deadline - time.monotonic()
         try:
-            self._sock.settimeout(max(min(left, self._silence), sys.float_info.min))  # 0 would mean: do not wait
+            self._sock.settimeout(max(min(left, self._silence), sys.float_info.min))  # 0 means non-blocking
             return self._stream.readinto(buffer)
         except TimeoutError:
             if self._silence < left:
@@ -101,7 +101,7 @@ class _TimedStream(io.RawIOBase):
 
 
 class _Lines(io.BufferedReader):
-    """Remembers the last line read, which tells whether a header block ended or was cut."""
+    """Remembers the last line read, which shows whether a header block is complete."""
 
     line = b""
 
@@ -111,11 +111,11 @@ class _Lines(io.BufferedReader):
 
 
 class _OwnAnswer(http.client.HTTPResponse):
-    """The whole answer to one request, and to no other.
+    """The complete, final answer to one request.
 
-    ``http.client`` skips only the interim answer 100, and takes any other for the final one: the final one would then
-    be read as the answer to the next request (RFC 9110, 15.2: any number of interim answers may come first). It also
-    takes the end of the stream for the end of the headers, so an answer that was cut there would count.
+    ``http.client`` skips only the interim answer 100 and treats any other as final, so the real answer would be read as
+    the answer to the next request (RFC 9110, 15.2, allows any number of interim answers). It also accepts the end of
+    the stream as the end of the headers, so a truncated answer would look complete.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -125,7 +125,7 @@ class _OwnAnswer(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # missing in typeshed
             if status >= HTTPStatus.OK:
                 return version, status, reason
             http.client.parse_headers(self.fp)
@@ -134,9 +134,9 @@ class _OwnAnswer(http.client.HTTPResponse):
         super().begin()
         if cast("_Lines", self.fp).line not in {b"\r\n", b"\n"}:
             self.close()
-            msg = "the answer was cut in its headers"
+            msg = "the answer was truncated in its headers"
             raise http.client.HTTPException(msg)
-        # If a proxy gave up on the request, the server's own answer may still follow.
+        # After a proxy gives up on a request, the answer of the server itself may still follow.
         if not is_final(self.status):
             self.will_close = True
 
@@ -155,7 +155,7 @@ class _TrackedConnection(urllib3.connection.HTTPConnection):
             self._connecting = False
 
     def send(self, data: Any) -> None:
-        if not self._connecting:  # CONNECT to a proxy is no part of the request
+        if not self._connecting:  # CONNECT to a proxy is not part of the request
             if self.sock is None:
                 self.connect()
             current_tracker.get().about_to_write()
@@ -175,7 +175,7 @@ class _TrackedTLSPool(urllib3.connectionpool.HTTPSConnectionPool):
 
 
 class TrackedAdapter(HTTPAdapter):
-    """Makes every connection, direct or through a proxy, a tracked one."""
+    """Tracks every connection, direct or through a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pools of direct connections."""

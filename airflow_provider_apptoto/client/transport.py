@@ -1,8 +1,8 @@
 """One HTTP exchange.
 
-One fact decides whether a message may have been accepted: whether a byte of its request was written. The connection
-observes that (module ``tracking``). The class of an exception can't tell: a reset before the server read anything and a
-reset after it accepted the message look the same.
+A message may have been accepted only if a byte of its request was written, which the connection tracks (module
+``tracking``). The class of an exception can't show it: a reset before the server read anything looks the same as a
+reset after it accepted the message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""A larger answer is not read: it is not one of Apptoto's."""
+"""A larger answer is not read: Apptoto's are far smaller."""
 _REDIRECT_TO = re.compile(rf"(?:https?:)?//(?P<host>{HOST_NAME})(?=[:/?#]|$)", re.ASCII | re.IGNORECASE)
 
 
@@ -41,10 +41,10 @@ class Transport:
     :param login: name for HTTP Basic authentication.
     :param api_key: secret for HTTP Basic authentication.
     :param connect_timeout: seconds.
-    :param read_timeout: seconds without a byte of the answer.
-    :param total_timeout: seconds from the first byte of a request to the last one of its answer.
+    :param read_timeout: seconds to wait for the next byte of the answer.
+    :param total_timeout: seconds from the first byte of a request to the last byte of its answer.
     :param ca_bundle: path of a PEM file to verify the server with, instead of the environment's.
-    :param user_agent: the ``User-Agent``.
+    :param user_agent: value of the ``User-Agent`` header.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Transport:
         self._base_url = base_url
         self._timeout = (connect_timeout, read_timeout)
         self._total_timeout = total_timeout
-        self._ca_bundle = ca_bundle or None  # never False, which would switch verification off
+        self._ca_bundle = ca_bundle or None  # never False, which would disable verification
         self._session = requests.Session()
         headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._session.headers.update(headers)
@@ -80,10 +80,10 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         before_write: Callable[[], None] | None = None,
     ) -> Answer:
-        """Make one request, once, and return what is known afterwards.
+        """Make one request, without retries, and return the result.
 
-        :param before_write: called after connecting and before the first byte; what it raises is passed on, and then
-            nothing was written.
+        :param before_write: called after connecting and before the first byte; if it raises, nothing is written and the
+            exception propagates.
         """
         tracker = WriteTracker(before_write, self._total_timeout)
         token = current_tracker.set(tracker)
@@ -101,8 +101,8 @@ class Transport:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
-            # Airflow's task timeout is a BaseException that may be raised anywhere. After the first byte it leaves the
-            # outcome unknown, as any other break does.
+            # Airflow's task timeout is a BaseException that can be raised anywhere. After the first byte, it makes the
+            # outcome unknown, like any other interruption.
             if not tracker.written:
                 raise
             return Answer(written=True, failure=f"interrupted by {type(error).__name__}")
@@ -126,7 +126,7 @@ class Transport:
             headers=None if json_body is None else {"Content-Type": "application/json"},
             params=params,
         )
-        # Session.send would keep cookies, and read a redirect's whole body before it looks at the target.
+        # Session.send would keep cookies, and would read the whole body of a redirect before checking its target.
         adapter = self._session.get_adapter(url)
         response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **self._settings)
         body = b""
@@ -151,8 +151,8 @@ class Transport:
 
     @cached_property
     def _settings(self) -> Any:
-        """Proxies and verification. The look-up is slow, and all requests go to one host, so it is done once."""
-        # A CA bundle given here comes before the environment's. Plain http is for loopback, and no proxy may see it.
+        """Proxies and verification. The lookup is slow and all requests go to one host, so it is cached."""
+        # ca_bundle takes precedence over the environment. Plain http is for loopback, and must not go through a proxy.
         proxies: dict[str, Any] = {"http": None, "all": None} if self._base_url.startswith("http://") else {}
         return self._session.merge_environment_settings(
             self._base_url, proxies, stream=True, verify=self._ca_bundle, cert=None
@@ -164,29 +164,29 @@ class Transport:
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:
-    """Decode a body. The request asks for no encoding, but some proxies compress all the same.
+    """Decode a body. The request asks for no encoding, but some proxies compress anyway.
 
-    urllib3's decoders would accept a stream that was cut.
+    urllib3's decoders are not used: they accept a truncated stream.
 
-    :raises ValueError: the encoding is not known.
+    :raises ValueError: the encoding is not supported.
     """
     encoding = encoding.strip().lower()
     if encoding in {"", "identity"}:
         return body
     if encoding not in {"gzip", "x-gzip"}:
-        msg = f"its encoding is {safe_text(encoding)}"
+        msg = f"unsupported Content-Encoding {safe_text(encoding)}"
         raise ValueError(msg)
     return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_ANSWER_BYTES + 1)
 
 
 def _host(location: str) -> str:
-    """Return the host that a redirect names, if it can be shown."""
+    """Return the host of a redirect, safe to show; empty if it can't be parsed."""
     found = _REDIRECT_TO.match(location)
     return safe_text(found["host"]) if found else ""
 
 
 def _describe(error: BaseException) -> str:
-    """Say why an exchange failed by its innermost cause: the outer ones quote the URL."""
+    """Describe a failed exchange by its innermost cause: outer exceptions quote the URL."""
     while True:
         nested = (cause for cause in error.args if isinstance(cause, BaseException))
         inner = next(nested, None) or error.__cause__ or error.__context__

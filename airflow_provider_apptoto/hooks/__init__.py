@@ -1,1 +1,1 @@
-"""From an Airflow connection to a client of Apptoto."""
+"""The Airflow hook for Apptoto."""

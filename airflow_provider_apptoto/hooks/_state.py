@@ -1,4 +1,4 @@
-"""What outlives a process: the state database of a connection, its ledger, and its rate limit."""
+"""The persistent state of a connection: its state database, ledger, and rate limit."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _told: set[str] = set()
 
 
 def tell_once(level: int, text: str) -> None:
-    """Log what is worth knowing once a process, not once a message."""
+    """Log a line once per process, not once per message."""
     if text not in _told:
         _told.add(text)
         log.log(level, text)
 
 
 def ledger_secret() -> LedgerSecret:
-    """Return what keys the hashes of ledgers in this deployment.
+    """Return the secret that keys the hashes in the ledgers of this deployment.
 
-    :raises ApptotoConfigurationError: ``[apptoto] ledger_secret`` is set, and is none.
+    :raises ApptotoConfigurationError: ``[apptoto] ledger_secret`` is invalid.
     """
     from airflow_provider_apptoto.outbox.secret import LedgerSecret
 
@@ -55,9 +55,9 @@ def ledger_secret() -> LedgerSecret:
 class AccountState:
     """The state database, the ledger and the rate limit of one Apptoto connection.
 
-    :param conn_id: of the Apptoto connection.
-    :param settings: of the Apptoto connection.
-    :param get_connection: gives an Airflow connection by its id.
+    :param conn_id: id of the Apptoto connection.
+    :param settings: settings of the Apptoto connection.
+    :param get_connection: returns an Airflow connection by its id.
     """
 
     def __init__(
@@ -83,30 +83,30 @@ class AccountState:
             raise
 
     def ledger_store(self, context: Mapping[str, Any], origin: Origin) -> LedgerStore | None:
-        """Return where sends are remembered: the connection's state database, else Airflow's task state, else nowhere.
+        """Return the ledger store: the connection's state database, else Airflow's task state, else ``None``.
 
-        :raises ApptotoConfigurationError: ``state_conn_id`` is wrong, or it is missing and a callback sends.
+        :raises ApptotoConfigurationError: ``state_conn_id`` is invalid, or a callback needs it.
         """
         if self._sql_store is not None:
-            tell_once(logging.INFO, f"Sends are remembered in the state database {self._settings.state_conn_id!r}")
+            tell_once(logging.INFO, f"Ledger: state database {self._settings.state_conn_id!r}")
             return self._sql_store
         if not origin.is_task:
             msg = (
-                "is not that of a task that runs now, so sends can't be remembered in Airflow's task state; set "
-                "state_conn_id on the Apptoto connection"
+                "is not from a running task, so the ledger can't use Airflow's task state; set state_conn_id on the "
+                "Apptoto connection"
             )
             raise ApptotoConfigurationError("context", msg, code="state_database_needed")
         task_state = context.get("task_state_store")
         if task_state is None:
             tell_once(
                 logging.WARNING,
-                "Sends are not remembered: if this worker is killed, a retry may send again. Set state_conn_id on the "
-                "Apptoto connection (before Airflow 3.3 there is no other way)",
+                "No ledger: if this worker is killed, a retry may resend messages. Set state_conn_id on the Apptoto "
+                "connection (required before Airflow 3.3)",
             )
             return None
         from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 
-        tell_once(logging.INFO, "Sends are remembered in Airflow's task state")
+        tell_once(logging.INFO, "Ledger: Airflow's task state")
         if self._task_state_store is None or self._task_state_store.task_state is not task_state:
             self._task_state_store = TaskStateLedgerStore(task_state, ledger_secret())
         return self._task_state_store
@@ -120,9 +120,9 @@ class AccountState:
         return SqlLedgerStore(self.database, self.pin(Variables()), ledger_secret())
 
     def pin(self, memory: Memory) -> Pin | None:
-        """Return what tells whether the state database is the one that earlier tasks used; ``None``: there is none.
+        """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
 
-        :param memory: keeps it.
+        :param memory: stores the pin.
         """
         from airflow_provider_apptoto.outbox.instructions import ledger_command
         from airflow_provider_apptoto.outbox.pin import Pin
@@ -144,8 +144,7 @@ class AccountState:
             if not runs_tasks_on_one_host():
                 tell_once(
                     logging.WARNING,
-                    "Tasks on other hosts don't share this account's rate limit: set state_conn_id on the Apptoto "
-                    "connection",
+                    "The rate limit is not shared between hosts: set state_conn_id on the Apptoto connection",
                 )
             database = state_database(URL.create("sqlite", database=str(host_file())))
         account = self._settings.base_url, self._settings.login

@@ -1,4 +1,4 @@
-"""From an Airflow connection to a client of Apptoto."""
+"""The Airflow hook for Apptoto."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEST_SECONDS = 10.0
-"""The longest that ``test_connection`` waits for an answer: a person looks on."""
+"""Maximum wait of ``test_connection`` for an answer, because a person is waiting."""
 
 
 class ApptotoHook(BaseHook):
     """Sends messages through an Apptoto account.
 
-    :meth:`outbox` sends each message at most once. :meth:`send_message` is the plain call.
+    :meth:`outbox` sends each message at most once. :meth:`send_message` sends without a ledger.
 
     .. seealso:: :ref:`howto/connection:apptoto`
 
     :param apptoto_conn_id: id of a connection of type ``apptoto``.
-    :param delivery_mode: ``live``, ``redirect`` or ``dry_run``; the strictest of this, the connection's and
-        ``[apptoto] delivery_mode`` in Airflow's configuration counts.
+    :param delivery_mode: ``live``, ``redirect`` or ``dry_run``. The strictest of this, the connection's mode and
+        ``[apptoto] delivery_mode`` in Airflow's configuration applies.
     """
 
     conn_name_attr = "apptoto_conn_id"
@@ -58,12 +58,12 @@ class ApptotoHook(BaseHook):
     hook_name = "Apptoto"
 
     retry_policy: ClassVar[RetryPolicy | None] = None
-    """When the client repeats a request that was certainly not sent; ``None``: the client's default."""
+    """When the client retries a message that was certainly not sent; ``None``: the client's default."""
     total_timeout: ClassVar[float | None] = None
-    """Seconds that an exchange may last; ``None``: the client's default."""
+    """Maximum duration of an exchange in seconds; ``None``: the client's default."""
     ledger_timing: ClassVar[LedgerTiming | None] = None
-    """How long the ledger waits; ``None``: its defaults. Shorter ones are for tests: a lease that ends before the send
-    that it covers makes that send unknown."""
+    """Timing of the ledger; ``None``: the defaults. Use shorter ones only in tests: if a lease ends before the send,
+    the outcome is unknown."""
 
     def __init__(self, apptoto_conn_id: str = default_conn_name, *, delivery_mode: str | None = None) -> None:
         super().__init__()
@@ -71,9 +71,9 @@ class ApptotoHook(BaseHook):
         self.delivery_mode = delivery_mode
 
     def get_conn(self) -> ApptotoClient:
-        """Return the client; its requests share one session, and obey the delivery mode.
+        """Return the client. Its requests share one session and follow the delivery mode.
 
-        :raises ApptotoConfigurationError: the connection, or a delivery mode, is wrong.
+        :raises ApptotoConfigurationError: the connection or a delivery mode is invalid.
         """
         return self._client
 
@@ -88,24 +88,24 @@ class ApptotoHook(BaseHook):
         log_level: int = logging.INFO,
         on_attempt: Callable[[Outcome], None] | None = None,
     ) -> Outbox:
-        """Return the outbox, which sends each message at most once over retries, clears and killed workers.
+        """Return the outbox, which sends each message at most once across retries, clears and killed workers.
 
-        ``hook.outbox(context).send(type="sms", to="+16505551212", message="...")`` in a ``@task`` keeps all promises of
-        the operators. Sends are remembered in the state database (``state_conn_id`` of the connection), else in
+        ``hook.outbox(context).send(type="sms", to="+16505551212", message="...")`` in a ``@task`` gives the same
+        guarantees as the operators. The ledger is in the state database (``state_conn_id`` of the connection), else in
         Airflow's task state (Airflow 3.3 and newer).
 
-        :param context: of the task, as ``get_current_context()`` returns it; or of a callback, which needs the state
-            database. A context without a task instance (``ti``) also needs ``idempotency_key``.
-        :param on_unknown: what to do if it is not known whether a message was sent: ``fail``, ``resend`` (some get it
-            twice) or ``assume_sent`` (some get nothing).
-        :param max_age: withhold messages of runs that are older than this, more than 0; ``None``: never.
-        :param idempotency_key: your own name for the occasion: whatever task, DAG or run comes with it, the message is
-            sent once to the same recipient. Needs the state database.
-        :param cancellation: stops it.
-        :param log_level: of the lines about messages that were sent, now or before.
+        :param context: context of the task, as ``get_current_context()`` returns it, or of a callback, which needs the
+            state database. A context without a task instance (``ti``) also needs ``idempotency_key``.
+        :param on_unknown: what to do if a message may have been sent: ``fail``, ``resend`` (recipients may get it
+            twice) or ``assume_sent`` (recipients may get nothing).
+        :param max_age: withhold messages of runs older than this, more than 0; ``None``: no limit.
+        :param idempotency_key: your name for the occasion. Tasks, DAGs and runs that use the same key send the message
+            only once to the same recipient. Needs the state database.
+        :param cancellation: cancels sends.
+        :param log_level: level of log lines about messages that were sent, now or earlier.
         :param on_attempt: called with the outcome of each attempt to send.
-        :raises ApptotoConfigurationError: a parameter or the connection is wrong, or there is no ledger where one is
-            needed; says what is missing. Nothing was sent.
+        :raises ApptotoConfigurationError: a parameter or the connection is invalid, or a required ledger is missing.
+            Nothing was sent.
         """
         from airflow_provider_apptoto.outbox.cancellation import Cancellation
         from airflow_provider_apptoto.outbox.identity import check_ledger, texts_of
@@ -147,15 +147,15 @@ class ApptotoHook(BaseHook):
         template_id: int | str | None = None,
         max_segments: int | None = 3,
     ) -> Delivery:
-        """Send one message, and remember nothing: a retry of the task sends again. See :meth:`outbox`.
+        """Send one message without a ledger: a retry of the task sends it again. See :meth:`outbox`.
 
         The parameters are those of :class:`~airflow_provider_apptoto.client.Message`. All checks, the delivery mode and
         the rate limit apply.
 
-        :raises ApptotoValidationError: the message is not one that Apptoto accepts; nothing was sent.
-        :raises ApptotoNotSentError: it was not sent; a retry is safe.
-        :raises ApptotoRejectedError: Apptoto refused it.
-        :raises ApptotoUnknownOutcomeError: it may have been sent; a retry could send it twice.
+        :raises ApptotoValidationError: the message is invalid; nothing was sent.
+        :raises ApptotoNotSentError: the message was not sent; a retry is safe.
+        :raises ApptotoRejectedError: Apptoto rejected the message.
+        :raises ApptotoUnknownOutcomeError: the message may have been sent; a retry could send it twice.
         """
         from airflow_provider_apptoto.outbox.ledger import LedgerTiming
         from airflow_provider_apptoto.outbox.outbox import Outbox
@@ -183,10 +183,10 @@ class ApptotoHook(BaseHook):
             raise
 
     def build_message(self, **fields: Any) -> Message:
-        """Return a message, checked by the connection's ``default_region`` and ``allowed_regions``.
+        """Return a validated message, using the connection's ``default_region`` and ``allowed_regions``.
 
         :param fields: the other parameters of :class:`~airflow_provider_apptoto.client.Message`.
-        :raises ApptotoValidationError: the message is not one that Apptoto takes.
+        :raises ApptotoValidationError: the message is invalid.
         """
         from airflow_provider_apptoto.client import Message
 
@@ -202,9 +202,9 @@ class ApptotoHook(BaseHook):
             raise
 
     def test_connection(self) -> tuple[bool, str]:
-        """Read one event with the connection's settings, and look into the state database; never sends.
+        """Read one event with the connection's settings, and open the state database; never sends.
 
-        :return: whether it works, and a sentence for the user.
+        :return: whether the connection works, and a sentence for the user.
         """
         from airflow_provider_apptoto.client import (
             ApptotoAuthError,
@@ -220,20 +220,21 @@ class ApptotoHook(BaseHook):
             if self.state_database is not None:
                 self.state_database.init()
         except (ApptotoAuthError, LedgerStoreError) as error:
-            return False, str(error)
+            text = str(error)
+            return False, text[:1].upper() + text[1:]
         except ApptotoNotSentError as error:
             if error.status is None:
                 return False, f"{self._settings.base_url} can't be reached: {error.reason}"
-            return False, f"{self._settings.base_url} can't be used right now: {error}"
+            return False, f"{self._settings.base_url} is temporarily unavailable: {error}"
         except ApptotoError as error:
             return False, str(error)
-        except Exception as error:  # noqa: BLE001  the form wants a sentence, whatever happened
+        except Exception as error:  # noqa: BLE001  the form always needs a sentence
             return False, f"{type(error).__name__}: {error}"
-        return True, f"Apptoto at {self._settings.base_url} accepts login and API key"
+        return True, f"Connected to Apptoto at {self._settings.base_url}. Login and API key are valid"
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return what the forms of Airflow before 3.2 show of the standard fields."""
+        """Return the settings of the standard fields for the forms of Airflow before 3.2."""
         from airflow_provider_apptoto.connection import CONNECTION_TYPE
 
         behaviour = CONNECTION_TYPE["ui-field-behaviour"]
@@ -256,10 +257,10 @@ class ApptotoHook(BaseHook):
             sandbox = SandboxAccount.of_environment()
             if sandbox is None:
                 return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id), defaults)
-            tell_once(logging.WARNING, f"{SANDBOX_URL} is set: every connection leads to the sandbox at {sandbox.host}")
+            tell_once(logging.WARNING, f"{SANDBOX_URL} is set: all connections use the sandbox at {sandbox.host}")
             try:
                 extra = self.get_connection(self.apptoto_conn_id).extra
-            except AirflowException:  # a rehearsal needs no connection
+            except AirflowException:  # the sandbox works without a connection
                 extra = None
             account = dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra)
             return ConnectionSettings.read(account, defaults)
@@ -270,7 +271,7 @@ class ApptotoHook(BaseHook):
 
     @property
     def default_region(self) -> str | None:
-        """The region that completes phone numbers without ``+``, or ``None``."""
+        """The region of phone numbers without ``+``, or ``None``."""
         return self._settings.default_region
 
     @property
@@ -279,9 +280,9 @@ class ApptotoHook(BaseHook):
         return self._state.database
 
     def ledger_pin(self, memory: Memory) -> Pin | None:
-        """Return what notices a state database that lost its memory; ``None`` if there is no database.
+        """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
 
-        :param memory: keeps it.
+        :param memory: stores the pin.
         """
         return self._state.pin(memory)
 
@@ -303,13 +304,13 @@ class ApptotoHook(BaseHook):
 
         from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Routing
 
-        # Airflow hides the password by itself, not the form in which it travels
+        # Airflow masks the password itself, but not its Basic authentication form
         mask_secret(settings.api_key)
         mask_secret(base64.b64encode(f"{settings.login}:{settings.api_key}".encode()).decode())
         modes: dict[str, str | None] = {**settings.delivery_modes, "the task": self.delivery_mode}
         mode = DeliveryMode.strictest(*modes.values())
         setters = [source for source, each in modes.items() if each is not None and DeliveryMode(each.strip()) is mode]
-        tell_once(logging.INFO, f"Delivery mode: {mode} (set by {setters[0] if setters else 'nothing, the default'})")
+        tell_once(logging.INFO, f"Delivery mode: {mode} ({f'set by {setters[0]}' if setters else 'default'})")
         return ApptotoClient(
             login=settings.login,
             api_key=settings.api_key,

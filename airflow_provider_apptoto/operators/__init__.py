@@ -1,1 +1,1 @@
-"""Tasks that send."""
+"""Operators that send messages through Apptoto."""

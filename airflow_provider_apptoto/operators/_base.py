@@ -1,4 +1,4 @@
-"""What the operators share."""
+"""The base class of the operators."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DeliveryModeName = Literal["live", "redirect", "dry_run"]
 
 
 class ApptotoRetryPolicy(RetryPolicy):
-    """Lets the next try wait as long as Apptoto asked for (Airflow 3.3+); else Airflow's own rules hold."""
+    """Delays the next try by Apptoto's ``Retry-After``, if there is one (Airflow 3.3+); else Airflow's rules apply."""
 
     def evaluate(
         self,
@@ -36,20 +36,20 @@ class ApptotoRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002  the interface's
         context: Context | None = None,  # noqa: ARG002  the interface's
     ) -> RetryDecision:
-        """Return the delay that a refused send carries."""
+        """Return the delay that Apptoto asked for, or Airflow's default."""
         from airflow_provider_apptoto.client import ApptotoNotSentError
 
         if isinstance(exception, ApptotoNotSentError) and exception.retry_after is not None:
             delay = timedelta(seconds=exception.retry_after)
-            return RetryDecision.retry(delay, reason=f"Apptoto asked to wait {exception.retry_after:.0f} s")
+            return RetryDecision.retry(delay, reason=f"Apptoto sent Retry-After: {exception.retry_after:.0f} s")
         return RetryDecision.default()
 
 
 class SendingOperator(OwnRendering, BaseOperator):
-    """Base of the operators that send messages: the parameters that they share, checked when the task is written.
+    """Base class of the operators: their common parameters, validated when the DAG is parsed.
 
-    Templated parameters are checked when the task runs. So are all parameters of a mapped task: a wrong one fails it at
-    once, whatever its ``retries``.
+    Templated parameters, and all parameters of a mapped task, are validated when the task runs. An invalid one fails
+    the task without a retry.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         delivery_mode: DeliveryModeName | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
-        retry_policy: RetryPolicy | None = ApptotoRetryPolicy(),  # noqa: B008  without state; mapped tasks read it here
+        retry_policy: RetryPolicy | None = ApptotoRetryPolicy(),  # noqa: B008  stateless; mapped tasks read it here
         **kwargs: Any,
     ) -> None:
         if HAS_RETRY_POLICY:
@@ -85,7 +85,7 @@ class SendingOperator(OwnRendering, BaseOperator):
                 check_choice("delivery_mode", delivery_mode, DeliveryMode)
             check_names("dynamic_fields", dynamic_fields)
             if not isinstance(redact, bool):
-                raise ApptotoConfigurationError("redact", f"{redact!r} is not True or False")
+                raise ApptotoConfigurationError("redact", f"must be True or False, not {redact!r}")
 
     _cancellation: Cancellation | None = None
     _is_killed = False
@@ -99,7 +99,7 @@ class SendingOperator(OwnRendering, BaseOperator):
     def _outbox(self, hook: ApptotoHook, context: Context, **own: Any) -> Outbox:
         """Return the outbox of this task.
 
-        :param own: further arguments of :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox`.
+        :param own: additional arguments of :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox`.
         """
         from airflow_provider_apptoto.outbox.cancellation import Cancellation
 
@@ -116,12 +116,12 @@ class SendingOperator(OwnRendering, BaseOperator):
         )
 
 
-_KILLED = "the task was told to end"
+_KILLED = "the task was stopped"
 
 
 @contextmanager
 def final_settings() -> Iterator[None]:
-    """Raise a wrong parameter as an error after which Airflow does not retry: a mapped task meets it when it runs."""
+    """Make configuration errors final for Airflow: a mapped task is validated when it runs, and must not be retried."""
     try:
         yield
     except ApptotoConfigurationError as error:
@@ -136,6 +136,6 @@ def check_names(name: str, value: object) -> None:
     :raises ApptotoConfigurationError: it is not.
     """
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise ApptotoConfigurationError(name, f"has to be a list of names, but is of type {type(value).__name__}")
+        raise ApptotoConfigurationError(name, f"must be a list of names, not {type(value).__name__}")
     if not all(isinstance(each, str) and each for each in value):
-        raise ApptotoConfigurationError(name, "holds something that is not a name")
+        raise ApptotoConfigurationError(name, "must contain only non-empty strings")

@@ -1,4 +1,4 @@
-"""Tasks that send messages through Apptoto."""
+"""The public operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task that sends one message."""
+"""The operator for a single message."""
 
 from __future__ import annotations
 
@@ -21,52 +21,55 @@ class ApptotoSendMessageOperator(SendingOperator):
     """Send one SMS, e-mail or voice call through Apptoto (apidocs.apptoto.com/reference/v1send_message).
 
     If the message was not sent, Airflow may retry the task. If it was rejected, or may have been sent, the task fails
-    at once.
+    without a retry.
 
     .. seealso:: :ref:`howto/operator:ApptotoSendMessageOperator`
 
-    Returns (XCom), the same for the try that sent the message and for a later one that finds it sent, but for
-    ``outcome``: ``outcome`` (``sent``; ``deduplicated``: an earlier try, or another task with the same
-    ``idempotency_key``, had sent it; ``assumed_sent``, ``redirected``, ``dry_run``; ``too_old`` if it was skipped),
-    ``type``, ``target`` (masked; ids in clear), ``reference``, ``key`` (in the ledger), ``http_status``, ``sent_at``
-    (ISO 8601, UTC, milliseconds), ``try_number`` (the try that sent it), ``response`` (``success``, and the message's
-    ``id`` as a string, if the answer had one), ``segments`` (estimated, of an SMS).
+    Returns (XCom) a dictionary. Except for ``outcome``, it is the same for the try that sent the message and for a
+    later one: ``outcome`` (``sent``; ``deduplicated``: an earlier try, or another task with the same
+    ``idempotency_key``, sent it; ``assumed_sent``, ``redirected``, ``dry_run``; ``too_old``: skipped), ``type``,
+    ``target`` (masked; ids in clear), ``reference``, ``key`` (of the ledger entry), ``http_status``, ``sent_at``
+    (ISO 8601, UTC, milliseconds), ``try_number`` (of the try that sent it), ``response`` (``success``, and the
+    message's ``id`` as a string, if the answer had one), ``segments`` (estimated, for an SMS).
 
     :param type: ``sms``, ``call`` or ``email``. (templated)
     :param to: phone number (``sms``, ``call``) or e-mail address (``email``). Exactly one of this, ``event_id`` and
-        ``participant_id`` is needed. (templated)
-    :param event_id: every participant of this event gets a copy; a positive integer, or its digits. (templated)
-    :param participant_id: this participant of an event; a positive integer, or its digits. (templated)
+        ``participant_id`` is required. (templated)
+    :param event_id: id of an event, for a copy to every participant; a positive integer, or a string of digits.
+        (templated)
+    :param participant_id: id of one participant of an event; a positive integer, or a string of digits. (templated)
     :param message: the text; required unless ``template_id`` is given. (templated)
     :param subject: one line, for ``email`` only. (templated)
-    :param template_id: a template stored in Apptoto; a positive integer, or its digits. (templated)
-    :param reference: your own id of the thing (an appointment's, say), kept and shown in clear; one line of up to 200
+    :param template_id: id of a template stored in Apptoto; a positive integer, or a string of digits. (templated)
+    :param reference: your own id, such as an appointment id, stored and shown in clear; one line of up to 200
         characters. (templated)
-    :param labels: at most four names and values that reports group by, kept in clear: ``{"clinic": "north"}``.
+    :param labels: at most four names and values for grouping in reports, stored in clear: ``{"clinic": "north"}``.
         (templated)
     :param apptoto_conn_id: id of the connection. (templated)
-    :param idempotency_key: your own name for the occasion, e.g. ``reminder-{{ params.appointment }}``: whatever task,
-        DAG or run comes with it, the message is sent once to the same recipient. Needs the state database
-        (``state_conn_id`` of the connection). By default the occasion is this task in this run. (templated)
-    :param on_unknown: what to do if it is not known whether the message was sent: ``fail`` (no retry, a person resolves
-        it), ``resend`` (may be retried: some get it twice) or ``assume_sent`` (succeeds with a warning: some get
-        nothing).
-    :param max_age: skip the task if its run is older than this (catch-up, a late backfill), more than 0; ``None``:
-        never. The age counts from the end of the data interval or the logical date, whichever is later, else from
-        ``run_after``. If an earlier try began, the task fails: it had something to send.
-    :param max_segments: reject an SMS whose text is estimated to take more segments than this, at least 1; ``None``: no
-        limit. Texts with dynamic fields are not limited, since only Apptoto knows their length.
-    :param dynamic_fields: names, besides ``name``, ``event``, ``participant`` and ``contact``, that Apptoto's dynamic
-        fields begin with.
-    :param redact: hide recipient and text in rendered fields, logs and XCom; ``False`` shows them, never the key.
-    :param delivery_mode: ``live``, ``redirect`` or ``dry_run`` for this task; it can only make the connection's and the
-        deployment's stricter.
-    :param retry_policy: on Airflow 3.3+, by default the next try waits as long as Apptoto asked for; ignored before.
-    :raises ApptotoNotSentError: it was not sent: unreachable, too many requests, the ledger can't be written.
-    :raises ApptotoUnknownOutcomeError: it may have been sent. Airflow does not retry, unless ``on_unknown`` is
+    :param idempotency_key: your name for the occasion, e.g. ``reminder-{{ params.appointment }}``. Tasks, DAGs and runs
+        that use the same key send the message only once to the same recipient. Needs the state database
+        (``state_conn_id`` of the connection). Default: this task in this run. (templated)
+    :param on_unknown: what to do if the message may have been sent: ``fail`` (no retry, a person resolves it),
+        ``resend`` (may be retried: recipients may get it twice) or ``assume_sent`` (succeeds with a warning: recipients
+        may get nothing).
+    :param max_age: skip the task if its run is older than this (catch-up, a late backfill), more than 0; ``None``: no
+        limit. The age counts from the end of the data interval or the logical date, whichever is later, else from
+        ``run_after``. If an earlier try started, the task fails instead, so that an unsent message is noticed.
+    :param max_segments: maximum estimated segments of an SMS, at least 1; ``None``: no limit. A longer SMS is rejected.
+        Texts with dynamic fields are not limited, because their length is unknown.
+    :param dynamic_fields: first names of Apptoto's dynamic fields, in addition to ``name``, ``event``, ``participant``
+        and ``contact``.
+    :param redact: mask recipient and text in rendered fields, logs and XCom. ``False`` shows them, but never the API
+        key.
+    :param delivery_mode: ``live``, ``redirect`` or ``dry_run`` for this task. A stricter mode of the connection or the
+        deployment takes precedence.
+    :param retry_policy: on Airflow 3.3+, by default delays the next try by Apptoto's ``Retry-After``; ignored on older
+        versions.
+    :raises ApptotoNotSentError: the message was not sent: Apptoto is unreachable, the rate limit is reached, the ledger
+        can't be written, or the task was stopped.
+    :raises ApptotoUnknownOutcomeError: the message may have been sent. Airflow does not retry, unless ``on_unknown`` is
         ``resend``.
-    :raises ApptotoRejectedError: it was rejected by Apptoto, or is not a message that Apptoto accepts. Airflow does not
-        retry.
+    :raises ApptotoRejectedError: the message was rejected, by Apptoto or by validation. Airflow does not retry.
     :raises AirflowSkipException: the run is older than ``max_age``.
     """
 
@@ -112,11 +115,11 @@ class ApptotoSendMessageOperator(SendingOperator):
         self.labels = labels
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send the message, unless it was sent."""
+        """Send the message, unless it was already sent."""
         from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
-        if self._rendered_for is None:  # called by hand, in a callback for example
+        if self._rendered_for is None:  # called directly, for example in a callback
             self.render_template_fields(context)
         outbox = self._outbox(ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode), context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
@@ -129,14 +132,14 @@ class ApptotoSendMessageOperator(SendingOperator):
             outbox.show_unresolved()
         if delivery.outcome.is_withheld:
             context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
-            raise AirflowSkipException(f"Skipped, the message is not sent: {delivery.reason}")
+            raise AirflowSkipException(f"Skipped: {delivery.reason}")
         return delivery.to_xcom()
 
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.templating.fields import render_fields
 
-        ti = context.get("ti", "a context without one")
-        if self._rendered_for is ti:  # rendered once more, a value out of an XCom would be taken for a template
+        ti = context.get("ti", "no task instance")
+        if self._rendered_for is ti:  # rendering again would treat a value from an XCom as a template
             return
         render_fields(self, context, jinja_env, seen_oids)
         self._rendered_for = ti

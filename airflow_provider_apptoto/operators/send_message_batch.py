@@ -1,4 +1,4 @@
-"""A task that sends many messages."""
+"""The operator for many messages."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ if TYPE_CHECKING:
 class ApptotoSendMessageBatchOperator(SendingOperator):
     """Send many messages in one task, each at most once, and report the outcome of every row.
 
-    All rows are checked before the first message is sent. Each message has its own ledger entry, so the next try, after
-    a failure, a kill or a clear, sends what is missing. A message that is rejected does not stop the others.
+    All rows are validated before the first message is sent. Each message has its own ledger entry, so the next try
+    (after a failure, a kill or a clear) sends only the missing messages. A rejected message does not stop the others.
 
     .. seealso:: :ref:`howto/operator:ApptotoSendMessageBatchOperator`
 
-    A row is a mapping of columns. Columns with the names of a message's fields (``type``, ``to``, ``event_id``,
+    A row is a mapping of columns. Columns named like the fields of a message (``type``, ``to``, ``event_id``,
     ``participant_id``, ``message``, ``subject``, ``template_id``) are its fields; others are for texts, ids, references
-    and labels. A column that is missing, ``None``, or blank in a CSV file is not given.
+    and labels. A column counts as not given if it is missing, ``None``, or blank in a CSV file.
 
-    Returns (XCom ``return_value``, and ``report``, which is there also if the task fails): a dictionary with ``total``
-    (rows), the number of rows of each outcome (``sent``, ``deduplicated``, ``not_sent``, ``invalid``, ...);
-    ``failures`` (each with ``index``, ``line`` of the file, ``reference``, ``key``, ``outcome``, ``http_status``,
-    ``code``, ``column``, ``reason``), as many as fit into 62 kB, and ``failures_left_out``; ``suppressed_rows`` and
-    ``duplicate_rows`` (each with ``index``, ``line``, ``reference``), as many as there is room for.
+    Returns (XCom ``return_value``, and ``report``, which is also stored if the task fails) a dictionary with ``total``
+    (rows), the number of rows per outcome (``sent``, ``deduplicated``, ``not_sent``, ``invalid``, ...), ``failures``
+    (each with ``index``, ``line`` of the file, ``reference``, ``key``, ``outcome``, ``http_status``, ``code``,
+    ``column``, ``reason``) up to 62 kB, and ``failures_left_out``; ``suppressed_rows`` and ``duplicate_rows`` (each
+    with ``index``, ``line``, ``reference``) as far as they fit.
 
-    :param messages: rows: a list of mappings, or the output of a task that is one. Exactly one of this and
-        ``messages_path`` is needed. What stands in the DAG file is templated; what other tasks give is not.
-    :param messages_path: absolute path or URI (Airflow's object storage) of a file of rows: CSV in UTF-8 with a line of
-        names (``.csv``), or JSON Lines (``.jsonl``, ``.ndjson``). (templated)
-    :param defaults: fields of all messages. Templates in it may name the row's columns: ``{{ row.first_name }}``. A row
-        that gives one of these fields too is invalid. (templated for each row)
-    :param suppression: phone numbers and e-mail addresses that get nothing: a list, or the output of a task. (templated
-        as ``messages``)
-    :param id_column: the column whose value tells messages apart (an appointment's id, say), up to 200 characters. By
-        default channel and recipient do, so nobody can get two messages of one batch.
-    :param reference_column: the column with your own id of the thing, kept and shown in clear, up to 200 characters.
-    :param label_columns: at most four columns that reports group by, kept in clear: clinic, campaign.
-    :param on_invalid: what to do if rows are invalid: ``fail`` (nothing is sent) or ``send_others`` (the other rows
-        are, unless more than ``max_failed`` are invalid).
+    :param messages: rows: a list of mappings, or the output of a task that returns one. Exactly one of this and
+        ``messages_path`` is required. Values in the DAG file are templated; values from other tasks are not.
+    :param messages_path: absolute path or URI (Airflow's object storage) of a file with rows: CSV in UTF-8 with a
+        header line (``.csv``), or JSON Lines (``.jsonl``, ``.ndjson``). (templated)
+    :param defaults: fields of all messages. Templates may use the columns of the row: ``{{ row.first_name }}``. A row
+        that sets one of these fields too is invalid. (templated for each row)
+    :param suppression: phone numbers and e-mail addresses that must not be contacted: a list, or the output of a task.
+        (templated as ``messages``)
+    :param id_column: the column that identifies a message, such as an appointment id, up to 200 characters. By default
+        channel and recipient identify it, so no recipient can get two messages of one batch.
+    :param reference_column: the column with your own id, stored and shown in clear, up to 200 characters.
+    :param label_columns: at most four columns for grouping in reports, stored in clear: clinic, campaign.
+    :param on_invalid: what to do if rows are invalid: ``fail`` (nothing is sent) or ``send_others`` (the other rows are
+        sent, unless more than ``max_failed`` are invalid).
     :param max_messages: send nothing if there are more messages than this, at least 1; ``None``: no limit.
-    :param max_failed: succeed although so many rows were rejected, or were invalid with ``send_others``: a count from
-        0, or a percentage such as ``"5%"`` of all rows that make a message or are invalid.
-    :param max_consecutive_failures: stop after so many messages in a row that could not be sent, or may have been sent,
-        at least 1. Requests in flight are awaited.
-    :param concurrency: messages in flight at once, 1 to 32; the account's rate limit applies in any case.
+    :param max_failed: maximum number of rejected rows (with ``send_others``, of invalid rows too) for the task to
+        succeed: a count from 0, or a percentage such as ``"5%"`` of all rows that make a message or are invalid.
+    :param max_consecutive_failures: stop after this many messages in a row that were not sent or may have been sent, at
+        least 1. Requests in flight are awaited.
+    :param concurrency: messages in flight at once, 1 to 32. The rate limit of the account always applies.
     :param apptoto_conn_id: id of the connection. (templated)
-    :param idempotency_key: your own name for the occasion, as with
+    :param idempotency_key: your name for the occasion, as with
         :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`. (templated)
-    :param on_unknown: what to do if it is not known whether a message was sent: ``fail``, ``resend`` or
-        ``assume_sent``.
-    :param max_age: skip the task if its run is older than this, and no try began; ``None``: never. A batch that began
-        in time is sent to its end.
-    :param max_segments: treat a row as invalid if its SMS is estimated to take more segments than this, as with
+    :param on_unknown: what to do if a message may have been sent: ``fail``, ``resend`` or ``assume_sent``.
+    :param max_age: skip the task if its run is older than this and no try started; ``None``: no limit. A batch that
+        started in time is completed.
+    :param max_segments: maximum estimated segments of an SMS; a row with a longer SMS is invalid. See
         :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`.
-    :param dynamic_fields: further names that Apptoto's dynamic fields begin with.
-    :param redact: hide rows in rendered fields, logs and XCom; ``False`` shows them, never the key.
+    :param dynamic_fields: additional first names of Apptoto's dynamic fields.
+    :param redact: mask rows in rendered fields, logs and XCom. ``False`` shows them, but never the API key.
     :param delivery_mode: ``live``, ``redirect`` or ``dry_run`` for this task.
-    :param retry_policy: on Airflow 3.3+, by default the next try waits as long as Apptoto asked for; ignored before.
-    :raises ApptotoConfigurationError: a parameter is wrong, or there are too many messages; nothing was sent.
-    :raises ApptotoNotSentError: some messages are left (no answer, refused credentials or credit, the task was told to
-        end); the next try sends them.
-    :raises ApptotoUnknownOutcomeError: some may have been sent, and ``on_unknown`` is ``resend``.
-    :raises AirflowFailException: rows are invalid, too many failed, or some may have been sent; or the run is older
-        than ``max_age`` by now, and an earlier try began.
+    :param retry_policy: on Airflow 3.3+, by default delays the next try by Apptoto's ``Retry-After``; ignored on older
+        versions.
+    :raises ApptotoConfigurationError: a parameter is invalid, or there are too many messages; nothing was sent.
+    :raises ApptotoNotSentError: some messages were not sent (no answer, rejected credentials, no credit, the task was
+        stopped); the next try sends them.
+    :raises ApptotoUnknownOutcomeError: some messages may have been sent, and ``on_unknown`` is ``resend``.
+    :raises AirflowFailException: rows are invalid, too many failed, or some messages may have been sent; or an earlier
+        try started, and the run is now older than ``max_age``.
     :raises AirflowSkipException: the run is older than ``max_age``.
     """
 
@@ -125,13 +125,13 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         with final_settings():
             self._options()
             if (messages is None) == (messages_path is None):
-                raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is needed")
+                raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is required")
 
     def _options(self) -> BatchOptions:
         return BatchOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(BatchOptions)})
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Send what is missing."""
+        """Send the messages that were not sent yet."""
         from airflow_provider_apptoto.batch.run import run
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 

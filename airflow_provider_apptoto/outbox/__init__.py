@@ -1,6 +1,6 @@
-"""Send a message at most once. :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox` makes an outbox.
+"""Send each message at most once. Create an outbox with ``ApptotoHook.outbox``.
 
-A name loads its module when it is first used: operators import from this package each time a DAG is parsed.
+Modules are loaded on first use, because operators import from this package each time a DAG is parsed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people do with the ledger in the state database: shared by the command line and the page in Airflow's UI."""
+"""Show, resolve, forget and purge ledger entries in the state database."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.database import StateDatabase
 
 RESOLUTIONS = (State.SENT, State.NOT_SENT)
-"""States that a person may give to a message."""
+"""States that a person may set."""
 FORGOTTEN = "forgotten"
-"""Stands for the new state in the change that removes an entry."""
+"""The new state in the change that removes an entry."""
 _FINISHED = (State.SENT, State.REDIRECTED, State.NOT_SENT, State.REJECTED)
 _LOT = 500
-"""Keys of one statement, and entries that one transaction purges."""
+"""Keys per statement, and entries purged per transaction."""
 _PRIVATE = ("fingerprint", "recipient", "lease", "version")
 _TIMES = ("created_at", "updated_at", "sent_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which entries are meant. A field that is not given does not narrow.
+    """Filters for entries; a field that is ``None`` or empty does not filter.
 
-    :param keys: the first characters of keys are enough.
-    :param states: ``unknown`` includes entries that a killed task left as ``sending``.
+    :param keys: keys or their first characters.
+    :param states: ``unknown`` includes entries that a killed task left in ``sending``.
     :param channel: ``sms``, ``call`` or ``email``.
-    :param reference: the whole of it.
-    :param since: first time at which an entry got its state (seconds since 1970, UTC).
-    :param until: time before which it got its state (seconds since 1970, UTC).
+    :param reference: the whole reference.
+    :param since: entries whose state was set at or after this time (seconds since 1970, UTC).
+    :param until: entries whose state was set before this time (seconds since 1970, UTC).
     """
 
     keys: Collection[str] = ()
@@ -55,7 +55,7 @@ class Selection:
     until: float | None = None
 
     def condition(self) -> ColumnElement[bool]:
-        """Return it as SQL."""
+        """Return the filters as an SQL condition."""
         names = ("channel", "dag_id", "task_id", "run_id", "reference")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         conditions: list[ColumnElement[bool]] = [ledger.c[name] == value for name, value in given.items()]
@@ -70,16 +70,16 @@ class Selection:
             conditions.append(ledger.c.updated_at >= self.since)
         if self.until is not None:
             conditions.append(ledger.c.updated_at < self.until)
-        return and_(True, *conditions)  # noqa: FBT003  SQL's
+        return and_(True, *conditions)  # noqa: FBT003  an SQL constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """Who changes entries, and why. Both are kept.
+    """Who changes entries, and why; stored with each change.
 
-    :param by: the person's name, one line of 1 to 200 characters.
-    :param note: how they know, one line of 1 to 200 characters.
-    :raises ValueError: one of them is not such a line.
+    :param by: name of the person, one line of 1 to 200 characters.
+    :param note: reason for the change, one line of 1 to 200 characters.
+    :raises ValueError: a value is not such a line.
     """
 
     by: str
@@ -88,12 +88,12 @@ class Author:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not is_one_line(value):
-                raise ValueError(f"{name} has to be one line of text, 1 to {MAX_LINE} characters")
+                raise ValueError(f"{name} must be one line of 1 to {MAX_LINE} characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a person changed in an entry.
+    """A change that a person made to an entry.
 
     :param at: seconds since 1970, UTC.
     :param to_state: the new state, or ``forgotten``.
@@ -106,15 +106,15 @@ class Change:
     note: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the change as JSON values."""
         return {**asdict(self), "at": iso(self.at)}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An entry, and what people changed in it.
+    """An entry and the changes that people made to it.
 
-    :param changes: the oldest first.
+    :param changes: oldest first.
     """
 
     entry: Entry
@@ -122,14 +122,14 @@ class Record:
 
     @property
     def decision(self) -> Change | None:
-        """The change that gave the entry its state; ``None`` if a try did."""
+        """The change that set the current state; ``None`` if a try set it."""
         last = self.changes[-1] if self.changes else None
         is_decision = last is not None and last.to_state == self.entry.state and last.at >= self.entry.updated_at
         return last if is_decision else None
 
     @property
     def why(self) -> str:
-        """Why the entry has its state: a person's note, or what came back from Apptoto."""
+        """Reason for the current state: a person's note, or Apptoto's answer."""
         if (decision := self.decision) is not None:
             return f"{decision.changed_by}: {decision.note}"
         if self.entry.state is State.SENDING:
@@ -138,7 +138,7 @@ class Record:
         return ", ".join(part for part in (status, self.entry.reason) if part)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what may be shown of it, as JSON has it. Times are ISO 8601 in UTC."""
+        """Return the fields that may be shown, as JSON values. Times are ISO 8601 in UTC."""
         entry = self.entry
         fields = {name: value for name, value in entry.to_dict().items() if name not in _PRIVATE}
         times = {name: None if fields[name] is None else iso(fields[name]) for name in _TIMES}
@@ -147,21 +147,21 @@ class Record:
 
 
 class LedgerAdmin:
-    """Selects and changes entries on behalf of people.
+    """Selects and changes entries for the command line.
 
     Every method raises :class:`~airflow_provider_apptoto.outbox.stores.base.LedgerStoreError` if the database can't be
     used.
 
-    :param database: has the ledger.
+    :param database: the state database.
     """
 
     def __init__(self, database: StateDatabase) -> None:
         self._database = database
 
     def select(self, selection: Selection, *, limit: int | None = None) -> list[Record]:
-        """Return the selected entries, the newest first.
+        """Return the selected entries, newest first.
 
-        :param limit: at most this many, at least 1; ``None``: all.
+        :param limit: maximum number of entries, at least 1; ``None``: no limit.
         """
         return self._select(selection.condition(), limit)
 
@@ -172,9 +172,9 @@ class LedgerAdmin:
             return connection.execute(query).scalar_one()
 
     def resolvable(self, selection: Selection, *, force: bool = False) -> list[Record]:
-        """Return the selected entries that a person may resolve: their messages may have been sent.
+        """Return the selected entries that a person may resolve, because their messages may have been sent.
 
-        :param force: also those that have their state from a person.
+        :param force: include entries whose state was set by a person.
         """
         condition = unresolved_condition(time.time())
         if force:
@@ -187,11 +187,11 @@ class LedgerAdmin:
         return [record for record in self.select(selection) if not record.entry.is_live]
 
     def resolve(self, records: Iterable[Record], state: State, author: Author) -> list[Record]:
-        """Record whether messages were sent. An entry that has changed since it was selected stays as it is.
+        """Record whether messages were sent. Entries that have changed since they were selected are skipped.
 
         :param state: ``sent`` or ``not_sent``.
-        :return: the entries that were resolved, as they are now.
-        :raises ValueError: it is another state.
+        :return: the resolved entries, with their new state.
+        :raises ValueError: invalid state.
         """
         if state not in RESOLUTIONS:
             raise ValueError(f"{state!r} is not one of {', '.join(RESOLUTIONS)}")
@@ -199,18 +199,18 @@ class LedgerAdmin:
         return [record for record in changed if record is not None]
 
     def forget(self, records: Iterable[Record], author: Author) -> list[Record]:
-        """Remove entries, so that their messages may be sent again. What has changed since it was selected stays.
+        """Remove entries, so that their messages may be sent again. Entries changed since selection are skipped.
 
-        :return: the entries that were removed.
+        :return: the removed entries.
         """
         changed = (self._change(record, None, author) for record in records)
         return [record for record in changed if record is not None]
 
     def purge(self, older_than: float) -> int:
-        """Remove finished entries and their changes; never an entry that is in flight or unresolved.
+        """Remove finished entries and their changes, never entries that are in flight or unresolved.
 
-        :param older_than: seconds since they were finished.
-        :return: how many were removed.
+        :param older_than: minimum age in seconds since the entry was finished.
+        :return: number of removed entries.
         """
         old = and_(ledger.c.state.in_(_FINISHED), ledger.c.updated_at < time.time() - older_than)
         lot = select(ledger.c.message_key).where(old).limit(_LOT)
@@ -225,7 +225,7 @@ class LedgerAdmin:
                 connection.execute(delete(changes).where(changes.c.message_key.in_(keys), is_gone))
             if len(keys) < _LOT:
                 return removed
-            time.sleep(time.monotonic() - began)  # SQLite has one writer at a time: let others write
+            time.sleep(time.monotonic() - began)  # SQLite allows one writer at a time: let others write
 
     def _select(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Record]:
         query = select(ledger).where(condition).order_by(ledger.c.updated_at.desc(), ledger.c.message_key).limit(limit)
@@ -235,7 +235,7 @@ class LedgerAdmin:
         return [Record(entry, tuple(history[entry.key])) for entry in entries]
 
     def _change(self, record: Record, new: Entry | None, author: Author) -> Record | None:
-        """Replace an entry (``None``: remove it) and keep who did it and why; ``None`` if it has changed meanwhile."""
+        """Replace or (``None``) remove an entry and record the change; return ``None`` if it has changed since."""
         old = record.entry
         here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
         change = Change(

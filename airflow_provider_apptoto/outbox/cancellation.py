@@ -1,4 +1,4 @@
-"""Why nothing more may be sent."""
+"""Cancel sends that have not started."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import time
 from airflow_provider_apptoto.client.errors import ApptotoStoppedError
 
 POLL = 0.2
-"""Seconds within which a wait ends after a cancellation."""
+"""Seconds between two checks during a wait."""
 
 
 class Cancellation:
-    """Stops the sends that it is given to.
+    """Cancels the sends of an outbox.
 
-    It is a flag that is polled, not a ``threading.Event``: Airflow cancels out of a signal handler, and ``Event.set``
-    can deadlock there.
+    It is a polled flag, not a ``threading.Event``: Airflow cancels from a signal handler, where ``Event.set`` can
+    deadlock.
 
-    :param parent: a cancellation that stops these sends too.
+    :param parent: a cancellation that also applies to these sends.
     """
 
     def __init__(self, parent: Cancellation | None = None) -> None:
@@ -24,26 +24,26 @@ class Cancellation:
         self._reason = ""
 
     def cancel(self, reason: str) -> None:
-        """Let nothing more leave; the first reason counts."""
+        """Stop sending; only the first reason is kept."""
         self._reason = self._reason or reason
 
     @property
     def reason(self) -> str:
-        """Why nothing more may be sent; empty if that is not so."""
+        """Why sending was cancelled; empty if it was not."""
         return self._reason or ("" if self._parent is None else self._parent.reason)
 
     def check(self) -> None:
-        """Return if messages may be sent.
+        """Check that sending was not cancelled.
 
-        :raises ApptotoStoppedError: they may not.
+        :raises ApptotoStoppedError: it was.
         """
         if reason := self.reason:
             raise ApptotoStoppedError(f"The message was not sent: {reason}", reason=reason)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, at most until sending is stopped.
+        """Wait for a number of seconds, or until sending is cancelled.
 
-        :raises ApptotoStoppedError: it was.
+        :raises ApptotoStoppedError: sending was cancelled.
         """
         until = time.monotonic() + seconds
         self.check()

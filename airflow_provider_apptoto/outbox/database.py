@@ -1,4 +1,4 @@
-"""The state database: SQLite for one host, PostgreSQL for many."""
+"""The state database: SQLite for one host, PostgreSQL for several."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 _VERSION, _SALT = "schema_version", "salt"
 _CHECK = "check:"
-"""Begins the names of rows that tell a secret of the deployment from another one."""
+"""Prefix of the rows that identify the secrets of the deployment."""
 _CHECKS = sqlalchemy.select(meta.c.name).where(meta.c.name.startswith(_CHECK))
 _PRIMARY_CODE = 0xFF
-"""The part of SQLite's error codes that tells the kind of error."""
+"""Mask for the primary part of SQLite's error codes."""
 _MIGRATION_LOCK = int.from_bytes(b"apptoto")
-"""PostgreSQL's number of the lock under which the tables are made and changed."""
+"""Number of the PostgreSQL advisory lock for creating and migrating the tables."""
 
 
 class StateDatabase:
-    """A state database. The first use makes its tables, or migrates them.
+    """A state database. Its tables are created or migrated on first use.
 
-    :param url: as SQLAlchemy has it.
+    :param url: SQLAlchemy URL.
     """
 
     def __init__(self, url: URL) -> None:
@@ -65,7 +65,7 @@ class StateDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Give a connection; what is done with it is committed, durably, unless something is raised.
+        """Yield a connection in a transaction, which is committed durably unless an exception is raised.
 
         :raises LedgerStoreError: the database can't be used.
         """
@@ -74,14 +74,14 @@ class StateDatabase:
             yield connection
 
     def init(self) -> None:
-        """Make the tables, or migrate them, if that is needed. Done once an object.
+        """Create or migrate the tables if needed, once per object.
 
-        :raises LedgerStoreError: that failed, or a newer version of this package made them.
+        :raises LedgerStoreError: that failed, or the tables are from a newer version of this package.
         """
         self.salt()
 
     def salt(self) -> bytes:
-        """Return the secret that hashes are keyed with. It is made with the tables.
+        """Return the salt that keys the hashes. It is created together with the tables.
 
         :raises LedgerStoreError: as with :meth:`init`.
         """
@@ -94,7 +94,7 @@ class StateDatabase:
         return self._known_salt
 
     def existing_salt(self) -> bytes | None:
-        """Return the secret that is in the database now, or ``None``. Makes and migrates nothing.
+        """Return the salt that is in the database now, or ``None``, without creating or migrating anything.
 
         :raises LedgerStoreError: the database can't be used.
         """
@@ -103,10 +103,10 @@ class StateDatabase:
         return None if found is None else bytes.fromhex(found)
 
     def check_secret(self, secret: LedgerSecret, *, accept: bool = False) -> None:
-        """Remember with which secrets this database is used.
+        """Check that the database was used only with these secrets, and store the newest.
 
-        :param accept: forget those that are not among these: what was written under them is not found any more.
-        :raises LedgerStoreError: it was used with a secret that is not among these.
+        :param accept: remove other secrets; entries written under them can no longer be found.
+        :raises LedgerStoreError: the database was used with another secret.
         """
         checks = self._checks_of(secret)
         with self._readable_errors():
@@ -118,17 +118,17 @@ class StateDatabase:
             return
         with contextlib.suppress(IntegrityError), self.transaction() as connection:
             if self.dialect != "sqlite":
-                # after all transactions that confirmed their secret, and before those that will
+                # wait for transactions that confirmed their secret, and block later ones
                 connection.exec_driver_sql(f"LOCK TABLE {meta.name} IN ACCESS EXCLUSIVE MODE")
             if others:
                 connection.execute(meta.delete().where(meta.c.name.in_(others)))
             connection.execute(meta.insert().values(name=checks[0], value=""))
 
     def confirm_secret(self, secret: LedgerSecret, connection: Connection) -> None:
-        """Check that no other secret came into use since :meth:`check_secret`: a process can't find entries under it.
+        """Check that no other secret was stored since :meth:`check_secret`: its entries could not be found.
 
         :param connection: in a transaction that has written, so that SQLite has locked the file.
-        :raises LedgerStoreError: one did.
+        :raises LedgerStoreError: another secret was stored.
         """
         found = set(connection.execute(_CHECKS).scalars())
         if found - set(self._checks_of(secret)):
@@ -139,17 +139,17 @@ class StateDatabase:
 
     @property
     def clock(self) -> str:
-        """SQL expression of the seconds since 1970 by the database's own clock; ``null`` if it has none."""
+        """SQL expression for the database's clock in seconds since 1970; ``null`` if it has none."""
         return "extract(epoch from clock_timestamp())" if self.dialect == "postgresql" else "null"
 
     def ddl(self, from_version: int = 0) -> str:
-        """Return one transaction that makes the tables or migrates them, for a person who may.
+        """Return a script that creates or migrates the tables in one transaction, for a privileged role.
 
-        :param from_version: the version that the database has, from 0 (it has no tables) to ``SCHEMA_VERSION - 1``.
-        :raises ValueError: it is not one of these.
+        :param from_version: schema version of the database, from 0 (no tables) to ``SCHEMA_VERSION - 1``.
+        :raises ValueError: the version is out of range.
         """
         if from_version not in range(SCHEMA_VERSION):
-            raise ValueError(f"{from_version!r} is not a version from 0 to {SCHEMA_VERSION - 1}")
+            raise ValueError(f"{from_version!r} is not a schema version from 0 to {SCHEMA_VERSION - 1}")
         is_sqlite = self.dialect == "sqlite"
         how = "sqlite3 -bail FILE" if is_sqlite else "psql --set ON_ERROR_STOP=1"
         begin = ["BEGIN IMMEDIATE"] if is_sqlite else ["BEGIN", f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"]
@@ -158,25 +158,25 @@ class StateDatabase:
         return title + "".join(f"{statement};\n" for statement in script)
 
     def _meta(self) -> dict[str, str]:
-        """Return what the database says about itself; nothing if it has no tables."""
+        """Return the rows of the table ``apptoto_meta``; empty if there are no tables."""
         try:
             with self._engine.connect() as connection:
                 return _read_meta(connection)
         except (OperationalError, ProgrammingError) as error:
             if error.statement is None:  # the connection failed
                 raise
-        with self._engine.connect() as connection:  # by now, another process may have made the table
+        with self._engine.connect() as connection:  # another process may have created the table since
             return _read_meta(connection) if sqlalchemy.inspect(connection).has_table(meta.name) else {}
 
     def _migrate(self) -> dict[str, str]:
-        """Apply what is missing, all of it or nothing, and return what the database then says about itself."""
+        """Apply the missing migrations in one transaction, and return the rows of ``apptoto_meta``."""
         with self._alone() as connection:
             found = _read_meta(connection) if sqlalchemy.inspect(connection).has_table(meta.name) else {}
             version = int(found.get(_VERSION, 0))
             if version > SCHEMA_VERSION:
                 msg = (
-                    f"the state database can't be used: its tables have version {version}, and this version of "
-                    f"airflow-provider-apptoto knows up to {SCHEMA_VERSION}. Upgrade it"
+                    f"the state database can't be used: its schema version is {version}, but this version of "
+                    f"airflow-provider-apptoto supports only up to {SCHEMA_VERSION}. Upgrade the package"
                 )
                 raise LedgerStoreError(msg)
             try:
@@ -187,9 +187,9 @@ class StateDatabase:
                     connection.execute(meta.insert().values(name=_SALT, value=secrets.token_hex(16)))
             except ProgrammingError as error:
                 msg = (
-                    f"the state database can't be used: its tables have version {version}, and the migration to "
-                    f"version {SCHEMA_VERSION} failed: {_cause(error)}. If the role lacks the rights, have one that "
-                    "has them run what this command prints: "
+                    f"the state database can't be used: the migration from schema version {version} to "
+                    f"{SCHEMA_VERSION} failed: {_cause(error)}. If the role lacks privileges, print the SQL with this "
+                    "command and run it with another role: "
                     f"python -m airflow_provider_apptoto ledger init --conn-id APPTOTO_CONN_ID --sql --from {version}"
                 )
                 raise LedgerStoreError(msg) from None
@@ -197,18 +197,18 @@ class StateDatabase:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[Connection]:
-        """Give a connection in a transaction that no other process runs at the same time."""
+        """Yield a connection in a transaction that excludes other migrations."""
         is_sqlite = self.dialect == "sqlite"
         with self._engine.connect() as connection:
             if not is_sqlite:
-                # else a server may be set to show what was there before the wait for the lock
+                # a stricter server default would hide what was committed during the wait for the lock
                 connection = connection.execution_options(isolation_level="READ COMMITTED")  # noqa: PLW2901
             with connection.begin():
                 if is_sqlite:
-                    # sqlite3 itself would begin with the first INSERT, UPDATE or DELETE
+                    # sqlite3 itself begins a transaction only at the first INSERT, UPDATE or DELETE
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 else:
-                    # a large table takes its time, but a lock that somebody keeps has to be an error
+                    # migrating a large table may be slow, but waiting for a lock must not
                     connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
                     connection.exec_driver_sql("SET LOCAL lock_timeout TO '30s'")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
@@ -236,7 +236,7 @@ def _read_meta(connection: Connection) -> dict[str, str]:
 
 
 def _is_away(error: SQLAlchemyError) -> bool:
-    """Tell whether a database may be back soon: it can't be reached, or it is locked, or all connections are in use."""
+    """Return whether the error is temporary: the database is unreachable or locked, or has no free connection."""
     cause = getattr(error, "orig", None)
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
@@ -252,9 +252,9 @@ _databases: dict[tuple[int, str], StateDatabase] = {}
 
 
 def state_database(url: URL) -> StateDatabase:
-    """Return the one object that all of this process share; a forked child gets its own, with its own connections.
+    """Return the object that this process shares; a forked child gets its own, with its own connections.
 
-    Those of its parent are kept, too, and not used: a child that closed one could undo what the parent writes.
+    The child keeps the parent's connections open but unused: closing one could roll back the parent's writes.
     """
     key = os.getpid(), url.render_as_string(hide_password=False)
     found = _databases.get(key)
@@ -262,14 +262,14 @@ def state_database(url: URL) -> StateDatabase:
 
 
 def host_file() -> Path:
-    """Return the SQLite file in which the processes of this host share their pace, where no database is set."""
+    """Return the SQLite file for the rate limit of this host if no state database is set."""
     return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "apptoto-pace.db"
 
 
 def spare_database() -> StateDatabase | None:
-    """Return a SQLite file for the pace of this user's processes on this host, where the other can't be used.
+    """Return a fallback SQLite file for the rate limit of this user's processes on this host.
 
-    ``None`` where the folder for temporary files has none that is this user's alone.
+    ``None`` if there is no temporary directory that only this user can access.
     """
     folder = Path(tempfile.gettempdir()) / f"apptoto-{os.getuid()}"
     with contextlib.suppress(OSError):

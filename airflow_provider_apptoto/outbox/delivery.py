@@ -1,4 +1,4 @@
-"""The result of a send, the same for the try that sent a message and for one that finds it sent."""
+"""The result of a send; the same for the try that sent a message and for a later one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Delivery:
     """The result of sending one message.
 
-    :param outcome: ``sent``, ``deduplicated``, ``assumed_sent``, ``redirected`` or ``dry_run``; or why it was withheld.
+    :param outcome: ``sent``, ``deduplicated``, ``assumed_sent``, ``redirected``, ``dry_run``, or why it was withheld.
     :param type: ``sms``, ``call`` or ``email``.
-    :param target: who it was meant for, masked; ids in clear.
-    :param reference: the user's own id of the thing.
-    :param key: of its ledger entry; ``None`` without a ledger.
-    :param http_status: status of Apptoto's answer; ``None`` if nothing was sent, or no complete answer came.
+    :param target: the original recipient, masked; ids in clear.
+    :param reference: the user's own id, such as an appointment id.
+    :param key: key of the ledger entry; ``None`` without a ledger.
+    :param http_status: status of Apptoto's answer; ``None`` if nothing was sent or there is no complete answer.
     :param sent_at: when it was sent (ISO 8601, UTC, milliseconds).
     :param try_number: the try that sent it, from 1.
-    :param response: what is kept of Apptoto's answer: ``success``, and the message's ``id`` as a string.
+    :param response: the stored part of Apptoto's answer: ``success``, and the message's ``id`` as a string.
     :param segments: estimated SMS segments; ``None`` for other channels and stored templates.
-    :param reason: why it was withheld, in words; not part of the XCom.
+    :param reason: why it was withheld, as text; not part of the XCom.
     """
 
     outcome: Outcome
@@ -45,7 +45,7 @@ class Delivery:
     reason: str = ""
 
     def to_xcom(self) -> dict[str, Any]:
-        """Return it as an XCom: plain values."""
+        """Return the delivery as plain values for an XCom."""
         return {
             "outcome": str(self.outcome),
             "type": self.type,
@@ -61,7 +61,7 @@ class Delivery:
 
     @classmethod
     def of_entry(cls, outcome: Outcome, message: Message, entry: Entry) -> Self:
-        """Return the delivery that a ledger entry tells of."""
+        """Return the delivery of a message that has a ledger entry."""
         return cls(
             outcome=outcome,
             type=entry.channel,

@@ -1,4 +1,4 @@
-"""The SQLAlchemy engine of a state database: what connections it takes, with which driver and which settings."""
+"""The SQLAlchemy engine of a state database: connection, driver and settings."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.connection import AirflowConnection
 
 _POSTGRES_DRIVERS = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
-"""Modules that can serve PostgreSQL, and SQLAlchemy's name of each."""
+"""PostgreSQL drivers: module, and SQLAlchemy's name."""
 _TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 _SQLITE_LOCK_TIMEOUT = 30.0
-"""Seconds to wait for a lock of SQLite."""
+"""Seconds to wait for an SQLite lock."""
 _SQLITE_POOL_SIZE = 4
-"""Connections of a process. One of them writes at a time: more threads wait better for a connection than for a lock."""
-# A commit returns only once it would survive a power failure: a message may follow it. No write-ahead log: it is a
-# second file, and without that file the database is whole but has forgotten what it last committed.
+"""Connections per process. Only one can write at a time, so further threads wait for a connection, not for a lock."""
+# A commit must survive a power failure, because a message may follow it. No write-ahead log: it is a second file, and
+# if that is lost, the database is valid but lacks the last commits.
 _SQLITE_SETTINGS = ("PRAGMA journal_mode=TRUNCATE", "PRAGMA synchronous=FULL")
 
-# A network that went dead ends a wait within half a minute. (libpq; seconds, but tcp_user_timeout: milliseconds)
+# On a dead network, waits end within half a minute. (libpq; seconds, but tcp_user_timeout: milliseconds)
 _POSTGRES_OPTIONS = {
     "connect_timeout": 10,
     "tcp_user_timeout": 20_000,
@@ -51,25 +51,25 @@ _POSTGRES_SETTINGS = ("SET synchronous_commit TO on", "SET statement_timeout TO 
 
 
 def database_url(connection: AirflowConnection) -> URL:
-    """Return the URL of the database that an Airflow connection names.
+    """Return the database URL of an Airflow connection.
 
-    :raises ApptotoConfigurationError: a state database can't have such a connection.
+    :raises ApptotoConfigurationError: the connection can't be used for a state database.
     """
     where = f"state_conn_id {connection.conn_id!r}"
     kind = "postgres" if connection.conn_type == "postgresql" else connection.conn_type or ""
     if kind == "generic" and Path(connection.host or "").is_absolute():
-        kind = "sqlite"  # as Airflow stores one where the provider of SQLite is not installed
+        kind = "sqlite"  # Airflow stores it so if the SQLite provider is not installed
     if kind not in {"sqlite", "postgres"}:
-        msg = f"is a connection of type {connection.conn_type!r}; it has to be sqlite or postgres"
+        msg = f"is a connection of type {connection.conn_type!r}; it must be sqlite or postgres"
         raise ApptotoConfigurationError(where, msg)
     if kind == "sqlite":
         path = Path(connection.host or connection.schema or "")
         if not path.is_absolute():
-            raise ApptotoConfigurationError(where, "needs the absolute path of a file as its host")
+            raise ApptotoConfigurationError(where, "must have the absolute path of a file as its host")
         return URL.create("sqlite", database=str(path))
     driver = next((name for module, name in _POSTGRES_DRIVERS.items() if _is_installed(module)), None)
     if driver is None:
-        raise ApptotoConfigurationError(where, f"needs one of {', '.join(_POSTGRES_DRIVERS)} to be installed")
+        raise ApptotoConfigurationError(where, f"needs a PostgreSQL driver; install {' or '.join(_POSTGRES_DRIVERS)}")
     extra = connection.extra_dejson
     return URL.create(
         driver,
@@ -90,13 +90,13 @@ def _is_installed(module: str) -> bool:
 
 
 def make_engine(url: URL) -> Engine:
-    """Return an engine whose commits are durable; it connects when it is first used."""
+    """Return an engine with durable commits; it connects on first use."""
     options: dict[str, Any] = {"future": True, "hide_parameters": True}
     if url.get_backend_name() != "sqlite":
         engine = sqlalchemy.create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES_OPTIONS, **options)
         event.listen(engine, "connect", _set_up_postgres)
         return engine
-    # SQLAlchemy 1.4 would open the file anew for each transaction
+    # SQLAlchemy 1.4 would reopen the file for each transaction
     engine = sqlalchemy.create_engine(
         url,
         poolclass=QueuePool,
@@ -120,10 +120,10 @@ def _set_up_postgres(connection: Any, _record: Any) -> None:
 def _connect_sqlite(
     path: str | None, dialect: Dialect, _record: Any, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
-    """Open a file that nobody else may read.
+    """Open a file that only its owner can read.
 
-    The first version used a write-ahead log. SQLite ends that for a connection that is alone, and refuses at once else:
-    of processes that come at the same time, each closes its connection and tries again.
+    The first version used a write-ahead log. SQLite turns it off only if no other connection is open, and fails at once
+    otherwise, so concurrent processes close their connections and retry.
     """
     _make_private(path)
     deadline = time.monotonic() + _SQLITE_LOCK_TIMEOUT
@@ -145,9 +145,9 @@ _making = threading.Lock()
 
 
 def _make_private(path: str | None) -> None:
-    """Make the file, if it is not there, for its owner alone. If that fails, SQLite's own error says more.
+    """Create the file, if it is missing, with access for its owner only. If that fails, SQLite's own error says more.
 
-    A file that is there is not opened. To close it would end all locks that SQLite holds on it in this process (POSIX),
+    An existing file is not opened: closing it would release all locks that SQLite holds on it in this process (POSIX),
     and another process could write in the middle of a transaction.
     """
     with _making, contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Errors after which Airflow fails the task at once, whatever its ``retries``: a retry is useless or harmful."""
+"""Errors that fail the task without a retry, because a retry would be useless or harmful."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class FinalRejectedError(ApptotoRejectedError, AirflowFailException):
-    """Apptoto refused the message, and would refuse it again."""
+    """The message was rejected, and a retry would be rejected too."""
 
 
 class FinalAuthError(ApptotoAuthError, AirflowFailException):
-    """Apptoto refused login or API key."""
+    """Apptoto rejected the login or API key."""
 
 
 class FinalValidationError(ApptotoValidationError, AirflowFailException):
-    """The message is not one that Apptoto accepts."""
+    """The message is invalid."""
 
 
 class FinalUnknownOutcomeError(ApptotoUnknownOutcomeError, AirflowFailException):
@@ -37,11 +37,11 @@ class FinalUnknownOutcomeError(ApptotoUnknownOutcomeError, AirflowFailException)
 
 
 class FinalNotSentError(ApptotoNotSentError, AirflowFailException):
-    """The message was not sent, and is too old by now to be sent by a retry."""
+    """The message was not sent, and is now too old to be sent by a retry."""
 
 
 class FinalConfigurationError(ApptotoConfigurationError, AirflowFailException):
-    """A parameter of a task is wrong."""
+    """A parameter of the task is invalid."""
 
 
 _FINAL: tuple[tuple[type[ApptotoError], type[ApptotoError]], ...] = (
@@ -53,9 +53,9 @@ _FINAL: tuple[tuple[type[ApptotoError], type[ApptotoError]], ...] = (
 
 
 def final(error: ApptotoError, text: str | None = None) -> ApptotoError:
-    """Return an error as one after which Airflow does not retry.
+    """Return the variant of an error that Airflow does not retry.
 
-    :param text: what it says, by default the same.
+    :param text: error text; by default unchanged.
     """
     if isinstance(error, AirflowFailException):
         return error

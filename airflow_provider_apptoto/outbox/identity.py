@@ -1,4 +1,4 @@
-"""What makes a message itself to the ledger: its keys, and the entry that is written about it."""
+"""The ledger keys of a message, and its new entry."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
 NO_LEDGER = (secrets.token_bytes(16),)
-"""Keys hashes that never leave this process."""
+"""Hash key for keys that are used only within this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Tells the messages of one outbox apart.
+    """Derives the ledger keys and entries of an outbox.
 
-    :param client: of the account.
-    :param policy: ``idempotency_key`` names the occasion.
-    :param origin: the task or callback that sends them.
+    :param client: the client of the account.
+    :param policy: its ``idempotency_key`` names the occasion.
+    :param origin: the task or callback that sends.
     """
 
     client: ApptotoClient
@@ -38,7 +38,7 @@ class Identity:
     origin: Origin
 
     def keys(self, hash_keys: Sequence[bytes], message: Message, item: str | None) -> list[str]:
-        """Return the keys that a message can have in the ledger: one for each secret, that of the newest first."""
+        """Return the possible ledger keys of a message: one per secret, newest first."""
         return [
             message_key(
                 hash_key,
@@ -53,7 +53,7 @@ class Identity:
         ]
 
     def entry(self, hash_key: bytes, key: str, draft: Draft) -> Entry:
-        """Return what the ledger keeps about a message."""
+        """Return the new ledger entry of a message."""
         message = draft.message
         return Entry(
             key=key,
@@ -71,15 +71,15 @@ class Identity:
 
 
 def check_ledger(policy: SendPolicy, store: LedgerStore | None, origin: Origin) -> None:
-    """Check that there is a ledger where the policy or the origin needs one.
+    """Check that there is a ledger if the policy or the origin needs one.
 
-    :raises ApptotoConfigurationError: says what is missing.
+    :raises ApptotoConfigurationError: there is none.
     """
-    needs = "the state database, which other tasks and runs see: set state_conn_id on the Apptoto connection"
+    needs = "a state database, which all tasks and runs share: set state_conn_id on the Apptoto connection"
     if policy.idempotency_key is not None and (store is None or not store.is_shared):
         raise ApptotoConfigurationError("idempotency_key", f"needs {needs}", code="state_database_needed")
     if not origin.task_id and policy.idempotency_key is None:
-        msg = f"this context has no task instance (ti), so idempotency_key is needed, and {needs}"
+        msg = f"has no task instance (ti), so idempotency_key is required. It needs {needs}"
         raise ApptotoConfigurationError("context", msg, code="idempotency_key_needed")
 
 
@@ -87,11 +87,11 @@ _texts: tuple[object, dict[str, str]] = (None, {})
 
 
 def texts_of(ti: object) -> dict[str, str]:
-    """Return the texts of the try that runs in this process; those of another one are forgotten.
+    """Return the fingerprints of the texts sent by this try; those of other tries are dropped.
 
-    :param ti: its task instance.
+    :param ti: task instance of the try.
     """
-    global _texts  # noqa: PLW0603  a task may make one outbox for each message
+    global _texts  # noqa: PLW0603  a task may create one outbox per message
     if ti is None:
         return {}
     if _texts[0] is not ti:

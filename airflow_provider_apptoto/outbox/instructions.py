@@ -1,4 +1,4 @@
-"""What a person is told to do about a message that may have been sent."""
+"""Instructions for resolving a message that may have been sent."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
 
 DEFAULT_CONN_ID = "apptoto_default"
 TASK_STATE_PREFIX = "apptoto-message-"
-"""Begins the names of ledger entries in Airflow's task state."""
+"""Prefix of ledger entries in Airflow's task state."""
 
 
 def ledger_command(command: str, conn_id: str) -> str:
-    """Return the command line of a command of the ledger, up to its arguments."""
+    """Return the command line of a ledger command, without its arguments."""
     program = "airflow apptoto" if has_provider_cli() else "python -m airflow_provider_apptoto"
     connection = "" if conn_id == DEFAULT_CONN_ID else f" --conn-id {shlex.quote(conn_id)}"
     return f"{program} ledger {command}{connection}"
 
 
 def how_to_resolve(kind: StoreKind, conn_id: str, key: str) -> str:
-    """Say how to record whether a message was sent.
+    """Return instructions for recording whether a message was sent, to continue a sentence.
 
-    :param kind: of the store that keeps the entry.
+    :param kind: kind of the store that has the entry.
     :param conn_id: the Apptoto connection.
-    :param key: of the entry.
+    :param key: key of the entry.
     """
     if kind == "task_state":
         return (
-            "then,\nin Airflow, open the task instance, Storage, Task State Store, and edit\n"
+            "then\nopen the task instance in Airflow, go to Storage, Task State Store, and edit\n"
             f"  {TASK_STATE_PREFIX}{key}\n"
-            'Set its "state" to "sent" if Apptoto has the message, else to "not_sent".\n'
-            "Then clear the task: it succeeds without sending, or sends"
+            'Set its "state" to "sent" or "not_sent".\n'
+            "Then clear the task: a message that was sent is not sent again"
         )
     command = f"{ledger_command('resolve', conn_id)} {key}"
     return (
-        "if Apptoto has it, run\n"
+        "if it was sent, run\n"
         f"  {command} --to sent --note 'where you saw it'\n"
-        "else\n"
+        "otherwise run\n"
         f"  {command} --to not_sent --note 'how you know'\n"
-        "and then clear the task: it succeeds without sending, or sends"
+        "Then clear the task: a message that was sent is not sent again"
     )

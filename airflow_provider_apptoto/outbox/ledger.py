@@ -1,7 +1,7 @@
-"""The rules of the ledger: which try may send a message, and how an entry of an earlier try is treated.
+"""The rules of the ledger: which try may send a message, and how the entry of an earlier try is treated.
 
-A message is ``sending`` from before its first byte leaves, and then gets its outcome. Both are written by a
-compare-and-swap, so only one of any number of concurrent tries sends, and the next one finds how far the last one got.
+An entry is ``sending`` before the first byte is written, and then gets the outcome. Both are written by a
+compare-and-swap, so only one of any number of concurrent tries sends, and the next try sees how far the last one got.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_apptoto.client.errors import ApptotoNotSentError, ApptotoValidationError
-from airflow_provider_apptoto.client.rate_limit import WORTH_A_LINE
+from airflow_provider_apptoto.client.rate_limit import LOGGED_WAIT
 from airflow_provider_apptoto.outbox.entry import DELIVERED, Entry, State
 from airflow_provider_apptoto.outbox.stores.base import (
     LedgerAwayError,
@@ -42,11 +42,11 @@ _VERSION = "v1"
 class LedgerTiming:
     """How long the ledger waits, in seconds.
 
-    :param margin: by which the lease of ``sending`` outlasts the longest exchange. A try whose write took longer than
-        this does not send.
-    :param poll: between two looks at a message that another try is sending.
-    :param patience: for a store that can't be reached, before a message is sent.
-    :param record_retries: before each further attempt to record an outcome.
+    :param margin: added to the longest exchange for the lease of ``sending``. A try whose write took longer than this
+        does not send.
+    :param poll: between two lookups of a message that another try is sending.
+    :param patience: how long to wait for an unreachable store before sending.
+    :param record_retries: pauses before further attempts to record an outcome.
     """
 
     margin: float = 30.0
@@ -67,13 +67,13 @@ def message_key(
 ) -> str:
     """Return the deduplication key: account, delivery mode, occasion, and item or recipient.
 
-    The text, which may differ between tries, is no part of it; nor are try and map index.
+    The text is not part of the key, because it may differ between tries; nor are try and map index.
 
-    :param hash_key: the store's; without it nobody can find a recipient by trying all numbers.
+    :param hash_key: key of the store, which prevents finding recipients by hashing all phone numbers.
     :param account: base URL and login.
-    :param mode: the delivery mode: a redirected message does not stand for the real one.
-    :param idempotency_key: the user's own name for the occasion; by default the task and its run are the occasion.
-    :param item: the user's own name for one message of the occasion; by default channel and target tell them apart.
+    :param mode: delivery mode; a redirected message does not count as the real one.
+    :param idempotency_key: the user's name for the occasion; by default the task and its run.
+    :param item: the user's name for one message of the occasion; by default channel and target.
     """
     if idempotency_key is not None:
         occasion = ["key", idempotency_key]
@@ -88,17 +88,17 @@ def message_key(
 
 
 def recipient_hash(hash_key: bytes, to: str | None) -> str | None:
-    """Return what tells whether two messages went to the same number or address; ``None`` if there is none."""
+    """Return a keyed hash that is equal for equal recipients; ``None`` without a recipient."""
     return None if to is None else _hash(hash_key, ["recipient", _recipient(to)])[:32]
 
 
 def fingerprint(hash_key: bytes, message: Message) -> str:
-    """Return what tells whether two messages have the same text, without showing it."""
+    """Return a keyed hash that is equal for equal texts."""
     return _hash(hash_key, [_VERSION, message.message, message.subject, message.template_id])[:16]
 
 
 def _recipient(to: str | None) -> str | None:
-    """Return a recipient without what is written in several ways: the case of an address, the spaces in a number."""
+    """Normalise a recipient: fold the case of an address, drop the punctuation of a number."""
     if to is None or "@" in to:
         return to and to.casefold()
     return "".join(character for character in to if character.isdigit() or character == "+")
@@ -109,19 +109,19 @@ def _hash(hash_key: bytes, parts: list[Any]) -> str:
 
 
 class LostError(Exception):
-    """Another try began to send the message first: this one must not."""
+    """Another try started sending the message first, so this one must not."""
 
 
 class LeaseSpentError(ApptotoNotSentError):
-    """The write before the first byte took so long that the lease could end during the exchange."""
+    """The ledger write took so long that the lease could end during the exchange."""
 
 
 class Attempt:
-    """A message that this try may send, unless another one begins first.
+    """The right to send a message, unless another try starts first.
 
-    :param found: its entry, or ``None``.
-    :param new: what to write.
-    :param own: versions that this try wrote, or tried to, while no byte had left; kept up to date.
+    :param found: the existing entry, or ``None``.
+    :param new: the entry to write.
+    :param own: versions that this try wrote, or tried to write, before any byte was written; updated here.
     """
 
     def __init__(
@@ -137,17 +137,17 @@ class Attempt:
 
     @property
     def previous(self) -> Entry | None:
-        """The entry that was found."""
+        """The existing entry, or ``None``."""
         return self._found
 
     def begin(self, total_timeout: float) -> None:
-        """Write that the first byte is about to leave.
+        """Record that the first byte is about to be written.
 
-        :param total_timeout: seconds that an exchange may take.
+        :param total_timeout: maximum duration of an exchange in seconds.
         :raises LostError: another try was first.
-        :raises LedgerStoreError: the store can't be written, so nothing may leave.
+        :raises LedgerStoreError: the store can't be written, so nothing may be sent.
         """
-        if self.has_begun:  # nothing was sent in the attempt before this one
+        if self.has_begun:  # the previous attempt sent nothing
             self._own.add(self.entry.version)
         self._began = time.monotonic()
         lease = total_timeout + self._timing.margin
@@ -159,22 +159,22 @@ class Attempt:
         self.has_begun = True
 
     def check_lease(self) -> None:
-        """Return if the first byte may leave.
+        """Check that the first byte may be written.
 
-        :raises LeaseSpentError: the write or what followed took so long that the lease may end too early.
+        :raises LeaseSpentError: so much time has passed since the write that the lease may end too early.
         """
-        # both clocks: the monotonic one stands still while a machine is suspended
+        # check both clocks: the monotonic one stops while a machine is suspended
         took = max(time.monotonic() - self._began, time.time() - self.entry.updated_at)
         if took >= self._timing.margin:
-            reason = f"the write to the ledger and the wait after it took {took:.0f} s"
+            reason = f"writing to the ledger and waiting for a slot took {took:.0f} s"
             raise LeaseSpentError(f"The message was not sent: {reason}", reason=reason)
         self._own.discard(self.entry.version)
 
     def record(self, state: State, **fields: Any) -> None:
-        """Write the outcome. A store that fails is tried for half a minute; then the failure is logged, not raised.
+        """Write the outcome, with retries for half a minute; then log the failure.
 
-        If an earlier try may have sent the message, it stays unknown unless this try sent it. A task that failed here
-        would be retried, although the message was sent.
+        If an earlier try may have sent the message, it stays unknown unless this try sent it. Nothing is raised: a
+        failed task would be retried although the message was sent.
         """
         if self.entry.in_doubt and state not in DELIVERED:
             state = State.UNKNOWN
@@ -182,23 +182,23 @@ class Attempt:
         for pause in (*self._timing.record_retries, None):
             try:
                 if not self._store.compare_and_swap(self._found, new):
-                    log.warning("Ledger entry %s was changed by another process; %s is not recorded", new.key, state)
+                    log.warning("Ledger entry %s was changed by another process; not recording %s", new.key, state)
                 self._found = self.entry = new
                 return  # noqa: TRY300
             except LedgerStoreError as error:
                 if pause is None:
                     log.error(  # noqa: TRY400  its traceback would show the message
-                        "The outcome could not be recorded: message %s (reference %s) is %s, its ledger entry still "
-                        "says %s. The next try treats it as unknown. %s",
-                        *(new.key, new.reference, state, self.entry.state, error),
+                        "Outcome not recorded: the %s to %s (reference %s, %s, key %s) is %s, but its ledger entry "
+                        "still says %s. The next try will treat it as unknown. Cause: %s",
+                        *(new.channel, new.target, new.reference, new.origin, new.key, state, self.entry.state, error),
                     )
                     self.entry = new
                     return
-            if pause > WORTH_A_LINE:
+            if pause > LOGGED_WAIT:
                 log.warning(
-                    "The ledger can't be written: message %s is %s; next attempt in %.0f s", new.key, state, pause
+                    "Can't write to the ledger that message %s is %s; retrying in %.0f s", new.key, state, pause
                 )
-            time.sleep(pause)  # a stop of the task does not end this wait: the outcome would be lost
+            time.sleep(pause)  # not cancelled with the task: the outcome would be lost
 
 
 def look_up(
@@ -211,20 +211,20 @@ def look_up(
     own: set[str],
     found: Callable[[], Entry | None] | None = None,
 ) -> Attempt | Entry:
-    """Return the right to try a message, or the entry that forbids it: it was sent, or may have been.
+    """Return the right to send a message, or the entry of a message that was sent or may have been sent.
 
-    A message that another try is sending is waited for, at most until its lease ends. Nothing of its entry is changed:
-    that try may still record its outcome.
+    If another try is sending the message, wait for it, at most until its lease ends. Its entry is not changed, because
+    that try may still record the outcome.
 
-    :param entry: what to write about the message.
-    :param resend: whether a message that may have been sent is sent again.
-    :param sleep: waits this many seconds; if it raises, nothing is sent.
-    :param own: versions of the entry that this very try wrote, or tried to, while no byte had left.
-    :param found: gives the entry the first time, if it was read before.
+    :param entry: the entry to write.
+    :param resend: whether to resend a message that may have been sent.
+    :param sleep: function that waits for a number of seconds; if it raises, nothing is sent.
+    :param own: versions of the entry that this try wrote, or tried to write, before any byte was written.
+    :param found: returns the entry for the first lookup, if it was read before.
     :raises ApptotoValidationError: another mapped task has a different text for the same recipient.
     :raises LedgerStoreError: the store can't be read.
     """
-    seen_since: dict[str, float] = {}  # by version; the clock of this process, since the other's may be wrong
+    seen_since: dict[str, float] = {}  # by version; by the clock of this process, because the other clock may be wrong
     while True:
         current = store.find([entry.key]).get(entry.key) if found is None else found()
         found = None
@@ -238,8 +238,8 @@ def look_up(
             if current.is_live and waited < current.lease:
                 if is_new:
                     log.info(
-                        "Waiting up to %.0f s for try %d of %s, which is sending this message",
-                        *(current.remaining, current.origin.try_number, current.origin),
+                        "Waiting up to %.0f s for try %d of %s, which is sending the %s to %s",
+                        *(current.remaining, current.origin.try_number, current.origin, entry.channel, entry.target),
                     )
                 sleep(min(timing.poll, max(current.remaining, 0.01)))
                 continue
@@ -251,10 +251,10 @@ def look_up(
 
 
 def patiently(call: Callable[[], T], timing: LedgerTiming, sleep: Callable[[float], None]) -> T:
-    """Call what needs a store, again while the store can't be reached for some seconds.
+    """Call a function that needs a store, and retry while the store is unreachable, at most for ``timing.patience``.
 
-    :param sleep: waits this many seconds.
-    :raises LedgerStoreError: the store can't be used, or was out of reach for longer than the timing allows.
+    :param sleep: function that waits for a number of seconds.
+    :raises LedgerStoreError: the store can't be used, or was unreachable for too long.
     """
     away_since = last = -math.inf
     while True:
@@ -263,7 +263,7 @@ def patiently(call: Callable[[], T], timing: LedgerTiming, sleep: Callable[[floa
         except LedgerAwayError as error:
             now = time.monotonic()
             lost = now - error.waited
-            is_new = lost - last > timing.patience  # it was there meanwhile
+            is_new = lost - last > timing.patience  # it was reachable in between
             if is_new:
                 away_since = lost
             left = timing.patience - (now - away_since)
@@ -272,8 +272,8 @@ def patiently(call: Callable[[], T], timing: LedgerTiming, sleep: Callable[[floa
             if is_new:
                 what, why = "ledger", str(error)
                 if isinstance(error, RateLimitAwayError):
-                    what, why = "store of the rate limit", error.reason
-                log.warning("The %s can't be reached. Sending pauses, for up to %.0f s (%s)", what, left, why)
+                    what, why = "rate limit store", error.reason
+                log.warning("Can't reach the %s; sending is paused for up to %.0f s: %s", what, left, why)
             last = now
         sleep(timing.poll)
 
@@ -284,6 +284,6 @@ def _check_same(found: Entry, entry: Entry) -> None:
         raise ApptotoValidationError(
             "idempotency_key",
             f"mapped task {found.origin.map_index} has a different text for the same recipient, or had one before the "
-            "list changed its order; give each message an idempotency_key of its own",
+            "list was reordered; give each message its own idempotency_key",
             code="ambiguous",
         )

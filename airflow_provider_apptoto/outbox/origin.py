@@ -1,4 +1,4 @@
-"""The task or the callback that sends a message, read from its context."""
+"""The task or callback that sends a message, read from its context."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TASK = "task"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The try of a task, or the callback, that sends a message.
+    """The task try or callback that sends a message.
 
-    :param kind: ``task``, or ``callback:`` and the state of the task or run that it is called for.
-    :param task_id: empty for a callback of a DAG.
+    :param kind: ``task``, or ``callback:`` followed by the state of its task or run.
+    :param task_id: empty for a DAG callback.
     :param map_index: -1 if the task is not mapped.
-    :param try_number: from 1; 0 for a callback of a DAG.
+    :param try_number: from 1; 0 for a DAG callback.
     """
 
     dag_id: str
@@ -32,12 +32,12 @@ class Origin:
 
     @property
     def task(self) -> tuple[str, str, str, int]:
-        """The task instance, without the try."""
+        """The task instance, without the try number."""
         return self.dag_id, self.task_id, self.run_id, self.map_index
 
     @property
     def is_task(self) -> bool:
-        """Whether a task sends, not a callback."""
+        """Whether the sender is a task, not a callback."""
         return self.kind == TASK
 
     def __str__(self) -> str:
@@ -47,19 +47,19 @@ class Origin:
         return f"{self.dag_id}{task}, run {self.run_id}" + ("" if self.is_task else f" ({self.kind})")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the origin as JSON values."""
         fields = asdict(self)
         return {"origin": fields.pop("kind"), **fields}
 
     @classmethod
     def take_from(cls, fields: dict[str, Any]) -> Self:
-        """Take out of a mapping what :meth:`to_dict` put there."""
+        """Remove the values of :meth:`to_dict` from a mapping, and return their origin."""
         names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
         return cls(kind=fields.pop("origin"), **{name: fields.pop(name) for name in names})
 
     @classmethod
     def from_context(cls, context: Mapping[str, Any]) -> Self:
-        """Read the context of a task, or of a callback of a task or of a DAG."""
+        """Read the origin from the context of a task, a task callback or a DAG callback."""
         ti, run = context.get("ti"), context.get("dag_run")
         if ti is None:
             dag_id = str(getattr(run, "dag_id", None) or getattr(context.get("dag"), "dag_id", ""))
@@ -80,22 +80,22 @@ class Origin:
 def _callback(of: object, unknown: str) -> str:
     """Return the kind of a callback.
 
-    :param of: the task instance or the run that it is called for.
-    :param unknown: what stands for a state that is not known.
+    :param of: its task instance or run.
+    :param unknown: used if the state is unknown.
     """
     state = getattr(of, "state", None)
-    return f"callback:{getattr(state, 'value', state) or unknown}"  # how an enum prints differs between versions
+    return f"callback:{getattr(state, 'value', state) or unknown}"  # str() of an enum differs between Python versions
 
 
-NOBODY = Origin(dag_id="", task_id="", run_id="", map_index=-1, try_number=0)
-"""Of messages that are sent outside of Airflow, which no ledger remembers."""
+NO_ORIGIN = Origin(dag_id="", task_id="", run_id="", map_index=-1, try_number=0)
+"""Origin of messages that are sent outside Airflow, without a ledger."""
 
 
 def is_retry(context: Mapping[str, Any]) -> bool:
-    """Tell whether an earlier try of the task failed, and the task was not cleared since."""
+    """Return whether an earlier try of the task failed and the task was not cleared since."""
     ti, task = context.get("ti"), context.get("task")
     if ti is None or task is None:
         return False
-    # a clear raises max_tries, so that the task has all its retries again
+    # clearing a task raises max_tries, so that it has all its retries again
     cleared_at = ti.max_tries - task.retries
     return bool(ti.try_number > cleared_at + 1)

@@ -30,7 +30,7 @@ from airflow_provider_apptoto.outbox.ledger import (
     look_up,
     patiently,
 )
-from airflow_provider_apptoto.outbox.origin import NOBODY, Origin
+from airflow_provider_apptoto.outbox.origin import NO_ORIGIN, Origin
 from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
 from airflow_provider_apptoto.outbox.report import Draft, Reporter, is_no_attempt, outcome_of, show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
@@ -54,23 +54,23 @@ def _nothing(_: Outcome) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Outbox:
-    """Sends the messages of one task or callback; for any number of threads.
+    """Sends the messages of one task or callback; thread-safe.
 
-    :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox` makes it.
+    Create it with :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox`.
 
-    :param client: sends.
-    :param build: makes a checked message of its fields.
-    :param policy: what the author asked for.
-    :param origin: the task or callback that sends; ``None`` outside of Airflow.
-    :param store: where the ledger is kept; ``None``: nowhere.
+    :param client: the HTTP client.
+    :param build: creates a validated message from its fields.
+    :param policy: how to send.
+    :param origin: the task or callback that sends; ``None`` outside Airflow.
+    :param store: storage of the ledger; ``None``: no ledger.
     :param conn_id: the Apptoto connection.
-    :param why_too_old: why the run is too old for anything to be sent; empty if it is not.
+    :param why_too_old: why the run is too old to send; empty if it is not.
     :param is_retry: whether an earlier try of the task failed.
-    :param cancellation: stops it.
-    :param timing: how long the ledger waits.
-    :param log_level: of the lines about messages that were sent, now or before.
+    :param cancellation: cancels sends.
+    :param timing: timing of the ledger.
+    :param log_level: level of log lines about messages that were sent, now or earlier.
     :param on_attempt: called with the outcome of each attempt to send.
-    :param texts: fingerprints of the messages without ``item`` that this try sent or found sent, by key.
+    :param texts: fingerprints of the messages without ``item`` that this try processed, by key.
     """
 
     client: ApptotoClient
@@ -87,15 +87,15 @@ class Outbox:
     on_attempt: Callable[[Outcome], None] = _nothing
     texts: dict[str, str] = field(default_factory=dict)
     was_begun: bool = field(init=False)
-    """Whether an earlier try of the task is known to have begun."""
+    """Whether an earlier try of the task is known to have started."""
     _identity: Identity = field(init=False)
     _report: Reporter = field(init=False)
     _looked_up: dict[str, Entry | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Derive the rest."""
+        """Derive the remaining attributes."""
         self.was_begun = self.is_retry
-        self._identity = Identity(self.client, self.policy, self.origin or NOBODY)
+        self._identity = Identity(self.client, self.policy, self.origin or NO_ORIGIN)
         self._report = Reporter(
             client=self.client,
             on_unknown=OnUnknown(self.policy.on_unknown),
@@ -115,38 +115,38 @@ class Outbox:
         labels: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> Delivery:
-        """Send one message, unless it was sent, and return its delivery.
+        """Send one message, unless it was already sent, and return its delivery.
 
-        :param checked: the message; by default it is made of ``fields``.
-        :param item: tells the messages of one occasion apart; by default channel and recipient do.
-        :param reference: the user's own id of the thing, kept and shown in clear; one line of up to 200 characters.
-        :param labels: at most four names and values that reports group by, kept in clear: clinic, campaign.
+        :param checked: the message; by default it is built from ``fields``.
+        :param item: identifies the message within the occasion; by default channel and recipient do.
+        :param reference: your own id, such as an appointment id, stored in clear; one line of up to 200 characters.
+        :param labels: at most four names and values for grouping in reports, stored in clear: clinic, campaign.
         :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
-        :return: ``delivery.outcome`` is ``sent``, ``deduplicated`` (it had been sent), ``assumed_sent``, ``redirected``
-            or ``dry_run``; or it was withheld: ``too_old``.
-        :raises ApptotoNotSentError: it was not sent; a retry is safe.
-        :raises ApptotoRejectedError: it was refused, by Apptoto or before. Airflow does not retry the task.
+        :return: ``delivery.outcome`` is ``sent``, ``deduplicated`` (sent earlier), ``assumed_sent``, ``redirected``,
+            ``dry_run``, or ``too_old`` (withheld).
+        :raises ApptotoNotSentError: the message was not sent; a retry is safe.
+        :raises ApptotoRejectedError: it was rejected, by Apptoto or by validation. Airflow does not retry the task.
         :raises ApptotoUnknownOutcomeError: it may have been sent. Airflow does not retry the task, unless
             ``on_unknown="resend"``.
-        :raises ApptotoConfigurationError: a parameter is wrong. Airflow does not retry the task.
+        :raises ApptotoConfigurationError: a parameter is invalid. Airflow does not retry the task.
         """
         if checked is not None and fields:
-            raise TypeError(f"Give a Message or its fields, not both; given beside it: {', '.join(fields)}")
+            raise TypeError(f"Pass a Message or its fields, not both; also passed: {', '.join(fields)}")
         try:
             return self._send_or_fail(checked, fields, item, reference, labels)
-        except BaseException as error:  # the task's timeout too
-            # the frames hold recipient and text, and some log handlers print what frames hold
+        except BaseException as error:  # also the task timeout
+            # the frames hold recipient and text, and some log handlers print local variables
             remove_frames(error)
             raise
 
     def key_of(self, message: Message, item: str | None = None) -> str:
-        """Return the key of a message in the ledger; without a ledger, what tells it from others of this process."""
+        """Return the ledger key of a message; without a ledger, a key that is unique within this process."""
         return self._keys_of(message, item)[0]
 
     def keys_of_older_secrets(self, messages: Iterable[tuple[Message, str | None]]) -> dict[str, str]:
-        """Return the keys of those messages whose entries were made under an older secret, by their newest keys.
+        """Map newest to older keys, for messages whose entries were created under an older secret.
 
-        :param messages: each with its ``item``.
+        :param messages: messages with their ``item``.
         :raises LedgerStoreError: the store can't be read.
         """
         store = self.store
@@ -159,7 +159,7 @@ class Outbox:
         return {newest_by_older[older]: older for older in found}
 
     def look_ahead(self, keys: Collection[str]) -> None:
-        """Look many messages up at once. Each result is used once, by :meth:`send`.
+        """Look up many messages at once. :meth:`send` uses each result once.
 
         :raises LedgerStoreError: the store can't be read.
         """
@@ -169,28 +169,28 @@ class Outbox:
 
     @property
     def may_have_entries(self) -> bool:
-        """Whether the ledger may hold messages that this process did not send."""
+        """Whether the ledger may have entries of other processes."""
         if self.store is None:
             return False
         return self.store.is_shared or self.origin is None or self.origin.try_number > 1
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """Call what needs the ledger, again while the ledger can't be reached for some seconds.
+        """Call a function that needs the ledger, and retry while the ledger is unreachable for a short time.
 
-        :param call: sends nothing if it raises :class:`LedgerStoreError`.
-        :raises LedgerStoreError: the ledger can't be used, or was out of reach for longer than its timing allows.
+        :param call: must not have sent anything if it raises :class:`LedgerStoreError`.
+        :raises LedgerStoreError: the ledger can't be used, or was unreachable for too long.
         """
         return patiently(call, self.timing, self.cancellation.sleep)
 
     def show_unresolved(self) -> None:
-        """Show in the metrics how many messages wait for a person; once a task, since it may scan the ledger."""
+        """Emit the number of unresolved messages; call it once per task, because it may scan the ledger."""
         if self.store is not None:
             show_unresolved(self.store, self.conn_id)
 
     def _send_or_fail(
         self, checked: Message | None, fields: Mapping[str, Any], item: str | None, reference: object, labels: object
     ) -> Delivery:
-        """Send a message; an error after which a retry is useless or harmful is one that Airflow does not retry."""
+        """Send a message; make errors final for Airflow if a retry would be useless or harmful."""
         try:
             message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
             draft = Draft(
@@ -242,16 +242,16 @@ class Outbox:
             try:
                 return self._exchange(draft, found, other_keys)
             except LostError:
-                log.info("Another try began to send message %s first: waiting for its outcome", entry.key)
+                log.info(_WAITING, draft.message.type, draft.message.target, entry.key)
             except LeaseSpentError as error:
-                log.warning("%s. It is looked up again", error)
+                log.warning("%s. Looking it up again", error)
 
     def _keys_of(self, message: Message, item: str | None) -> list[str]:
         hash_keys = NO_LEDGER if self.store is None else self.patiently(self.store.hash_keys)
         return self._identity.keys(hash_keys, message, item)
 
     def _new_entry(self, draft: Draft) -> tuple[Entry, list[str]]:
-        """Return what to write, under the secret of the entry that exists, and the keys under the other secrets."""
+        """Return the entry to write, under the secret of an existing entry, and the keys under the other secrets."""
         assert self.store is not None  # noqa: S101  see _send
         hash_keys = self.store.hash_keys()
         keys = self._identity.keys(hash_keys, draft.message, draft.item)
@@ -259,7 +259,7 @@ class Outbox:
         number = next((number for number, key in enumerate(keys) if key in existing), 0)
         entry = self._identity.entry(hash_keys[number], keys[number], draft)
         if draft.item is None and self.texts.setdefault(entry.key, entry.fingerprint) != entry.fingerprint:
-            msg = "is needed: this task sends different texts to one recipient, and a retry could not tell them apart"
+            msg = "is required: this task sends different texts to one recipient, and a retry could not tell them apart"
             raise ApptotoValidationError("item", msg, code="ambiguous")
         return entry, [key for key in keys if key != entry.key]
 
@@ -272,14 +272,14 @@ class Outbox:
     def _withheld(self, draft: Draft, found: Entry | None) -> Delivery | None:
         """Withhold a message whose run is too old.
 
-        :raises ApptotoNotSentError: it is too old by now, but an earlier try began: a skip would hide that.
+        :raises ApptotoNotSentError: an earlier try started in time, so skipping would hide an unsent message.
         """
         self._note_begun(found)
         if not self.why_too_old:
             return None
         if not self.is_retry and (found is None or not self._is_of_this_task(found)):
             return self._report.withheld(draft, Outcome.TOO_OLD, f"{self.why_too_old}. {_TOO_OLD_ADVICE}")
-        msg = f"The message was not sent: an earlier try began, and by now {self.why_too_old}. {_TOO_OLD_ADVICE}"
+        msg = f"The message was not sent: an earlier try started sending, but now {self.why_too_old}. {_TOO_OLD_ADVICE}"
         raise final(ApptotoNotSentError(msg, reason=self.why_too_old, code=Outcome.TOO_OLD))
 
     def _is_of_this_task(self, found: Entry) -> bool:
@@ -332,27 +332,28 @@ class Outbox:
         return self._report.sent(draft, result, None if attempt is None else attempt.entry, took)
 
     def _check_other_keys(self, keys: Collection[str]) -> None:
-        """Look once more for an entry under another secret: a process with the old one may have made it meanwhile.
+        """Check again for an entry under another secret, which a process with the old secret may have written.
 
-        :raises LostError: it did.
+        :raises LostError: there is one.
         """
         if keys and self.store is not None and self.store.find(keys):
             raise LostError
 
     def _note_request(self, written_at: float, status: int | None) -> None:
-        """Time a request.
+        """Emit the duration of a request.
 
-        :param written_at: when its first byte was written (``time.monotonic``), 0 if none was.
+        :param written_at: when the first byte was written (``time.monotonic``); 0 if none was.
         """
         if written_at:
             metrics.request_took(time.monotonic() - written_at, status, self.conn_id)
 
 
-_TOO_OLD_ADVICE = "To send it all the same, set max_age=None or a longer one, and clear the task"
+_WAITING = "%s to %s: another try started sending it first; waiting for the outcome (key %s)"
+_TOO_OLD_ADVICE = "To send it anyway, raise max_age or set it to None, and clear the task"
 
 
 def _recorded_as(error: ApptotoError, attempt: Attempt | None) -> State | None:
-    """Return the state to record after an error, ``None`` if there is nothing to record."""
+    """Return the state to record after an error; ``None`` if there is nothing to record."""
     if is_no_attempt(error):
         return State.NOT_SENT if attempt is not None and attempt.has_begun else None
     return State(outcome_of(error).value)

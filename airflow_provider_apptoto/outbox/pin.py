@@ -1,4 +1,4 @@
-"""What Airflow remembers of a state database, so that one that lost its memory is noticed before anything is sent."""
+"""Detect a lost or replaced state database before anything is sent, with a digest stored in Airflow."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ log = logging.getLogger(__name__)
 
 
 class Memory(Protocol):
-    """Where pins are kept: apart from the state database, and seen by all tries of all tasks."""
+    """Storage for pins: separate from the state database, and visible to all tries of all tasks."""
 
     def get(self, name: str) -> str | None:
         """Return a value, or ``None``."""
 
     def set(self, name: str, value: str) -> None:
-        """Keep a value."""
+        """Store a value."""
 
 
 class Pin:
-    """Tells whether a state database is the one that earlier tasks used.
+    """Checks whether a state database is the one that earlier tasks used.
 
-    :param conn_id: of the connection to the database.
-    :param memory: keeps the pin.
-    :param accept_command: the command line that accepts a database that is another one.
+    :param conn_id: id of the connection to the database.
+    :param memory: stores the pin.
+    :param accept_command: the command line that accepts a different database.
     """
 
     def __init__(self, conn_id: str, database: StateDatabase, memory: Memory, accept_command: str) -> None:
@@ -41,18 +41,18 @@ class Pin:
 
     @property
     def name(self) -> str:
-        """The name under which it is kept."""
+        """The name of the stored pin."""
         return f"apptoto_ledger_{self._conn_id}"
 
     def check(self) -> None:
-        """Pin a database that is used for the first time; make its tables only then.
+        """Check the database against the pin. On first use, create its tables and pin it.
 
-        :raises LedgerStoreError: it is not the one that was pinned, or can't be used.
+        :raises LedgerStoreError: the database is not the pinned one, or can't be used.
         """
         try:
             pinned = self._memory.get(self.name)
         except Exception as error:
-            msg = f"Airflow's Variable {self.name}, which tells a database that lost its memory, can't be read"
+            msg = f"the Airflow Variable {self.name}, which identifies the state database, can't be read"
             raise LedgerStoreError(f"{msg}: {type(error).__name__}") from error
         if pinned is None:
             self._pin()
@@ -62,8 +62,8 @@ class Pin:
             return
         what = "is empty" if salt is None else "is not the one that earlier tasks used"
         msg = (
-            f"the state database of connection {self._conn_id!r} {what}: which messages were sent is no longer known. "
-            "Restore it (a SQLite file serves one host only), or accept the loss, and that messages may be sent again: "
+            f"the state database of connection {self._conn_id!r} {what}, so it does not show which messages were sent. "
+            "Restore it (a SQLite file serves one host only), or accept the loss and possible resends with: "
             f"{self._accept_command}"
         )
         raise LedgerStoreError(msg)
@@ -73,7 +73,7 @@ class Pin:
         try:
             self._memory.set(self.name, digest)
         except Exception:
-            line = "Airflow's Variable %s can't be set: if the state database loses its memory, nobody will notice"
+            line = "Can't set the Airflow Variable %s: a lost or replaced state database will not be detected"
             log.warning(line, self.name, exc_info=True)
 
     def accept(self) -> None:

@@ -1,4 +1,4 @@
-"""What the author of a task asked for, checked when it is written."""
+"""The sending policy of a task, validated when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line
 
 OnUnknownName = Literal["fail", "resend", "assume_sent"]
 MAX_AGE = timedelta(hours=24)
-"""The default."""
+"""Default of ``max_age``."""
 MAX_LABELS = 4
 _MAX_LABEL_NAME = 64
 
 
 class OnUnknown(StrEnum):
-    """What to do if it is not known whether a message was sent."""
+    """What to do if a message may have been sent."""
 
     FAIL = "fail"
     RESEND = "resend"
@@ -30,11 +30,10 @@ class OnUnknown(StrEnum):
 class SendPolicy:
     """How messages of one task are sent.
 
-    :param on_unknown: what to do if it is not known whether a message was sent: ``fail``, ``resend`` or
-        ``assume_sent``.
-    :param max_age: withhold messages of runs that are older than this, more than 0; ``None``: never.
-    :param idempotency_key: the user's own name for the occasion; one line.
-    :raises ApptotoConfigurationError: names the parameter and what is allowed.
+    :param on_unknown: what to do if a message may have been sent: ``fail``, ``resend`` or ``assume_sent``.
+    :param max_age: withhold messages of runs older than this, more than 0; ``None``: no limit.
+    :param idempotency_key: the user's name for the occasion; one line.
+    :raises ApptotoConfigurationError: a parameter is invalid.
     """
 
     on_unknown: OnUnknownName | OnUnknown = OnUnknown.FAIL
@@ -46,10 +45,10 @@ class SendPolicy:
         check_choice("on_unknown", self.on_unknown, OnUnknown)
         _check_max_age(self.max_age)
         if self.idempotency_key is not None and not str(self.idempotency_key).strip():
-            raise ApptotoConfigurationError("idempotency_key", "is blank; name the occasion, or leave it out")
+            raise ApptotoConfigurationError("idempotency_key", "must not be blank; name the occasion, or omit it")
 
     def why_too_old(self, context: Mapping[str, Any]) -> str:
-        """Say that a run is older than ``max_age``, or return an empty string."""
+        """Return a text if the run is older than ``max_age``, else an empty string."""
         if self.max_age is None or (time := _time_of(context)) is None:
             return ""
         import pendulum
@@ -59,19 +58,19 @@ class SendPolicy:
         if age <= self.max_age:
             return ""
         shown = moment.in_timezone("UTC").format("YYYY-MM-DD[T]HH:mm[Z]")
-        return f"the run's time, {shown}, is {age.total_seconds() / 3600:.0f} h ago, more than max_age={self.max_age}"
+        return f"the run is {age.total_seconds() / 3600:.0f} h old ({shown}), more than max_age={self.max_age}"
 
 
 def _check_max_age(value: object) -> None:
     if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
-        raise ApptotoConfigurationError("max_age", f"{value!r} is neither a timedelta of more than 0 nor None")
+        raise ApptotoConfigurationError("max_age", f"{value!r} is not a positive timedelta; None means no limit")
 
 
 def _time_of(context: Mapping[str, Any]) -> datetime | None:
-    """Return the time from which a run's age counts; ``None`` if the context has no run.
+    """Return the time from which the age of a run counts; ``None`` if the context has no run.
 
-    A run that somebody triggers between two intervals of a schedule is of the time it was triggered for, not of the end
-    of the last interval, which may be a week ago.
+    For a run triggered between two scheduled intervals, that is the time it was triggered for, not the end of the last
+    interval, which may be a week ago.
     """
     known: list[datetime] = [
         time for time in (context.get("data_interval_end"), context.get("logical_date")) if time is not None
@@ -82,9 +81,9 @@ def _time_of(context: Mapping[str, Any]) -> datetime | None:
 
 
 def check_choice(name: str, value: object, choices: type[StrEnum] | tuple[str, ...]) -> None:
-    """Check that a setting is one of some words.
+    """Check that a setting is one of several choices.
 
-    :raises ApptotoConfigurationError: names them.
+    :raises ApptotoConfigurationError: it is not.
     """
     allowed = [str(choice) for choice in choices]
     if not isinstance(value, str) or value not in allowed:
@@ -94,7 +93,8 @@ def check_choice(name: str, value: object, choices: type[StrEnum] | tuple[str, .
 def check_count(name: str, value: object, least: int, most: int | None = None, hint: str = "") -> None:
     """Check that a setting is an integer within bounds.
 
-    :raises ApptotoConfigurationError: names them.
+    :param hint: appended to the error.
+    :raises ApptotoConfigurationError: it is not.
     """
     if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
         return
@@ -110,7 +110,7 @@ def checked_reference(reference: object) -> str | None:
     if reference is None:
         return None
     if not is_one_line(text := str(reference)):
-        msg = f"has to be one line of text, 1 to {MAX_LINE} characters"
+        msg = f"must be one line of 1 to {MAX_LINE} characters"
         raise ApptotoConfigurationError("reference", msg)
     return text
 
@@ -118,21 +118,21 @@ def checked_reference(reference: object) -> str | None:
 def checked_labels(labels: object) -> dict[str, str] | None:
     """Return labels with their values as strings.
 
-    :raises ApptotoConfigurationError: not a mapping of at most four names and printable lines.
+    :raises ApptotoConfigurationError: it is not a mapping of at most four names to printable lines.
     """
     if not labels:
         return None
     if not isinstance(labels, Mapping) or len(labels) > MAX_LABELS:
-        raise ApptotoConfigurationError("labels", f"has to be a mapping of at most {MAX_LABELS} names and values")
+        raise ApptotoConfigurationError("labels", f"must be a mapping with at most {MAX_LABELS} entries")
     checked = {}
     for name, value in labels.items():
         if value is None:
             continue
         if not isinstance(name, str) or not name.isidentifier() or len(name) > _MAX_LABEL_NAME:
-            msg = f"a name has to be letters, digits and _, up to {_MAX_LABEL_NAME} characters, such as clinic"
+            msg = f"a name must be up to {_MAX_LABEL_NAME} letters, digits and _, such as clinic"
             raise ApptotoConfigurationError("labels", msg)
         if not is_one_line(str(value)):
-            msg = f"the value of {name!r} has to be one line of text, 1 to {MAX_LINE} characters"
+            msg = f"the value of {name!r} must be one line of 1 to {MAX_LINE} characters"
             raise ApptotoConfigurationError("labels", msg)
         checked[name] = str(value)
     return checked or None

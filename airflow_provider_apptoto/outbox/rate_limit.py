@@ -1,4 +1,4 @@
-"""The rate limit of an account over processes, and over hosts that share a state database."""
+"""The rate limit of an account across processes, and across hosts that share a state database."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 E = TypeVar("E", bound=ApptotoNotSentError)
 
-SPARE_SHARE = 0.25
-"""Share of the rate that the processes of a host keep to while the store that all share can't be used."""
-ASK_AGAIN_AFTER = 60.0
-"""Seconds until a database that could not be used is tried again."""
+FALLBACK_SHARE = 0.25
+"""Share of the rate for the processes of one host while the shared database can't be used."""
+RECHECK_INTERVAL = 60.0
+"""Seconds until an unusable database is tried again."""
 _MICROSECONDS = 1_000_000
 _ACCOUNT, _NEXT = "of_account", "next_slot"
 _INSERT = {
@@ -54,16 +54,16 @@ def _nowhere() -> None:
 
 
 class SqlRateLimiter:
-    """Evenly spaced slots for all that share a database.
+    """Evenly spaced slots for all processes that share a database.
 
-    If it can't be used, the processes of this host go on at a quarter of the rate, with a spare database. If that can't
-    be used either, nothing is sent. Nor is anything sent while the database is away for some seconds: it is not away
-    for everybody, and with those who still use it, a minute would hold more than agreed.
+    If the database can't be used, the processes of this host fall back to a local database and a quarter of the rate.
+    If that can't be used either, nothing is sent. While the database is only unreachable, there is no fallback: other
+    hosts may still reach it, and the total would exceed the limit.
 
     :param account: base URL and login.
-    :param requests_per_minute: slots a minute, more than 0.
-    :param clock: tells when the database is to be tried again; by default the module ``time``.
-    :param spare: gives the database that the processes of this host fall back to; ``None`` if there is none.
+    :param requests_per_minute: slots per minute, more than 0.
+    :param clock: source of time; by default the module ``time``.
+    :param spare: returns the fallback database of this host; ``None`` if there is none.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SqlRateLimiter:
     ) -> None:
         self._account = account
         self._usual = interval_of(requests_per_minute)
-        self._slow = interval_of(requests_per_minute * SPARE_SHARE)
+        self._slow = interval_of(requests_per_minute * FALLBACK_SHARE)
         self._shared = _Row(database, account, self._usual)
         self._spare = spare
         self._clock = clock
@@ -89,16 +89,16 @@ class SqlRateLimiter:
         return self._slow if self._is_broken else self._usual
 
     def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:
-        """Reserve the next slot, and return the seconds until then; nothing beyond ``max_wait``.
+        """Reserve the next slot and return the seconds until then; reserve nothing beyond ``max_wait``.
 
         :raises ApptotoNotSentError: no database can be used.
-        :raises RateLimitAwayError: the database may be back in some seconds.
+        :raises RateLimitAwayError: the database is temporarily unreachable.
         """
         return self._in_turn(lambda row: row.reserve(max_wait, lead))
 
     def back_off(self, seconds: float) -> None:
-        """Give no slot for this many seconds."""
-        with contextlib.suppress(ApptotoNotSentError):  # nothing is sent then
+        """Assign no slot for this many seconds."""
+        with contextlib.suppress(ApptotoNotSentError):  # then nothing is sent anyway
             self._in_turn(lambda row: row.back_off(seconds))
 
     @property
@@ -119,25 +119,25 @@ class SqlRateLimiter:
         try:
             if spare is not None:
                 return call(_Row(spare, self._account, self._slow))
-            problem = "no folder for temporary files belongs to this user alone"
+            problem = "there is no temporary directory that only this user can access"
         except LedgerStoreError as error:
             problem = str(error)
         raise _unusable(ApptotoNotSentError, problem)
 
     def _note(self, error: LedgerStoreError) -> None:
         with self._lock:
-            if self._is_broken:  # another thread found out before
+            if self._is_broken:  # another thread was first
                 return
-            self._broken_until = self._clock.monotonic() + ASK_AGAIN_AFTER
+            self._broken_until = self._clock.monotonic() + RECHECK_INTERVAL
         log.warning(
-            "The rate limit can't be shared: %s. For %.0f s the processes of this host send at a quarter of the rate",
+            "Rate limit not shared: %s. This host sends at a quarter of the rate for %.0f s",
             error,
-            ASK_AGAIN_AFTER,
+            RECHECK_INTERVAL,
         )
 
 
 def _unusable(kind: type[E], problem: str) -> E:
-    reason = f"the rate limit can't be kept: {problem}"
+    reason = f"the rate limit can't be enforced: {problem}"
     return kind(f"The message was not sent: {reason}", reason=reason, code="rate_limit_unusable")
 
 
@@ -145,7 +145,7 @@ def _unusable(kind: type[E], problem: str) -> E:
 class _Row:
     """The row of an account, which holds its next slot (GCRA).
 
-    A slot is taken in one transaction, which locks the row before it looks at the clock: it may have waited for that.
+    A slot is reserved in one transaction, which locks the row before it reads the clock, because locking may take time.
 
     :param apart: seconds between slots.
     """
@@ -171,7 +171,7 @@ class _Row:
                 connection.execute(_SET, {_ACCOUNT: self._name, _NEXT: rested})
 
     def _locked(self, connection: Connection) -> tuple[int, int]:
-        """Lock the row, and return the time and the next slot (microseconds since 1970)."""
+        """Lock the row, and return the current time and the next slot (microseconds since 1970)."""
         if not connection.execute(_LOCK, {_ACCOUNT: self._name}).rowcount:
             first = {"account": self._name, "departs_at": 0}
             connection.execute(_INSERT[self.database.dialect], first)
@@ -182,7 +182,7 @@ class _Row:
 
     @property
     def _name(self) -> str:
-        # the login is somebody's address
+        # hashed, because the login is an e-mail address
         return hmac.new(self.database.salt(), repr(self.account).encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -198,7 +198,7 @@ _limiters_lock = threading.Lock()
 def shared_rate_limiter(
     database: StateDatabase, account: tuple[str, str], requests_per_minute: float
 ) -> SqlRateLimiter:
-    """Return the one limiter that all clients of an account share in this process."""
+    """Return the limiter that all clients of an account share in this process."""
     with _limiters_lock:
         key = database, account, requests_per_minute
         return _limiters.setdefault(key, SqlRateLimiter(*key, spare=spare_database))

@@ -1,4 +1,4 @@
-"""What the outbox says about a message: to its caller, to the log, and to Airflow's metrics."""
+"""Report the outcome of a message to the caller, the log, and Airflow's metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A message, and what its author says about it."""
+    """A message with its item, reference and labels."""
 
     message: Message
     item: str | None
@@ -47,14 +47,14 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
-    """Turns the facts about a message into a delivery or an error.
+    """Logs and counts the outcome of a message, and returns a delivery or raises an error.
 
     :param client: estimates segments.
-    :param on_unknown: what the author asked for.
-    :param kind: of the store that keeps the ledger; ``None``: there is no ledger.
+    :param on_unknown: what to do if a message may have been sent.
+    :param kind: kind of the ledger store; ``None``: no ledger.
     :param conn_id: the Apptoto connection.
-    :param try_number: of the task.
-    :param log_level: of the lines about messages that were sent.
+    :param try_number: try number of the task.
+    :param log_level: level of log lines about messages that were sent.
     """
 
     client: ApptotoClient
@@ -65,9 +65,9 @@ class Reporter:
     log_level: int
 
     def sent(self, draft: Draft, result: SendResult, entry: Entry | None, took: float) -> Delivery:
-        """Report a message that was sent just now, or that ``dry_run`` held back.
+        """Report a message that was just sent, or that was not sent because of ``dry_run``.
 
-        :param took: seconds, waits included.
+        :param took: duration in seconds, waits included.
         """
         message = draft.message
         metrics.message(message.type, result.outcome, self.conn_id)
@@ -84,16 +84,16 @@ class Reporter:
         )
 
     def withheld(self, draft: Draft, outcome: Outcome, reason: str) -> Delivery:
-        """Report a message that was not to be sent."""
+        """Report a message that was withheld."""
         message = draft.message
         metrics.message(message.type, outcome, self.conn_id)
         log.log(self.log_level, "%s to %s: %s, not sent: %s", message.type, message.target, outcome, reason)
         return self._without_entry(draft, outcome, reason=reason)
 
     def known(self, draft: Draft, found: Entry, *, other_text: bool) -> Delivery:
-        """Report a message that was sent before, or may have been.
+        """Report a message that was sent earlier, or may have been sent.
 
-        :param other_text: whether its text has changed since.
+        :param other_text: whether the text has changed since.
         """
         message = draft.message
         if found.state not in DELIVERED:
@@ -108,10 +108,10 @@ class Reporter:
         return Delivery.of_entry(Outcome.DEDUPLICATED, message, found)
 
     def failed(self, draft: Draft, outcome: Outcome, error: ApptotoError, entry: Entry | None, took: float) -> Delivery:
-        """Report an attempt that did not send the message, or may have sent it: raise, unless it is assumed sent.
+        """Report an attempt that failed or whose outcome is unknown; raise unless it is assumed sent.
 
-        :param outcome: of the attempt.
-        :param took: seconds, waits included.
+        :param outcome: outcome of the attempt.
+        :param took: duration in seconds, waits included.
         """
         message = draft.message
         _log_attempt(logging.WARNING, message, outcome, error.status, took)
@@ -120,14 +120,14 @@ class Reporter:
         metrics.message(message.type, outcome, self.conn_id)
         if entry is None or outcome is not Outcome.REJECTED:
             raise error
-        advice = "Correct what was rejected, then clear the task: it sends again"
+        advice = "Correct the message, then clear the task to send it"
         raise final(error, f"{error}\n{_about(message, entry)}\n{advice}") from error
 
     def _unknown(self, draft: Draft, entry: Entry | None, error: ApptotoUnknownOutcomeError | None) -> Delivery:
-        """Do what ``on_unknown`` says about a message that may have been sent.
+        """Apply ``on_unknown`` to a message that may have been sent.
 
-        :param entry: its entry in the ledger, if there is a ledger.
-        :param error: what went wrong, if it went wrong just now.
+        :param entry: the ledger entry, if there is a ledger.
+        :param error: the error, if this try sent it.
         """
         message = draft.message
         metrics.message(message.type, Outcome.UNKNOWN, self.conn_id)
@@ -139,11 +139,11 @@ class Reporter:
                 return self._without_entry(draft, Outcome.ASSUMED_SENT)
             return Delivery.of_entry(Outcome.ASSUMED_SENT, message, entry)
         if entry is None or self.kind is None or self.on_unknown is OnUnknown.RESEND:
-            raise error or ApptotoUnknownOutcomeError("It is not known whether the message was sent")
-        answer = "the try ended while it sent" if entry.state is State.SENDING else entry.answer
+            raise error or ApptotoUnknownOutcomeError("The message may have been sent by an earlier try")
+        answer = "an earlier try ended while sending it" if entry.state is State.SENDING else entry.answer
         text = (
-            f"It is not known whether this message was sent: {answer}.\n{_about(message, entry)}\n"
-            f"Check in Apptoto whether the message was sent; {how_to_resolve(self.kind, self.conn_id, entry.key)}."
+            f"The message may have been sent: {answer}.\n{_about(message, entry)}\n"
+            f"Check in Apptoto whether it was sent; {how_to_resolve(self.kind, self.conn_id, entry.key)}."
         )
         raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason or answer) from error
 
@@ -159,22 +159,22 @@ class Reporter:
 
 
 def show_unresolved(store: LedgerStore, conn_id: str) -> None:
-    """Show in the metrics how many messages of a ledger may have been sent."""
+    """Emit the number of ledger entries that may have been sent."""
     try:
         metrics.unresolved(store.unresolved(), conn_id)
     except LedgerStoreError as error:
-        log.debug("The messages that may have been sent could not be counted: %s", error)
+        log.debug("Could not count the messages that may have been sent: %s", error)
 
 
 def outcome_of(error: ApptotoError) -> Outcome:
-    """Return the outcome of an attempt that raised."""
+    """Return the outcome of an attempt that raised an error."""
     if isinstance(error, ApptotoUnknownOutcomeError):
         return Outcome.UNKNOWN
     return Outcome.REJECTED if isinstance(error, ApptotoRejectedError) else Outcome.NOT_SENT
 
 
 def is_no_attempt(error: ApptotoError) -> bool:
-    """Tell whether an error stands for no attempt: the message was refused before, or its turn did not come."""
+    """Return whether no attempt was made: the message failed validation, or sending never started."""
     refused = ApptotoValidationError | ApptotoConfigurationError
     no_turn = ApptotoThrottledError | ApptotoStoppedError | LeaseSpentError | RateLimitAwayError
     return isinstance(error, refused | no_turn)
@@ -188,7 +188,7 @@ def _log_attempt(level: int, message: Message, outcome: Outcome, status: int | N
 
 
 def _about(message: Message, entry: Entry) -> str:
-    """Name a message, in lines that a log page shows whole."""
+    """Describe a message in lines short enough for a log page."""
     return (
         f"  {message.type} to {message.target}, reference {entry.reference or 'none'}, at {entry.at}\n"
         f"  try {entry.origin.try_number} of {entry.origin}\n"

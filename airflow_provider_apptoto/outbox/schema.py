@@ -1,4 +1,4 @@
-"""The tables of the state database, as they are now.
+"""The current tables of the state database.
 
 A change here needs a new migration (:mod:`airflow_provider_apptoto.outbox.migrations`) and the next ``SCHEMA_VERSION``.
 """
@@ -49,10 +49,10 @@ ledger = Table(
     Index("apptoto_ledger_run", "dag_id", "run_id"),
     Index("apptoto_ledger_updated_at", "updated_at"),
     Index("apptoto_ledger_recipient", "recipient"),
-    # PostgreSQL's other indexes refuse values of more than 2,700 bytes. A reference has no such limit in old entries.
+    # PostgreSQL's B-tree indexes reject values over 2,700 bytes, and references in old entries may be longer.
     Index("apptoto_ledger_reference", "reference", postgresql_using="hash"),
 )
-"""One row a message (:class:`airflow_provider_apptoto.outbox.entry.Entry`)."""
+"""One row per message (:class:`airflow_provider_apptoto.outbox.entry.Entry`)."""
 changes = Table(
     "apptoto_ledger_change",
     metadata,
@@ -64,7 +64,7 @@ changes = Table(
     Column("changed_by", String(250), nullable=False),
     Column("note", Text, nullable=False),
 )
-"""What people changed in the ledger."""
+"""Changes that people made to the ledger."""
 pace = Table(
     "apptoto_pace",
     metadata,
@@ -87,15 +87,15 @@ optouts = Table(
     Column("added_by", String(250), nullable=False),
     Column("note", Text, nullable=False),
 )
-"""Keyed hashes of the recipients that opted out."""
+"""Keyed hashes of recipients that opted out."""
 
 MESSAGES_VIEW = "apptoto_messages"
 MESSAGES_VIEW_QUERY = """\
 SELECT message_key, state AS outcome, channel, target, reference, labels, origin, dag_id, task_id, run_id, map_index,
     try_number, account, http_status, code, reason, response_id, segments, created_at, sent_at, updated_at
 FROM apptoto_ledger"""
-"""What dashboards read: one row a message.
+"""A view for dashboards: one row per message.
 
-Times are seconds since 1970 (UTC). ``outcome`` is the state: ``sending`` may be a message of a task that was killed
-while it sent. ``target`` and ``account`` are masked. ``labels`` is a JSON object.
+Times are seconds since 1970 (UTC). ``outcome`` is the state; ``sending`` may also be a message whose task was killed
+while sending. ``target`` and ``account`` are masked. ``labels`` is a JSON object.
 """

@@ -1,6 +1,6 @@
-"""A local Apptoto: the documented API as far as it is known, and a page that shows what each person got.
+"""A local Apptoto: the documented part of the API, and a page that shows what each person got.
 
-Needs the extra ``sandbox``; importing this package alone does not.
+:class:`Sandbox` needs the extra ``sandbox``; importing this package does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sandbox's command: ``python -m airflow_provider_apptoto.sandbox``."""
+"""The command ``python -m airflow_provider_apptoto.sandbox``."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 CONNECTION = "AIRFLOW_CONN_APPTOTO_DEFAULT"
 DEFAULT_PORT = 8025
 
-# What a shell answers for a command that it can't run, and for one that a signal ended.
+# Exit codes of a shell for a command that can't be run, and for one that a signal ended.
 _CANNOT_EXECUTE = 126
 _NOT_FOUND = 127
 _SIGNALLED = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sandbox until Ctrl-C, or for as long as a command lasts.
+    """Run the sandbox until Ctrl-C, or while a command runs.
 
-    :param arguments: the command line; None takes the process's own.
+    :param arguments: the command line; None takes that of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     options, command = _parser().parse_args(given[:end]), given[end + 1 :]
     if end < len(given) and not command:
-        _parser().error("a command has to follow --")
+        _parser().error("-- must be followed by a command")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A message may hold what the terminal's encoding doesn't.
+        # A message may contain characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     port = options.port if options.port is not None else 0 if command else DEFAULT_PORT
     try:
@@ -64,10 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_apptoto.sandbox",
         usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [-- COMMAND ...]",
         description=(
-            "A local Apptoto with a page that shows what each person got. With a COMMAND, runs it against\n"
-            "the sandbox, prints what each person got and exits with the command's exit code."
+            "Run a local Apptoto with a page that shows what each person got. With a COMMAND, run it against\n"
+            "the sandbox, print what each person got, and exit with the command's exit code."
         ),
-        epilog=f"documented by Apptoto:\n{documented}\n\nassumed, because Apptoto does not say:\n{assumed}",
+        epilog=f"documented by Apptoto:\n{documented}\n\nassumed, because Apptoto does not document it:\n{assumed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -88,20 +88,20 @@ def _serve(sandbox: Sandbox) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     print(f"Apptoto sandbox: {sandbox.url}")
-    print("Every connection of what you start with this leads here:")
+    print("To use the sandbox for every Apptoto connection in this shell:")
     print(f"  export {SANDBOX_URL}={shlex.quote(sandbox.account_url)}")
-    print("Or one connection, of this shell or of a running Airflow:")
+    print("To use it for one connection, in this shell or in a running Airflow:")
     print(f"  export {CONNECTION}={shlex.quote(sandbox.connection())}")
     print(f"  {sandbox.connection_command()}")
-    print("Ctrl-C stops it.", flush=True)
+    print("Press Ctrl-C to stop.", flush=True)
     stop.wait()
     return 0
 
 
 def _run(sandbox: Sandbox, command: Sequence[str]) -> int:
     try:
-        with subprocess.Popen(command, env=_environment(sandbox)) as process:  # noqa: S603  what the user asked to be run
-            # The terminal gives Ctrl-C to the command as well; SIGTERM comes to this process alone.
+        with subprocess.Popen(command, env=_environment(sandbox)) as process:  # noqa: S603  the user's command
+            # The terminal sends Ctrl-C to the command too; SIGTERM reaches only this process.
             interrupt = signal.signal(signal.SIGINT, lambda _number, _frame: None)
             terminate = signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
             try:
@@ -130,9 +130,9 @@ def _environment(sandbox: Sandbox) -> dict[str, str]:
 
 
 def report(entries: Sequence[Entry]) -> str:
-    """Say what each person got, as text for a terminal.
+    """Return what each person got, as text for a terminal.
 
-    :param entries: messages as :meth:`~airflow_provider_apptoto.sandbox.Sandbox.messages` gives them.
+    :param entries: messages as :meth:`~airflow_provider_apptoto.sandbox.Sandbox.messages` returns them.
     """
     lines = [f"What each person got ({len(entries)} message{'' if len(entries) == 1 else 's'}):"]
     for person, messages in by_recipient(entries).items():
@@ -148,7 +148,7 @@ def report(entries: Sequence[Entry]) -> str:
 
 
 def _printable(text: str) -> str:
-    # Control characters in a message could steer the terminal.
+    # Control characters in a message could control the terminal.
     return "".join(
         character
         if character == "\n" or unicodedata.category(character) != "Cc"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_BODY = 1024 * 1024
-#: More would make the page slow; ``GET /sandbox/messages`` gives all.
+#: Messages on the page, so that it stays fast; ``GET /sandbox/messages`` returns all.
 MAX_SHOWN = 500
 
 _TYPES = ("sms", "call", "email")
@@ -49,10 +49,10 @@ _PAGE_HEADERS = {
 
 
 class SandboxApp:
-    """The requests that the sandbox answers.
+    """Answers the requests to the sandbox.
 
-    :param inbox: where messages are kept.
-    :param faults: what to play instead of an answer.
+    :param inbox: stores the messages.
+    :param faults: the faults to simulate.
     :param login: the account's e-mail address.
     :param api_key: the account's API key.
     """
@@ -70,7 +70,7 @@ class SandboxApp:
     def asgi(self, stopping: threading.Event) -> Starlette:
         """Build the application.
 
-        :param stopping: handed to the server's connections, which refuse newcomers once it is set.
+        :param stopping: passed to the server's connections, which refuse new ones once it is set.
         """
 
         @asynccontextmanager
@@ -89,7 +89,7 @@ class SandboxApp:
                 Route("/sandbox/faults", self.clear_faults, methods=["DELETE"]),
             ],
             middleware=[
-                # A page of another site whose name resolves to 127.0.0.1 sends its own name as Host.
+                # Against DNS rebinding: a foreign page whose name resolves to 127.0.0.1 sends its name as Host.
                 Middleware(
                     TrustedHostMiddleware,
                     allowed_hosts=["127.0.0.1", "localhost", "[::1]"],
@@ -100,12 +100,12 @@ class SandboxApp:
             exception_handlers={HTTPException: _failure, sqlite3.Error: _failure},
             lifespan=lifespan,
         )
-        # A wrong path is an error to be seen, not one to be redirected.
+        # A wrong path must be an error, not a redirect.
         app.router.redirect_slashes = False
         return app
 
     async def send_message(self, request: Request) -> ASGIApp:
-        """Take a message, or meet a fault."""
+        """Accept a message, refuse it, or answer with a fault."""
         message: Mapping[str, Value] | None = None
         refusal: HTTPException | None = None
         try:
@@ -126,7 +126,7 @@ class SandboxApp:
         return JSONResponse({"success": True})
 
     async def events(self, request: Request) -> Response:
-        """List no events."""
+        """Return an empty list of events."""
         self._authenticate(request)
         return JSONResponse({"events": []})
 
@@ -155,11 +155,11 @@ class SandboxApp:
         return JSONResponse({"deleted": self._inbox.clear()})
 
     async def faults(self, _: Request) -> Response:
-        """List the faults that are switched on."""
+        """List the active faults."""
         return JSONResponse([fault.as_dict() for fault in self._faults.pending()])
 
     async def switch_on_fault(self, request: Request) -> Response:
-        """Switch a fault on."""
+        """Add a fault."""
         try:
             fault = Fault.parse(_parsed(await _body(request)))
         except ClientDisconnect:
@@ -170,7 +170,7 @@ class SandboxApp:
         return JSONResponse(fault.as_dict(), status_code=HTTPStatus.CREATED)
 
     async def clear_faults(self, _: Request) -> Response:
-        """Switch all faults off."""
+        """Remove all faults."""
         return JSONResponse({"deleted": self._faults.clear()})
 
     def _authenticate(self, request: Request) -> None:
@@ -182,26 +182,26 @@ class SandboxApp:
         if scheme.lower() != "basic" or not secrets.compare_digest(given, self._credentials):
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
-                "HTTP Basic with the sandbox's login and API key is needed.",
+                "HTTP Basic authentication with the sandbox's login and API key is required.",
                 {"WWW-Authenticate": 'Basic realm="Apptoto sandbox"'},
             )
 
 
 class SameOriginMiddleware:
-    """Refuse what a page of another site makes a browser change here.
+    """Refuse changes that a page of another site makes through a browser.
 
-    :param app: what to protect.
+    :param app: the protected application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 to a changing request whose Origin is not the address that it was sent to."""
+        """Answer 403 to a request that changes something and whose Origin is not its Host."""
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             headers = Headers(scope=scope)
             if headers.get("Origin") not in (None, f"http://{headers.get('Host')}"):
-                answer = _error(HTTPStatus.FORBIDDEN, "Requests of other sites' pages are refused.")
+                answer = _error(HTTPStatus.FORBIDDEN, "Requests from pages of other sites are refused.")
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -212,14 +212,14 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"More than {MAX_BODY} bytes.")
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {MAX_BODY} bytes.")
     return bytes(body)
 
 
 def _json(request: Request, body: bytes) -> object:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "The Content-Type has to be application/json.")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The Content-Type must be application/json.")
     try:
         return _parsed(body)
     except ValueError as error:
@@ -230,24 +230,24 @@ def _parsed(body: bytes) -> object:
     try:
         return json.loads(body.decode())
     except (ValueError, RecursionError) as error:
-        # What json or the codec says quotes the body, which is somebody's message.
+        # The original error may quote the body, which contains a message.
         msg = "The body is not JSON in UTF-8."
         raise ValueError(msg) from error
 
 
 def _message(body: object) -> Mapping[str, Value]:
     if not isinstance(body, dict):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body has to be a JSON object.")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The body must be a JSON object.")
     given = {field: body[field] for field in FIELDS if not _absent(body.get(field))}
     problems = [
-        f"{field} has to be an integer or a string of digits, 18 at most."
+        f"{field} must be an integer or a string of digits, at most 18."
         if field in _IDS
-        else f"{field} has to be a string that can be encoded."
+        else f"{field} must be a string that can be encoded as UTF-8."
         for field, value in given.items()
         if not (_is_id(value) if field in _IDS else _is_text(value))
     ]
     if given.get("type") not in _TYPES:
-        problems.append('type has to be "sms", "call" or "email".')
+        problems.append('type must be "sms", "call" or "email".')
     if not given.keys() & set(_TARGETS):
         problems.append("One of to, event_id, participant_id is required.")
     if not given.keys() & {"message", "template_id"}:
@@ -262,17 +262,17 @@ def _absent(value: object) -> bool:
 
 
 def _is_id(value: object) -> bool:
-    # Of what JSON can hold, only integers and strings can be all digits; 18 fit SQLite's integers.
+    # Only JSON integers and strings can consist of digits. 18 digits fit SQLite's integers.
     return re.fullmatch("[0-9]{1,18}", str(value)) is not None
 
 
 def _is_text(value: object) -> bool:
-    # JSON can spell half of a surrogate pair, which no encoding can.
+    # JSON can contain half of a surrogate pair, which UTF-8 can't encode.
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    # ASSUMED: Apptoto documents no answer but success.
+    # ASSUMED: Apptoto documents only the success answer.
     return JSONResponse({"success": False, "error": text}, status_code=status, headers=headers)
 
 

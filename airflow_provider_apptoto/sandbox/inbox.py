@@ -1,4 +1,4 @@
-"""What arrived at the sandbox, kept in SQLite."""
+"""The messages that the sandbox accepted, stored in SQLite."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Value: TypeAlias = str | int | None
 Entry: TypeAlias = dict[str, Value]
 
-#: The fields of the endpoint page, in its order.
+#: The fields in the order of the endpoint's documentation.
 FIELDS = ("type", "to", "event_id", "participant_id", "message", "subject", "template_id")
 
-# Columns without a type, so that SQLite keeps an id as it was sent: a number or a string.
+# The columns have no type, so SQLite stores an id as it was sent: a number or a string.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS inbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -34,18 +34,18 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 
 class Inbox:
-    """The messages that were taken. May be used from any thread.
+    """The messages that were accepted. Safe to use from several threads.
 
-    :param database: path of an SQLite file that is created when missing; None keeps everything in memory.
+    :param database: path of an SQLite file, which is created if missing; None keeps the messages in memory.
     :raises OSError: the file can't be used.
     """
 
     def __init__(self, database: str | Path | None = None) -> None:
         self._lock = threading.Lock()
         try:
-            # Autocommit: what was answered with success is on the disk.
+            # Autocommit: a message is on disk before it is answered with success.
             if database is not None:
-                with contextlib.suppress(OSError):  # what prevents it, SQLite says better
+                with contextlib.suppress(OSError):  # SQLite reports the cause better
                     os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
             self._connection = sqlite3.connect(database or ":memory:", check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
@@ -58,18 +58,18 @@ class Inbox:
             raise _unusable(database, error) from error
 
     def add(self, message: Mapping[str, Value]) -> None:
-        """Keep one message.
+        """Store one message.
 
-        :param message: the endpoint's fields; a missing one is kept as None.
+        :param message: the endpoint's fields; a missing field is stored as None.
         """
         row = (datetime.now(UTC).isoformat(timespec="milliseconds"), *map(message.get, FIELDS))
         with self._lock:
             self._connection.execute(_INSERT, row).close()
 
     def entries(self, newest: int | None = None) -> list[Entry]:
-        """Everything that arrived, in the order of arrival.
+        """Return the messages in the order of arrival.
 
-        :param newest: how many of the newest to give at most; None gives all.
+        :param newest: maximum number of messages, the newest ones; None returns all.
         """
         with (
             self._lock,
@@ -82,25 +82,25 @@ class Inbox:
             return [dict(row) for row in reversed(cursor.fetchall())]
 
     def __len__(self) -> int:
-        """How many messages there are."""
+        """Return the number of messages."""
         with self._lock, closing(self._connection.execute("SELECT count(*) FROM inbox")) as cursor:
             return int(cursor.fetchone()[0])
 
     def clear(self) -> int:
-        """Forget all messages and return how many they were."""
+        """Delete all messages and return their number."""
         with self._lock, closing(self._connection.execute("DELETE FROM inbox")) as cursor:
             return cursor.rowcount
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         with self._lock:
             self._connection.close()
 
 
 def by_recipient(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Sort messages by who got them, keeping their order. One with several targets is listed under each.
+    """Group messages by recipient, in their order. A message with several targets is listed under each.
 
-    :param entries: messages as :meth:`Inbox.entries` gives them.
+    :param entries: messages as :meth:`Inbox.entries` returns them.
     """
     people: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -116,4 +116,4 @@ def by_recipient(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def _unusable(database: str | Path | None, error: sqlite3.Error) -> OSError:
-    return OSError(f"Can't keep the sandbox's messages in {database}: {error}")
+    return OSError(f"Can't store the sandbox's messages in {database}: {error}")

@@ -1,4 +1,4 @@
-"""The sandbox as a server in a thread of its own."""
+"""Run the sandbox as a server in a background thread."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 
 _MAX_PORT = 65535
-# A client's kept connection that the server closes first turns the client's next request into a failure.
+# Long, because a client's next request fails if the server closes a kept-alive connection first.
 _KEEP_ALIVE = 600
 
 
 class Sandbox:
-    """A local Apptoto for as long as the ``with`` block lasts.
+    """A local Apptoto that runs while its ``with`` block does.
 
     :param port: 0 to 65535; 0 takes a free one.
-    :param login: the only account's e-mail address: printable ASCII without spaces and colons.
-    :param api_key: the only account's API key: printable ASCII without spaces.
+    :param login: e-mail address of the only account: printable ASCII without spaces and colons.
+    :param api_key: API key of the only account: printable ASCII without spaces.
     :param database: path of an SQLite file for the messages; None keeps them in memory.
-    :param host: only ``127.0.0.1``: there is no TLS, and whoever reaches the page can read every message.
-    :raises ValueError: a parameter is none of the above.
+    :param host: only ``127.0.0.1``, because there is no TLS and anybody who reaches the page can read all messages.
+    :raises ValueError: a parameter is not allowed.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Sandbox:
             msg = f"The sandbox listens on {HOST} only, not on {host}."
             raise ValueError(msg)
         if not 0 <= port <= _MAX_PORT:
-            msg = f"A port is a number from 0 to {_MAX_PORT}, not {port}."
+            msg = f"The port must be from 0 to {_MAX_PORT}, not {port}."
             raise ValueError(msg)
         if not re.fullmatch("[!-9;-~]+", login) or not re.fullmatch("[!-~]+", api_key):
-            msg = "login and api_key are printable ASCII without spaces; login has no colon (RFC 7617)."
+            msg = "login and api_key must be printable ASCII without spaces, and login without a colon (RFC 7617)."
             raise ValueError(msg)
         self.login = login
         self.api_key = api_key
@@ -85,13 +85,13 @@ class Sandbox:
         self.stop()
 
     def start(self) -> None:
-        """Listen and answer, until :meth:`stop`.
+        """Start the server; :meth:`stop` ends it.
 
         :raises OSError: the port is busy or not allowed, or the database can't be used.
-        :raises RuntimeError: it runs already, or the server did not start.
+        :raises RuntimeError: it is already running, or the server did not start.
         """
         if self._state is not None:
-            msg = "The sandbox runs already."
+            msg = "The sandbox is already running."
             raise RuntimeError(msg)
         with ExitStack() as resources:
             listener = resources.enter_context(closing(_listen(self._wanted_port)))
@@ -115,7 +115,7 @@ class Sandbox:
                     timeout_keep_alive=_KEEP_ALIVE,
                 )
             )
-            # A daemon, so that a program that forgets stop() ends all the same.
+            # A daemon thread, so that a program that forgets stop() still exits.
             thread = threading.Thread(
                 target=server.run_on, args=(listener,), name=f"apptoto-sandbox-{port}", daemon=True
             )
@@ -125,59 +125,59 @@ class Sandbox:
             resources.callback(stopping.set)
             server.settled.wait()
             if not server.started:
-                msg = "The sandbox's server did not start."
+                msg = "The sandbox server did not start."
                 raise RuntimeError(msg)
             self._resources = resources.pop_all()
         self._state = _Running(port, inbox, faults)
 
     def stop(self) -> None:
-        """Close the port and every connection, hanging ones too. Does nothing when it does not run."""
+        """Close the port and all connections, including hanging ones. Do nothing if it is not running."""
         self._state = None
         self._resources.close()
 
     @property
     def account_url(self) -> str:
-        """The address with login and key, for ``APPTOTO_SANDBOX_URL``."""
+        """The URL with login and API key, for ``APPTOTO_SANDBOX_URL``."""
         return self.url.replace("://", f"://{quote(self.login, safe='')}:{quote(self.api_key, safe='')}@", 1)
 
     @property
     def url(self) -> str:
-        """The address of the page and of the API, without a path."""
+        """The URL of the page and the API, without a path."""
         return f"http://{HOST}:{self._running.port}"
 
     def connection(self) -> str:
-        """Give the Airflow connection as JSON, for ``AIRFLOW_CONN_APPTOTO_DEFAULT``."""
+        """Return the Airflow connection as JSON, for ``AIRFLOW_CONN_APPTOTO_DEFAULT``."""
         return json.dumps({"conn_type": "apptoto", "login": self.login, "password": self.api_key, "host": self.url})
 
     def connection_command(self) -> str:
-        """Give the command that stores the connection in Airflow."""
+        """Return the command that stores the connection in Airflow."""
         return connection_command(self.login, self.api_key, self._running.port)
 
     def messages(self) -> list[Entry]:
-        """List what arrived, in the order of arrival.
+        """Return the messages in the order of arrival.
 
         Each has ``id``, ``received_at`` (UTC, ISO 8601) and the endpoint's fields: ``type``, ``to``,
-        ``event_id``, ``participant_id``, ``message``, ``subject``, ``template_id``, None where not given.
+        ``event_id``, ``participant_id``, ``message``, ``subject``, ``template_id``. Fields not given are None.
         """
         return self._running.inbox.entries()
 
     def fault(self, **fields: object) -> None:
-        """Switch a fault on, as ``POST /sandbox/faults`` does.
+        """Add a fault, as ``POST /sandbox/faults`` does.
 
         :param fields: the parameters of :class:`~airflow_provider_apptoto.sandbox.faults.Fault`.
-        :raises ValueError: says what is wrong and what is allowed.
+        :raises ValueError: a field is invalid; the error says what is allowed.
         """
         self._running.faults.switch_on(Fault.parse(fields))
 
     def clear(self) -> None:
-        """Empty the inbox and switch all faults off."""
+        """Empty the inbox and remove all faults."""
         self._running.inbox.clear()
         self._running.faults.clear()
 
     @property
     def _running(self) -> _Running:
         if self._state is None:
-            msg = "The sandbox does not run: use it in a with statement, or start() it."
+            msg = "The sandbox is not running: use it in a with statement, or call start()."
             raise RuntimeError(msg)
         return self._state
 
@@ -196,7 +196,7 @@ class _Server(uvicorn.Server):
 
     def run_on(self, listener: socket.socket) -> None:
         try:
-            # The faults need a transport of asyncio's own, whatever loop policy the program has set.
+            # The faults need an asyncio transport, whatever event loop policy the program has set.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self.serve(sockets=[listener]))
         finally:
@@ -215,23 +215,23 @@ class _Connection(H11Protocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # uvicorn puts a copy of it into every request's scope["state"]: faults find the connection there.
+        # uvicorn copies it to scope["state"] of each request, where faults find the connection.
         self.app_state = {**self.app_state, "transport": transport}
         if self.app_state["stopping"].is_set():
-            # It was accepted while the server was closing its connections, and would be waited for.
+            # Accepted while the server was closing its connections; uvicorn would wait for it.
             transport.abort()
 
     @override
     def shutdown(self) -> None:
-        # uvicorn waits for requests to end; a hang or a client that stopped talking may take for ever.
+        # uvicorn would wait for requests to end, which a hanging request or client may never do.
         self.transport.abort()
 
 
 def _listen(port: int) -> socket.socket:
-    # asyncio sets TCP_NODELAY where the protocol is named; without it each answer takes 40 ms more.
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it each answer takes 40 ms longer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # So that a port can be used again right after the last sandbox on it.
+        # Allows a new sandbox on a port right after the last one stopped.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen()

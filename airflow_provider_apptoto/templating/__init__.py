@@ -1,1 +1,1 @@
-"""Two languages in one text: Airflow's Jinja, and the dynamic fields that Apptoto fills in the same braces."""
+"""Render texts that mix Airflow's Jinja with Apptoto's dynamic fields, which use the same braces."""

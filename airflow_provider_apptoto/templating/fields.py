@@ -1,4 +1,4 @@
-"""What happens to the template fields of a task that sends one message."""
+"""Render the template fields of a task that sends one message."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PERSONAL_FIELDS = ("to", *TEXT_FIELDS)
 
 
 def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> None:
-    """Render a task's fields in place, and hide recipient and texts if its ``redact`` is true.
+    """Render the fields of a task in place. If ``redact`` is true, hide the recipient and the texts.
 
     Fields are hidden before anything can fail. Rendering is idempotent: Airflow may render twice.
 
-    :param task: the operator; its target fields tell to whom the texts go.
+    :param task: the operator.
     :param context: the task's context.
     :param env: the DAG's Jinja environment.
-    :param seen_oids: ids of values that came out of XComs, which are not rendered.
-    :raises ApptotoValidationError: a field can't be rendered, or would not mean in Apptoto what it says.
+    :param seen_oids: ids of values that came from XComs, which are not rendered.
+    :raises ApptotoValidationError: a field can't be rendered, or would mean something else in Apptoto.
     """
     values = unrendered_fields(task)
 
@@ -54,9 +54,9 @@ def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: s
 def _rendered(
     renderer: Renderer, name: str, source: FieldSource, resolve_value: Callable[[str, Any], FieldSource]
 ) -> Any:
-    """Return a field that is not a text: a string, or a mapping whose values are fields of their own.
+    """Render a field that is not a text: a string, or a mapping whose values are rendered in the same way.
 
-    :param resolve_value: gives the source that a value of a mapping in the DAG file stands for.
+    :param resolve_value: returns the source of a value in a mapping that is written in the DAG file.
     :raises ApptotoValidationError: it can't be rendered.
     """
     if source.is_template:
@@ -71,24 +71,24 @@ def _rendered(
 
 
 def unrendered_fields(task: Any) -> dict[str, Any]:
-    """Return what a task's template fields hold, with hidden templates revealed."""
+    """Return the template fields of a task, with hidden templates revealed."""
     fields = {name: getattr(task, name) for name in task.template_fields}
     return {name: field.template if isinstance(field, Unrendered) else field for name, field in fields.items()}
 
 
 def renderer_of(context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> Renderer:
-    """Return the renderer of a task, also in a DAG with ``render_template_as_native_obj``.
+    """Return the renderer of a task. It returns strings, even in a DAG with ``render_template_as_native_obj``.
 
     :param context: the task's context.
     :param env: the DAG's Jinja environment.
-    :param dynamic_fields: further names that Apptoto's dynamic fields begin with.
+    :param dynamic_fields: additional names with which Apptoto's dynamic fields begin.
     :raises ApptotoValidationError: ``dynamic_fields`` is one string.
     """
     return Renderer(context, string_environment(context, env), dynamic_fields)
 
 
 def _is_personal(name: str, value: Any) -> bool:
-    """Tell whether a field's value may identify a person: recipient, texts, and what is not an id where one belongs."""
+    """Return whether a value may identify a person: a recipient, a text, or a non-numeric value in an id field."""
     if name == "type":
         return unwrap(value) not in MESSAGE_TYPES
     if name.endswith("_id") and not name.endswith("_conn_id"):

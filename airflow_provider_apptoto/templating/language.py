@@ -1,12 +1,12 @@
-"""Two languages in one text: Airflow's Jinja, and the dynamic fields that Apptoto fills in the same braces.
+"""Render texts that mix Airflow's Jinja with Apptoto's dynamic fields, which use the same braces.
 
-Syntax alone decides which is which. In a message to an event or a participant, a ``{{ ... }}`` block that begins with a
-root (``name``, ``event``, ...) is Apptoto's, and so is all of ``{% raw %}``; everything else is Airflow's. Placeholders
-stand in for Apptoto's parts while Jinja renders. Any other braces in the rendered text came out of a value, and Apptoto
-would execute them, so they are an error.
+Only the syntax decides who renders a block. In a message to an event or a participant, a ``{{ ... }}`` block that
+begins with a root (``name``, ``event``, ...) belongs to Apptoto, and so does all of ``{% raw %}``. Everything else
+belongs to Airflow. While Jinja renders the text, placeholders replace Apptoto's parts. Any other braces in the rendered
+text came from a value, and Apptoto would execute them, so they are an error.
 
-Liquid, Apptoto's language, looks for the end of a block without reading quotes. A block that goes to Apptoto therefore
-holds no delimiters inside: both languages agree on where it ends.
+Apptoto's language, Liquid, ignores quotes when it searches for the end of a block. A block for Apptoto must therefore
+contain no delimiters, so that both languages agree on where it ends.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.templating.syntax import Part
 
 DOCUMENTED_ROOTS = ("name", "event", "participant", "contact")
-"""What dynamic fields begin with: apidocs.apptoto.com/reference/v1send_message, and the fields page of the manual."""
-_HINT = f"; if it is meant for Apptoto, write {RAW} around it"
+"""Names with which dynamic fields begin: apidocs.apptoto.com/reference/v1send_message, and the manual's fields page."""
+_HINT = f"; if it is meant for Apptoto, wrap it in {RAW}"
 
 
 class Renderer:
     """Renders the fields of one task.
 
-    Strict: an undefined name is an error, also in DAGs that are lenient, and so is ``None``. The result is a string.
+    An undefined name and ``None`` are errors, even if the DAG's environment is lenient. The result is a string.
 
     :param context: the task's context.
     :param env: the DAG's Jinja environment, not a native one; it is not changed.
-    :param dynamic_fields: further names that dynamic fields begin with.
+    :param dynamic_fields: additional names with which dynamic fields begin.
     :raises ApptotoValidationError: ``dynamic_fields`` is one string.
     """
 
     def __init__(self, context: Any, env: jinja2.Environment, dynamic_fields: Collection[str] = ()) -> None:
         if isinstance(dynamic_fields, str):
-            problem = "has to be a list of names, not one string"
+            problem = "must be a list of names, not one string"
             raise ApptotoValidationError("dynamic_fields", problem, code="setting_invalid")
         self._env = strict_environment(env)
         self._context = context
         self._roots = (*DOCUMENTED_ROOTS, *dynamic_fields)
 
     def render(self, field: str, template: str) -> str:
-        """Render a field that is not a text, such as a recipient or an id, in Airflow's language alone.
+        """Render a field that is not a text, such as a recipient or an id, with Jinja only.
 
         :raises ApptotoValidationError: it can't be rendered; no value is shown.
         """
@@ -69,23 +69,23 @@ class Renderer:
 
         :param field: the field's name, for errors.
         :param template: the text in the DAG file.
-        :param to_appointment: whether it goes to an event or a participant: Apptoto fills fields for these alone.
-        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
+        :param to_appointment: whether it goes to an event or a participant; Apptoto fills fields only for these.
+        :raises ApptotoValidationError: it can't be rendered, or would mean something else in Apptoto; no value is
             shown.
         """
         return self.compile_text(field, template, to_appointment=to_appointment).render()
 
     def compile(self, field: str, template: str) -> Template:
-        """Return a template of a field that is not a text, for any number of messages.
+        """Compile a field that is not a text, to be rendered for any number of messages.
 
-        :raises ApptotoValidationError: it is not a template.
+        :raises ApptotoValidationError: it is not a valid template.
         """
         return compile_strict(field, template, "", self._env, self._context)
 
     def compile_text(self, field: str, template: str, *, to_appointment: bool) -> Template:
-        """Return a template of a text, for any number of messages.
+        """Compile a text, to be rendered for any number of messages.
 
-        :raises ApptotoValidationError: it is not a template, or would not mean in Apptoto what it says.
+        :raises ApptotoValidationError: it is not a template, or would mean something else in Apptoto.
         """
         placeholders = Placeholders()
         roots: dict[str, Part] = {}
@@ -97,7 +97,7 @@ class Renderer:
             elif part.kind == "raw" and to_appointment:
                 rest.append(_hide(field, part, part.inner, placeholders))
             elif part.kind == "data" and OPENING.search(part.text):
-                # the DAG gave Jinja other delimiters than Apptoto's
+                # the DAG sets delimiters for Jinja that differ from Apptoto's
                 rest.append(self._hide_fields(field, part, placeholders, to_appointment=to_appointment))
             else:
                 rest.append(part.text)
@@ -108,31 +108,30 @@ class Renderer:
         return _MixedTemplate(field, rendered, placeholders, to_appointment=to_appointment)
 
     def check_text(self, field: str, text: str, *, to_appointment: bool) -> str:
-        """Return a text that is not rendered, such as an XCom or a row's, unchanged.
+        """Return a text that is not rendered, such as an XCom or a column, unchanged.
 
-        :raises ApptotoValidationError: it is not plain text: what Apptoto fills stands in the DAG's own text.
+        :raises ApptotoValidationError: it is not plain text; dynamic fields belong in the text in the DAG file.
         """
         if found := find_opening(text):
             line, opening = found
             problem = (
                 f"line {line}: {opening} in a text that comes from an XCom, a row, a file or a function. Such a text "
-                "would go out as it is, so it has to be plain; take the braces out, or render it where the value is "
-                "made"
+                "is not rendered and must be plain; remove the braces, or render the text where it is made"
             )
             if to_appointment:
-                problem += ". Write Apptoto's fields in the DAG's own text"
+                problem += ". Write Apptoto's fields in the text in the DAG file"
             raise ApptotoValidationError(field, problem, code="braces_in_value")
         return text
 
     def check_literal(self, field: str, text: str, *, to_appointment: bool) -> str:
-        """Return a text out of ``literal()`` unchanged: to an appointment, all of it is Apptoto's.
+        """Return a text from ``literal()`` unchanged; in a message to an appointment, Apptoto renders it.
 
-        :raises ApptotoValidationError: braces would reach a recipient for whom Apptoto fills nothing.
+        :raises ApptotoValidationError: the recipient would see braces, because Apptoto fills nothing for it.
         """
         if not to_appointment and (found := OPENING.search(text)):
             problem = (
-                f"{{{found[1]} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
-                "event_id or participant_id only"
+                f"{{{found[1]} in literal() would reach the recipient unrendered: Apptoto fills dynamic fields only "
+                "for an event_id or participant_id"
             )
             raise ApptotoValidationError(field, problem, code="text_unrendered")
         return text
@@ -147,25 +146,25 @@ class Renderer:
         raise ApptotoValidationError(field, problem, code="template_invalid")
 
     def _hide_fields(self, field: str, part: Part, placeholders: Placeholders, *, to_appointment: bool) -> str:
-        """Hide the dynamic fields of a text in a DAG whose delimiters are not Apptoto's.
+        """Hide the dynamic fields of a text in a DAG whose delimiters differ from Apptoto's.
 
-        :raises ApptotoValidationError: it holds braces that are not a dynamic field.
+        :raises ApptotoValidationError: it contains braces that are not a dynamic field.
         """
         plain = jinja2.Environment(keep_trailing_newline=True)  # noqa: S701  nothing is rendered in it
         try:
             inner = list(split(part.text, plain, part.line))
         except jinja2.TemplateSyntaxError as error:
-            problem = f"line {part.line + error.lineno - 1}: braces that are no dynamic field of Apptoto's"
+            problem = f"line {part.line + error.lineno - 1}: these braces are not one of Apptoto's dynamic fields"
             raise ApptotoValidationError(field, problem, code="template_invalid") from None
         pieces = []
         for each in inner:
             if each.kind != "data" and not (to_appointment and each.root in self._roots):
                 problem = (
-                    f"line {each.line}: {each.shown} would go out as it is: the DAG gives Jinja other delimiters. "
-                    f"Apptoto's fields begin with {', '.join(self._roots)}; name others in dynamic_fields"
+                    f"line {each.line}: {each.shown} would be sent unrendered: the DAG sets other delimiters for "
+                    f"Jinja. Apptoto's fields begin with {', '.join(self._roots)}; list others in dynamic_fields"
                 )
                 if not to_appointment:
-                    problem += ". Apptoto fills them for an event_id or participant_id only"
+                    problem += ". Apptoto fills them only for an event_id or participant_id"
                 code = "dynamic_field_unknown" if to_appointment else "text_unrendered"
                 raise ApptotoValidationError(field, problem, code=code)
             pieces.append(each.text if each.kind == "data" else _hide(field, each, each.text, placeholders))
@@ -182,27 +181,27 @@ class Renderer:
             raise ApptotoValidationError(field, syntax_problem(error, hint), code="template_invalid") from None
         for root, part in roots.items():
             if root in own:
-                other = f"the variable {root} that the text sets"
+                other = f"the variable {root} that this text sets"
             elif root in self._env.globals or root in self._context:
-                other = f"{root} of Airflow or of the DAG's user_defined_macros"
+                other = f"{root} from Airflow or from the DAG's user_defined_macros"
             else:
                 other = ""
             if to_appointment and other:
                 problem = (
                     f"line {part.line}: {part.shown} may mean Apptoto's dynamic field {root} or {other}; rename the "
-                    f"latter, or write {RAW} around Apptoto's"
+                    f"latter, or wrap Apptoto's field in {RAW}"
                 )
                 raise ApptotoValidationError(field, problem, code="dynamic_field_ambiguous")
             if not to_appointment and not other:
                 problem = (
-                    f"line {part.line}: {part.shown} is a dynamic field, which Apptoto fills for an event_id or "
-                    "participant_id only; with to, write a value of Airflow's, like {{ params.name }}"
+                    f"line {part.line}: {part.shown} is a dynamic field, which Apptoto fills only for an event_id or "
+                    "participant_id; with to, use a value from Airflow, such as {{ params.name }}"
                 )
                 raise ApptotoValidationError(field, problem, code="text_unrendered")
 
 
 class _MixedTemplate:
-    """A template that may hold Apptoto's fields."""
+    """A template that may contain Apptoto's fields."""
 
     def __init__(self, field: str, rendered: Template, placeholders: Placeholders, *, to_appointment: bool) -> None:
         self._field = field
@@ -216,13 +215,13 @@ class _MixedTemplate:
             where = f"{found[1]} in the rendered text"
             if self._to_appointment:
                 problem = (
-                    f"{where} came out of a value, and Apptoto would execute it; take the braces out of the value. If "
-                    f"they are meant for Apptoto, write {RAW} around them in the text itself"
+                    f"{where} came from a value, and Apptoto would execute it; remove the braces from the value. If "
+                    f"they are meant for Apptoto, write them in the text itself, in {RAW}"
                 )
             else:
                 problem = (
-                    f"{where} would reach the recipient as it is: Apptoto fills dynamic fields for an event_id or "
-                    "participant_id only; take the braces, or the raw block, out"
+                    f"{where} would reach the recipient unrendered: Apptoto fills dynamic fields only for an "
+                    "event_id or participant_id; remove the braces or the raw block"
                 )
             code = "braces_in_value" if self._to_appointment else "text_unrendered"
             raise ApptotoValidationError(self._field, problem, code=code)
@@ -230,15 +229,15 @@ class _MixedTemplate:
 
 
 def _hide(field: str, part: Part, text: str, placeholders: Placeholders) -> str:
-    """Return the placeholder for a text that is Apptoto's.
+    """Return a placeholder for a part that belongs to Apptoto.
 
-    :raises ApptotoValidationError: a block in it does not end where Liquid ends it.
+    :raises ApptotoValidationError: Liquid would end a block of it elsewhere.
     """
     if not ends_as_in_liquid(part, text):
         problem = (
-            f"line {part.line}: {part.shown} holds a block that Liquid, Apptoto's language, would end elsewhere; take "
-            "the braces inside the block out (quotes do not protect them), and close each {{ and {% in the raw part "
-            "that opens it"
+            f"line {part.line}: {part.shown} contains a block that Liquid, Apptoto's language, would end elsewhere; "
+            "remove the braces inside the block (quotes do not protect them), and close each {{ and {% in the raw "
+            "block that opens it"
         )
         raise ApptotoValidationError(field, problem, code="template_invalid")
     return placeholders.hide(text)

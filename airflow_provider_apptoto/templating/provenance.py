@@ -1,4 +1,4 @@
-"""Where the value of a field comes from, which decides whether it is rendered."""
+"""Find out where the value of a field comes from, which decides whether it is rendered."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 class SourceKind(StrEnum):
-    """What may be done with a value."""
+    """Where a value comes from, and so whether it is rendered."""
 
     TEMPLATE = "template"
-    """The DAG's author wrote it; strings are rendered."""
+    """Written in the DAG file; strings are rendered."""
     LITERAL = "literal"
-    """The DAG's author wrote it in ``literal()``, and wants it as it is."""
+    """Written in the DAG file in ``literal()``; never rendered."""
     VALUE = "value"
-    """It was made elsewhere, and is never rendered."""
+    """Computed elsewhere; never rendered."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FieldSource:
-    """A field's value before rendering, and what may be done with it."""
+    """The value of a field before rendering, and its kind."""
 
     value: Any
     kind: SourceKind
 
     @property
     def is_template(self) -> bool:
-        """Whether it is a text to render."""
+        """Whether it is a string to render."""
         return self.kind is SourceKind.TEMPLATE and isinstance(self.value, str)
 
 
@@ -48,11 +48,11 @@ def source_of(  # noqa: PLR0917
 
     :param task: the operator.
     :param name: the field's name.
-    :param value: what the field holds.
+    :param value: the field's value.
     :param context: the task's context.
     :param env: the DAG's Jinja environment.
-    :param seen_oids: ids of values that Airflow took out of XComs.
-    :raises ApptotoValidationError: a task or function that gives the value gave ``None``.
+    :param seen_oids: ids of values that came from XComs.
+    :raises ApptotoValidationError: the task or function that provides the value returned ``None``.
     """
     if isinstance(value, str | list | tuple | dict):
         made_elsewhere = id(value) in seen_oids or is_from_expand_kwargs(task, name, value, context)
@@ -64,10 +64,10 @@ def resolve(name: str, value: Any, context: Any, env: jinja2.Environment) -> Fie
     """Return the source that a value in the DAG file stands for: a template, an XCom, a ``literal()``, a function.
 
     :param name: the field's name, for errors.
-    :param value: what stands in the DAG file.
+    :param value: the value in the DAG file.
     :param context: the task's context.
     :param env: the DAG's Jinja environment.
-    :raises ApptotoValidationError: the task or function that gives the value gave ``None``.
+    :raises ApptotoValidationError: the task or function that provides the value returned ``None``.
     """
     if isinstance(value, str):
         return FieldSource(value, SourceKind.TEMPLATE)
@@ -78,19 +78,19 @@ def resolve(name: str, value: Any, context: Any, env: jinja2.Environment) -> Fie
     else:
         return FieldSource(value, SourceKind.VALUE)
     if source.value is None:
-        problem = "is None: the task or function that it comes from gave nothing"
+        problem = "is None: the task or function that provides it returned nothing"
         raise ApptotoValidationError(name, problem, code="field_empty")
     return source
 
 
 def text_of(renderer: Renderer, field: str, source: FieldSource, *, to_appointment: bool) -> Any:
-    """Return a text, rendered or checked as its source asks for; what is not a string comes back unchanged.
+    """Render or check a text, depending on its source. A value that is not a string is returned unchanged.
 
-    :param renderer: the task's.
+    :param renderer: the renderer of the task.
     :param field: the field's name, for errors.
     :param source: the text.
     :param to_appointment: whether it goes to an event or a participant.
-    :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says.
+    :raises ApptotoValidationError: it can't be rendered, or would mean something else in Apptoto.
     """
     if not isinstance(source.value, str):
         return source.value

@@ -1,4 +1,4 @@
-"""Airflow's language alone, strictly: an undefined name, ``None`` or a hidden value is an error that shows no value."""
+"""Render Jinja strictly: undefined names, ``None`` and hidden values are errors. No error shows a value."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _OF_A_LOGICAL_DATE = {
     "prev_data_interval_end_success",
     "task_instance_key_str",
 }
-"""What Airflow 3 leaves out of the context of a run without a logical date."""
+"""Names that Airflow 3 omits from the context of a run without a logical date."""
 
 
 class Template(Protocol):
-    """A field of the DAG's, ready to be rendered."""
+    """A compiled field, ready to be rendered."""
 
     def render(self, **variables: Any) -> str:
-        """Return the field of one message.
+        """Render the field for one message.
 
-        :param variables: what it may name besides the task's context.
-        :raises ApptotoValidationError: it can't be rendered, or would not mean in Apptoto what it says; no value is
+        :param variables: names that the template may use in addition to the task's context.
+        :raises ApptotoValidationError: it can't be rendered, or would mean something else in Apptoto; no value is
             shown.
         """
 
@@ -50,31 +50,31 @@ class Template(Protocol):
 def strict_environment(env: jinja2.Environment) -> jinja2.Environment:
     """Return a strict overlay of an environment.
 
-    The DAG's other tasks share the environment, so it is not changed; filters, globals and loader stay the DAG's.
+    The DAG's other tasks share the environment, so it is not changed. Its filters, globals and loader are kept.
     """
     return env.overlay(undefined=_StrictUndefined, finalize=_finalizer(env.finalize), keep_trailing_newline=True)
 
 
 def compile_strict(field: str, source: str, hint: str, env: jinja2.Environment, context: Any) -> Template:
-    """Return what renders a template.
+    """Compile a template.
 
     :param field: the field's name, for errors.
-    :param hint: ends errors that may come from braces meant for Apptoto.
+    :param hint: end of errors that braces meant for Apptoto may cause.
     :param env: a strict environment.
     :param context: the task's context.
-    :raises ApptotoValidationError: it is not a template.
+    :raises ApptotoValidationError: it is not a valid template.
     """
     try:
         return _StrictTemplate(field, source, hint, env.from_string(source), context)
     except jinja2.TemplateSyntaxError as error:
         problem = syntax_problem(error, hint)
-    except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+    except Exception as error:  # noqa: BLE001  the text of any error may contain values
         problem = _render_problem(error, source, None, hint, context)
     raise ApptotoValidationError(field, problem, code="template_invalid")
 
 
 def syntax_problem(error: jinja2.TemplateSyntaxError, hint: str) -> str:
-    """Say what is wrong with a template."""
+    """Return the text of a syntax error."""
     return f"line {error.lineno}: {(error.message or '').rstrip('.')}{hint}"
 
 
@@ -90,13 +90,13 @@ class _StrictTemplate:
         template = self.template
         token = rendering.set(True)
         try:
-            # as Airflow does it: its context is not a plain dict on every version
+            # copied as Airflow does it: on some versions, the context is not a plain dict
             context = copy.copy(self.context)
             context.update({name: value for name, value in template.globals.items() if name not in context})
             context.update(variables)
             env = template.environment
             return "".join(template.root_render_func(env.context_class(env, context, template.name, template.blocks)))
-        except Exception as error:  # noqa: BLE001  whatever it is, its text may hold values
+        except Exception as error:  # noqa: BLE001  the text of any error may contain values
             problem = _render_problem(error, self.source, template, self.hint, self.context)
             code = "field_empty" if isinstance(error, _ValueProblem) else "template_failed"
         finally:
@@ -105,14 +105,14 @@ class _StrictTemplate:
 
 
 class _StrictUndefined(jinja2.StrictUndefined):
-    """An error inside a list as well, where Jinja's own would read ``[Undefined]``."""
+    """Raises inside a list too, where Jinja's class would render as ``[Undefined]``."""
 
     __slots__ = ()
     __repr__ = jinja2.StrictUndefined.__str__
 
 
 def _finalizer(own: Callable[..., Any] | None) -> Callable[..., Any]:
-    """Return what checks every value before it becomes text, after the DAG's own ``finalize``."""
+    """Return a ``finalize`` that checks every value before and after the DAG's ``finalize``, if it has one."""
 
     def finalize(*arguments: Any) -> Any:
         value = _checked_value(arguments[-1])
@@ -125,9 +125,9 @@ def _finalizer(own: Callable[..., Any] | None) -> Callable[..., Any]:
 
 def _checked_value(value: Any) -> Any:
     if value is None:
-        raise _ValueProblem("a value is None, and would read as the word None; write {{ ... or 'something' }}")
+        raise _ValueProblem("a value is None and would be rendered as the word None; use {{ ... or 'something' }}")
     if isinstance(value, jinja2.Undefined):
-        str(value)  # raises where it is strict
+        str(value)  # raises if it is strict
         raise _ValueProblem("a value is undefined")
     if isinstance(value, Redacted):
         raise HiddenValueError
@@ -135,7 +135,7 @@ def _checked_value(value: Any) -> Any:
 
 
 class _ValueProblem(Exception):  # noqa: N818  never leaves this module
-    """A value that must not become text; its message holds none."""
+    """A value must not be rendered. The message does not contain the value."""
 
 
 def _render_problem(error: Exception, source: str, template: jinja2.Template | None, hint: str, context: Any) -> str:
@@ -144,26 +144,26 @@ def _render_problem(error: Exception, source: str, template: jinja2.Template | N
     if lines and lines[-1] is not None and template is not None:
         where = f"line {template.get_corresponding_lineno(lines[-1])}: "
     if isinstance(error, HiddenValueError):
-        return f"{where}a value is hidden; a mask would be sent in its place"
+        return f"{where}a value is hidden, so a mask would be sent instead of it"
     if isinstance(error, _ValueProblem):
         return f"{where}{error}"
     dates = set() if template is None else _missing_dates(source, template, context)
     if isinstance(error, jinja2.UndefinedError):
-        # names that the text itself holds can be shown; others came out of values
+        # only names in the text itself may be shown; others came from values
         names = [name for name in _NAME.findall(str(error)) if re.search(rf"\b{name}\b", source)]
         if dates.isdisjoint(names):
-            return f"{where}{' '.join(names) or 'something'} is undefined{hint}"
+            return f"{where}{' '.join(names) or 'a value'} is undefined{hint}"
         dates = dates.intersection(names)
     if dates:
         return (
             f"{where}{', '.join(sorted(dates))} is undefined: this run has no logical date, so ds, ts and "
-            "data_interval_start do not exist; write {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+            "data_interval_start do not exist; use {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
         )
-    return f"{where}it can't be rendered ({type(error).__name__})"
+    return f"{where}rendering failed ({type(error).__name__})"
 
 
 def _missing_dates(source: str, template: jinja2.Template, context: Any) -> set[str]:
-    """Return the names of a template that would exist if the run had a logical date."""
+    """Return the names in a template that would exist if the run had a logical date."""
     if "logical_date" in context:
         return set()
     named = meta.find_undeclared_variables(template.environment.parse(source))

@@ -1,4 +1,4 @@
-"""How a text divides into blocks: what begins one, and where Jinja and Liquid (Apptoto's language) end it."""
+"""Split a text into blocks, and compare where Jinja and Liquid (Apptoto's language) end them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 RAW = "{% raw %}...{% endraw %}"
 OPENING = re.compile(r"\{(?=([{%#]))")
-"""What begins a block of either language."""
+"""Start of a block in either language."""
 _BLOCK = re.compile(r"\{\{(?![{%])(?:(?!\{[{%])[^}])*\}\}|\{%(?!\})(?:(?!\{[{%]|[}%]\}).)*%\}", re.DOTALL)
-"""A block of Liquid's. A lone ``}`` ends a ``{{`` block too: lib/liquid.rb of Liquid 5.4, VariableIncompleteEnd."""
+"""A Liquid block. A lone ``}`` ends a ``{{`` block too: lib/liquid.rb of Liquid 5.4, VariableIncompleteEnd."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _DELIMITER = re.compile(r"\{[{%]|[}%]\}")
 _MARK = "\ufdd0"
-"""A noncharacter of Unicode: no text holds it."""
+"""A Unicode noncharacter, which no text contains."""
 _MARKED = re.compile(rf"{_MARK}(\d+){_MARK}")
 _MAX_SHOWN = 60
-"""Characters of a block that an error shows."""
+"""Maximum length of a block in an error, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a template.
 
-    :param kind: ``data`` (plain text), ``variable`` (``{{ ... }}``), ``raw`` (with its ``inner`` text), or another of
-        Jinja's blocks.
-    :param line: where it begins, from 1.
-    :param root: the name that a variable block begins with.
+    :param kind: ``data`` (plain text), ``variable`` (``{{ ... }}``), ``raw`` (with its ``inner`` text), or another
+        kind of Jinja block.
+    :param line: the line on which it starts, from 1.
+    :param root: the name with which a variable block begins.
     """
 
     kind: str
@@ -49,16 +49,16 @@ class Part:
 
     @property
     def shown(self) -> str:
-        """What an error shows of it."""
+        """The shortened text for errors."""
         text = " ".join(self.text.split())
         return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 def split(source: str, env: jinja2.Environment, first: int = 1) -> Iterator[Part]:
-    """Cut a template where Jinja's lexer does; joined again, the parts mean the same.
+    """Split a template where Jinja's lexer does. The joined parts have the same meaning.
 
-    :param first: the number of the source's first line.
-    :raises jinja2.TemplateSyntaxError: it is not a template.
+    :param first: the line number of the first line.
+    :raises jinja2.TemplateSyntaxError: it is not a valid template.
     """
     kind, text, inner, root, start = "", "", "", "", 1
     for line, lexeme, value in env.lex(source):
@@ -70,7 +70,7 @@ def split(source: str, env: jinja2.Environment, first: int = 1) -> Iterator[Part
             continue
         text += value
         if lexeme == f"{kind}_end":
-            # only braces that Apptoto uses too can be meant for it
+            # a block is meant for Apptoto only if the delimiters are those of Apptoto
             shared = env.variable_start_string == "{{" and env.variable_end_string == "}}"
             yield Part(kind, text, start, inner, root if kind == "variable" and shared else "")
             kind = ""
@@ -79,14 +79,14 @@ def split(source: str, env: jinja2.Environment, first: int = 1) -> Iterator[Part
         elif not root and lexeme != "whitespace":
             root = value if lexeme == "name" else "-"
     if kind:
-        msg = f"a {kind} that begins in line {start} is never closed"
+        msg = f"a {kind} that starts on line {start} is never closed"
         raise jinja2.TemplateSyntaxError(msg, start - first + 1)
 
 
 def find_opening(text: str) -> tuple[int, str] | None:
-    """Return the line where a text begins a block, and what an error calls it; also where only its plainest form does.
+    """Return the line of the first block in a text and its opening braces, or ``None``.
 
-    Of the text itself, it returns nothing but the braces.
+    Braces that are escaped or look alike count too. Nothing else of the text is returned.
     """
     if found := OPENING.search(text):
         return text.count("\n", 0, found.start()) + 1, f"{{{found[1]}"
@@ -98,8 +98,8 @@ def find_opening(text: str) -> tuple[int, str] | None:
 
 
 def _plainest(text: str) -> str:
-    """Return a text as an engine would see it that first normalizes Unicode and unescapes HTML."""
-    for _ in range(2):  # what one step uncovers may be a disguise again
+    """Normalize Unicode and unescape HTML, as a template engine might do first."""
+    for _ in range(2):  # unescaping may produce text that is escaped again
         text = html.unescape(unicodedata.normalize("NFKC", text))
         if "{" in text or "&" in text:
             text = "".join(each for each in text if each in "\t\n\r" or unicodedata.category(each) not in {"Cc", "Cf"})
@@ -107,12 +107,12 @@ def _plainest(text: str) -> str:
 
 
 def ends_as_in_liquid(part: Part, text: str) -> bool:
-    """Tell whether every block in a text for Apptoto ends where its author ended it, also for Liquid.
+    """Return whether Liquid ends every block of a text where its author did.
 
-    Liquid looks for the end of a block without reading quotes.
+    Liquid ignores quotes when it searches for the end of a block.
 
-    :param part: where the text comes from.
-    :param text: the part, or what it holds.
+    :param part: the part that contains the text.
+    :param text: the whole part, or its inner text.
     """
     if part.kind == "variable":
         return _BLOCK.fullmatch(text) is not None
@@ -123,7 +123,7 @@ def ends_as_in_liquid(part: Part, text: str) -> bool:
 
 
 def names_set_in(tree: nodes.Template) -> set[str]:
-    """Return the names that a template sets itself: by set, for, macro, import."""
+    """Return the names that a template defines: by set, for, macro or import."""
     names = {node.name for node in tree.find_all(nodes.Name) if node.ctx in {"store", "param"}}
     names |= {node.name for node in tree.find_all(nodes.Macro)}
     names |= {node.target for node in tree.find_all(nodes.Import)}
@@ -133,39 +133,37 @@ def names_set_in(tree: nodes.Template) -> set[str]:
 
 
 class Placeholders:
-    """Stand in for the parts of a text that are Apptoto's while Jinja renders the rest."""
+    """Replaces Apptoto's parts of a text while Jinja renders the rest."""
 
     def __init__(self) -> None:
-        # digits, which filters like upper leave alone; random, so that no value can imitate a placeholder
+        # digits, because filters such as upper don't change them; random, so that no value can forge a placeholder
         self._prefix = 10**15 + secrets.randbelow(10**15)
         self._first = self._prefix * 10**5
         self._texts: dict[int, str] = {}
 
     def hide(self, text: str) -> str:
-        """Keep a text, and return the placeholder for it."""
+        """Store a text and return its placeholder."""
         number = self._first + len(self._texts)
         self._texts[number] = text
         return f"{_MARK}{number}{_MARK}"
 
     def restore(self, field: str, rendered: str) -> str:
-        """Return the rendered text with the kept texts in the place of their placeholders.
+        """Replace the placeholders in a rendered text with the stored texts.
 
-        :raises ApptotoValidationError: a placeholder was damaged, or a brace beside it would change what it means.
+        :raises ApptotoValidationError: a placeholder was damaged, or a brace next to it would change its meaning.
         """
         pieces = _MARKED.split(rendered)
         plain, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
         remains = (_MARK, repr(_MARK)[1:-1], str(self._prefix))
         damaged = any(remain in piece for remain in remains for piece in plain)
         if damaged or not set(numbers) <= set(self._texts):
-            problem = (
-                f"a filter would change a dynamic field of Apptoto's on its way; keep the field, or {RAW}, out of it"
-            )
+            problem = f"a filter would change one of Apptoto's dynamic fields; move the field, or its {RAW}, out of it"
             raise ApptotoValidationError(field, problem, code="dynamic_field_damaged")
         texts = [self._texts[number] for number in numbers]
         whole = "".join([plain[0], *(piece for pair in zip(texts, plain[1:], strict=True) for piece in pair)])
-        # the plain pieces hold no opening, so an additional one is made of two pieces together
+        # no plain piece contains an opening, so an additional one spans two pieces
         for form in (str, _plainest):
             if len(OPENING.findall(form(whole))) != sum(len(OPENING.findall(form(text))) for text in texts):
-                problem = "a brace stands right beside a dynamic field and would change it; put a space between them"
+                problem = "a brace next to a dynamic field would change its meaning; put a space between them"
                 raise ApptotoValidationError(field, problem, code="dynamic_field_damaged")
         return whole

@@ -1,4 +1,4 @@
-"""What the DAG files of all arms share."""
+"""Code that the DAG files of all arms share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BENCH: dict[str, Any] = json.loads(os.environ["BENCH"])
-"""What benchmarks/scenarios.py gives to all processes of its Airflow."""
+"""Settings that benchmarks/scenarios.py passes to all processes of its Airflow."""
 URL: str = _BENCH["url"]
 TEXT: str = _BENCH["text"]
 RATE: float = _BENCH["rate"]
@@ -22,7 +22,7 @@ RATE: float = _BENCH["rate"]
 TIMEOUT: float = _BENCH["timeout"]
 """Seconds."""
 ATTEMPTS = 3
-"""Of a loop for each message, as the provider's client makes."""
+"""Attempts of a loop per message, as many as the provider's client makes."""
 
 
 def dags(arm: str) -> Iterator[list[str]]:

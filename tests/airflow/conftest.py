@@ -1,4 +1,4 @@
-"""What the tests share that run in an Airflow."""
+"""Fixtures for tests that run in Airflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import BaseOperator
 
-# Airflow 2.11's web libraries warn when they are imported; done once, here, all other warnings can be errors. And it
+# Airflow 2.11's web libraries warn on import. With one import here, all other warnings can be errors. And Airflow 2.11
 # can't delete a run, as a second one of the same date does, without the tables of its users.
 for _module in ("flask_appbuilder.fieldwidgets", "airflow.providers.fab.auth_manager.models"):
     with contextlib.suppress(ImportError), warnings.catch_warnings():
@@ -34,15 +34,15 @@ for _module in ("flask_appbuilder.fieldwidgets", "airflow.providers.fab.auth_man
 
 @pytest.fixture(scope="session")
 def airflow_database() -> Iterator[None]:
-    """Give the metadata database, and take from runs what costs a second a task."""
+    """Provide the metadata database, and disable what costs a second per task."""
     airflow_home.copy_database(airflow_home.HOME)
     with pytest.MonkeyPatch.context() as patch:
         with contextlib.suppress(ImportError):
-            # 3.3 makes its API server once; 3.0 to 3.2 do so for every task
+            # 3.3 creates its API server once; 3.0 to 3.2 do so for every task
             supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
             patch.setattr(supervisor, "in_process_api_server", functools.cache(supervisor.in_process_api_server))
         with contextlib.suppress(ImportError):
-            # 3.0 colours its tracebacks, and the locals of each frame
+            # 3.0 prints coloured tracebacks with the locals of each frame
             structlog: Any = importlib.import_module("structlog.dev")
             patch.setattr(
                 structlog.RichTracebackFormatter,
@@ -54,7 +54,7 @@ def airflow_database() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_pins(request: pytest.FixtureRequest) -> None:
-    """Let each test have a state database of its own: Airflow's Variables are those of all tests."""
+    """Isolate the state database of each test, because all tests share Airflow's Variables."""
     if "airflow_database" in request.fixturenames:
         request.getfixturevalue("airflow_database")
         path = airflow_home.HOME / "airflow.db"
@@ -64,7 +64,7 @@ def no_pins(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for a backoff, and what is said once a process be said once a test."""
+    """Skip backoffs, and reset messages that are logged once per process."""
     monkeypatch.setattr(hooks.ApptotoHook, "retry_policy", RetryPolicy(backoff=0.01))
     monkeypatch.setattr(hooks.ApptotoHook, "ledger_timing", LedgerTiming(patience=0.0, record_retries=(0.01,)))
     monkeypatch.setattr(_state, "_told", set())
@@ -72,7 +72,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, BaseException]]:
-    """Give the last error of each task, by its id. Not all Airflows hand it to a callback in these runs."""
+    """Provide the last error of each task, by its id. Not all Airflows pass it to a callback in these runs."""
     errors: dict[str, BaseException] = {}
 
     def noting(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +89,7 @@ def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, BaseException]
         for name in ("_do_render_template_fields", "execute"):
             monkeypatch.setattr(operator, name, noting(getattr(operator, name)))
     yield errors
-    errors.clear()  # they hold what their frames hold
+    errors.clear()  # their frames hold variables
 
 
 @pytest.fixture

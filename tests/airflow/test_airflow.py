@@ -1,4 +1,4 @@
-"""The parts of Airflow that are not documented, as the installed Airflow has them."""
+"""The undocumented parts of the installed Airflow work as the provider expects."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_running_task_is_told_by_its_own_context_alone() -> None:
         "of a DAG": False,
         "empty": False,
     }
-    assert not is_running_task(contexts["later"])  # by now no task runs
+    assert not is_running_task(contexts["later"])  # no task runs any more
 
 
 # --- where tasks run

@@ -1,4 +1,4 @@
-"""The commands with which people see and change the ledger; tests/unit/outbox/test_admin.py has what they change."""
+"""The commands show and change the ledger; tests/unit/outbox/test_admin.py tests the changes themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """Runs ``ledger`` with these arguments; gives what it printed, and how it ended."""
+    """Runs ``ledger`` with these arguments; returns its output and exit code."""
 
     def __call__(self, *arguments: str) -> tuple[str, str]: ...
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 
 @pytest.fixture
 def ledger(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Give the command, for the ledger of a file."""
+    """Provide the command, for the ledger in a file."""
     bare = {"conn_type": "apptoto", "login": "clinic@clinic.example", "password": "sekret-api-key"}
     connections = {
         "APPTOTO_DEFAULT": bare | {"extra": {"state_conn_id": "state"}},
@@ -46,7 +46,7 @@ def ledger(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     }
     for name, fields in connections.items():
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(fields))
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it, for itself
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it for its own process
 
     def run(*arguments: str) -> tuple[str, str]:
         capsys.readouterr()
@@ -59,7 +59,7 @@ def ledger(state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """Give the file of a ledger that holds one entry of each state."""
+    """Provide the file of a ledger with one entry of each state."""
     path = tmp_path / "state.db"
     database = StateDatabase(URL.create("sqlite", database=str(path)))
     filled(database)
@@ -97,9 +97,9 @@ def test_the_command_lists_resolves_forgets_and_purges(ledger: Command) -> None:
     assert "Resolved as sent: 1." in ledger("resolve", key(5), "--to", "sent", "--note", "it was", "--force")[1]
     assert "Removed: 1." in ledger("forget", key(1), "--note", "again")[1]
     assert key(1) not in ledger("list")[0]
-    assert "These are the newest 2 entries." in ledger("list", "--limit", "2")[1]
+    assert "Showing the newest 2 entries." in ledger("list", "--limit", "2")[1]
     purged = ledger("purge", "--older-than", "0")[0]
-    assert purged == "Removed 4 entries that were finished more than 0 days ago.\n"
+    assert purged == "Removed 4 entries finished more than 0 days ago.\n"
     assert "The state database is ready." in ledger("init")[0]
 
 
@@ -120,7 +120,7 @@ def test_a_list_can_be_narrowed_to_a_channel_and_a_period(ledger: Command) -> No
 
 def test_more_than_one_entry_is_changed_only_when_somebody_says_yes(ledger: Command, mocker: MockerFixture) -> None:
     forget = ["forget", "--dag", "clinic", "--note", "again"]
-    table, said = ledger(*forget)  # nobody to ask
+    table, said = ledger(*forget)  # no terminal to ask
     assert key(2) in table
     assert key(0) not in table
     assert said == "Nothing was changed. Add --yes to change these 6 entries.\n"
@@ -138,7 +138,7 @@ def test_yes_changes_more_than_one_entry_without_a_question(ledger: Command) -> 
 
 
 @pytest.mark.parametrize(
-    ("theirs", "summary"), [((5, 6), "left as they are: 2.\nNothing was changed."), ((5,), "1.\nResolved as sent: 1.")]
+    ("theirs", "summary"), [((5, 6), "in the meantime: 2.\nNothing was changed."), ((5,), "1.\nResolved as sent: 1.")]
 )
 def test_what_others_change_during_the_question_is_left_as_it_is(
     ledger: Command, state: Path, mocker: MockerFixture, theirs: tuple[int, ...], summary: str
@@ -150,7 +150,7 @@ def test_what_others_change_during_the_question_is_left_as_it_is(
     mocker.patch("sys.stdin.isatty", return_value=True)
     mocker.patch("builtins.input", side_effect=answer)
     _, said = ledger("resolve", "--run", "monday", "--to", "sent", "--note", "seen")
-    assert said.startswith("Changed by others meanwhile, and left as they are: ")
+    assert said.startswith("Skipped because they were changed in the meantime: ")
     assert said.endswith(f"{summary}\n")
     assert len(listed(ledger, "--state", "unknown")) == len(theirs)
 
@@ -158,7 +158,7 @@ def test_what_others_change_during_the_question_is_left_as_it_is(
 def test_a_process_whose_user_has_no_name_is_asked_for_one(ledger: Command, mocker: MockerFixture) -> None:
     mocker.patch("getpass.getuser", side_effect=OSError("No username set in the environment"))
     resolve = ["resolve", key(5), "--to", "sent", "--note", "seen"]
-    assert ledger(*resolve)[1] == "The user of this process has no name. Add --by NAME.\n"
+    assert ledger(*resolve)[1] == "The current user has no name. Add --by NAME.\n"
     assert "Resolved as sent: 1." in ledger(*resolve, "--by", "ann")[1]
 
 
@@ -205,25 +205,29 @@ def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger
     ("arguments", "problem", "code"),
     [
         (["init", "--conn-id", "bare"], "has no state_conn_id", 2),
-        (["init", "--sql", "--from", str(SCHEMA_VERSION)], f"--from: {SCHEMA_VERSION} is not a version", 2),
+        (["init", "--sql", "--from", str(SCHEMA_VERSION)], f"--from: {SCHEMA_VERSION} is not a schema version", 2),
         (["init", "--from", "1"], "--from needs --sql", 2),
-        (["purge", "--older-than", "-1"], "--older-than is at least 0 days", 2),
-        (["purge", "--older-than", "nan"], "--older-than is at least 0 days", 2),
-        (["resolve", "--to", "sent", "--note", "all of them"], "Say which", 2),
-        (["forget", "--since", "2026-01-01T00:00Z", "--note", "all of them"], "Say which", 2),
+        (["purge", "--older-than", "-1"], "--older-than must be at least 0 days", 2),
+        (["purge", "--older-than", "nan"], "--older-than must be at least 0 days", 2),
+        (["resolve", "--to", "sent", "--note", "all of them"], "Select entries", 2),
+        (["forget", "--since", "2026-01-01T00:00Z", "--note", "all of them"], "Select entries", 2),
         (["resolve", "", "--to", "sent", "--note", "all of them"], "'' is not a KEY", 2),
         (["forget", "", "--note", "all of them"], "'' is not a KEY", 2),
         (["forget", " ", "--note", "all of them"], "' ' is not a KEY", 2),
-        (["forget", "2222222", "--note", "too short"], "is not a KEY: it has at least 8 of the 32 hex digits", 2),
+        (
+            ["forget", "2222222", "--note", "too short"],
+            "is not a KEY: use at least the first 8 of the 32 hex digits",
+            2,
+        ),
         (["forget", "%%%%%%%%", "--note", "any"], "is not a KEY", 2),
-        (["forget", "--dag", "", "--note", "x"], "--dag is blank", 2),
-        (["forget", "--dag", "clinic", "--run", " ", "--note", "x"], "--run is blank", 2),
-        (["list", "--reference", ""], "--reference is blank", 2),
-        (["list", "--limit", "-1"], "--limit is at least 1", 2),
+        (["forget", "--dag", "", "--note", "x"], "--dag must not be blank", 2),
+        (["forget", "--dag", "clinic", "--run", " ", "--note", "x"], "--run must not be blank", 2),
+        (["list", "--reference", ""], "--reference must not be blank", 2),
+        (["list", "--limit", "-1"], "--limit must be at least 1", 2),
         (["resolve", "a" * 32, "--to", "sent", "--note", "x"], "No matching entry can be changed", 1),
-        (["forget", "2" * 32, "--note", " "], "--note has to be one line of text", 2),
-        (["forget", "2" * 32, "--note", "a\x1b[2J"], "--note has to be one line of text", 2),
-        (["forget", "2" * 32, "--note", "x", "--by", "a\nb"], "--by has to be one line of text", 2),
+        (["forget", "2" * 32, "--note", " "], "--note must be one line", 2),
+        (["forget", "2" * 32, "--note", "a\x1b[2J"], "--note must be one line", 2),
+        (["forget", "2" * 32, "--note", "x", "--by", "a\nb"], "--by must be one line", 2),
         (["list", "--conn-id", "bare"], "has no state_conn_id", 2),
         (["list", "--conn-id", "nowhere"], "nowhere", 2),
     ],

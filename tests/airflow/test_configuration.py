@@ -1,4 +1,4 @@
-"""A mistyped option of ``[apptoto]`` is an error, and what others set is none of it."""
+"""A mistyped option of ``[apptoto]`` is an error, and options of other sections are ignored."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.contract
         ("AIRFLOW__APTOTO__STATE_CONN_ID", "did you mean AIRFLOW__APPTOTO__STATE_CONN_ID?"),
         ("AIRFLOW__APPTOTTO__CA_BUNDLE", "did you mean AIRFLOW__APPTOTO__CA_BUNDLE?"),
         ("airflow__apptoto__allowed_regions", "did you mean AIRFLOW__APPTOTO__ALLOWED_REGIONS?"),
-        ("AIRFLOW__APPTOTO__LOGIN", "known are AIRFLOW__APPTOTO__DELIVERY_MODE, AIRFLOW__APPTOTO__HOST, "),
-        ("AIRFLOW__APPTOTO__PASSWORD", "known are "),
-        ("AIRFLOW__APPTOTO__MODE", "known are "),
+        ("AIRFLOW__APPTOTO__LOGIN", "valid names: AIRFLOW__APPTOTO__DELIVERY_MODE, AIRFLOW__APPTOTO__HOST, "),
+        ("AIRFLOW__APPTOTO__PASSWORD", "valid names: "),
+        ("AIRFLOW__APPTOTO__MODE", "valid names: "),
         ("AIRFLOW_VAR_APPTOTO_DELIVERY_MODE", "did you mean AIRFLOW__APPTOTO__DELIVERY_MODE?"),
     ],
 )
@@ -41,7 +41,7 @@ def test_a_mistyped_variable_is_an_error_that_names_what_is_meant(
     for _ in range(2):
         with pytest.raises(ApptotoConfigurationError) as raised:
             connection_defaults()
-        assert str(raised.value).startswith(f"{variable}: is not known to Airflow; {meant}")
+        assert str(raised.value).startswith(f"{variable}: is unknown; {meant}")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_change_of_the_environment_is_noticed_by_the_next_read(monkeypatch: py
 
 
 def ask(question: str, folder: Path, **environment: str) -> str:
-    """Ask a fresh process with an Airflow home of its own, and return what it prints after ``answer:``."""
+    """Ask a new process with a separate Airflow home, and return what it prints after ``answer:``."""
     done = subprocess.run(
         [sys.executable, "-c", f"from airflow_provider_apptoto.configuration import *\n{question}"],
         env={**os.environ, "AIRFLOW_HOME": str(folder), **environment},
@@ -107,5 +107,5 @@ def test_a_file_sets_defaults_under_the_names_of_the_fields(tmp_path: Path) -> N
 def test_a_value_that_the_file_does_not_allow_is_named_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "airflow.cfg").write_text("[apptoto]\nredirect_email_to = somebody%@clinic.example\n")
     question = "try: connection_defaults()\nexcept Exception as error: print('answer:', error, error.__context__)"
-    says = "[apptoto] redirect_email_to: can't be read: in a configuration file, write %% for %"
+    says = "[apptoto] redirect_email_to: can't be read; in a configuration file, write % as %%"
     assert ask(question, tmp_path) == f"{says} None"

@@ -1,4 +1,4 @@
-"""Every example DAG does what it says, against the sandbox."""
+"""Every example DAG does what it describes, against the sandbox."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ insert into appointment values (4711, 1, 'Lee', :day || ' 09:00'), (4712, 2, 'Ra
 
 @dataclass
 class Result:
-    """What an example DAG did.
+    """The result of an example DAG.
 
     :param messages: what the sandbox got.
     """
@@ -87,14 +87,14 @@ def day_of_appointments() -> pendulum.DateTime:
 
 
 def make_clinic(path: Path) -> None:
-    """Make the database that an example reads; somebody opted out, and one's number is none."""
+    """Create the database that an example reads; one person opted out, and one has an invalid number."""
     day = day_of_appointments().to_date_string()
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(APPOINTMENTS.replace(":day", f"'{day}'"))
 
 
 def connect(sandbox: Sandbox, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Make the connections of the examples: to the sandbox, and to databases in this folder."""
+    """Create the connections of the examples: to the sandbox, and to databases in this folder."""
     connections: dict[str, dict[str, Any]] = {
         "APPTOTO_DEFAULT": {
             "conn_type": "apptoto",
@@ -115,7 +115,7 @@ def result_of(
     airflow_database: None,  # noqa: ARG001  it is needed, not used
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Result]:
-    """Give a function that runs an example DAG, once for all tests."""
+    """Provide a function that runs an example DAG, once for all tests."""
 
     @functools.cache
     def run(name: str) -> Result:
@@ -195,13 +195,13 @@ class Clinic:
     folder: Path
 
     def remind(self) -> Run:
-        """Run all tasks of the run, again if they ran before."""
+        """Run all tasks of the run, or repeat them."""
         source = (EXAMPLES / f"{REMINDERS}.py").read_text()
         return run_file(REMINDERS, source, conf={"folder": str(self.folder)})
 
     @property
     def mails(self) -> list[list[str]]:
-        """The lines of each mail to the reception, without the last, which they all have."""
+        """The lines of each e-mail to the reception, without the last line, which is always the same."""
         messages = sorted(self.sandbox.messages(), key=lambda message: int(str(message["id"])))
         mails = [str(message["message"]).splitlines() for message in messages if message["type"] == "email"]
         assert {mail[-1] for mail in mails} <= {REPLACES}

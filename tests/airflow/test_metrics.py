@@ -1,4 +1,4 @@
-"""What Airflow's StatsD metrics show of messages, as a real socket gets it from a run of its own process."""
+"""Airflow emits the documented StatsD metrics, as a real socket receives them from another process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONNECTION = "conn_id=apptoto_default"
 
 
 class ByRecipient:
-    """Accepts, refuses for now, refuses for good or breaks down, by who the message is for."""
+    """Accepts, asks for a retry, rejects or fails, depending on the recipient."""
 
     def __init__(self) -> None:
         self._refused = False
@@ -54,7 +54,7 @@ class ByRecipient:
 
 @contextlib.contextmanager
 def statsd(got: list[str]) -> Iterator[int]:
-    """Receive datagrams, and give the port; at its end all that were sent have been received."""
+    """Receive datagrams, and yield the port; on exit, all sent datagrams have been received."""
     end = b"end"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -75,7 +75,7 @@ def statsd(got: list[str]) -> Iterator[int]:
 
 @dataclass
 class Emitted:
-    """What came over the sockets.
+    """The metrics received on the sockets.
 
     :param tagged: from the run of the DAG, with tags.
     :param plain: from a process without tags.
@@ -87,7 +87,7 @@ class Emitted:
 
 @pytest.fixture(scope="module")
 def emitted(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> Emitted:  # noqa: ARG001  is there
-    """Run the program in a process of its own, whose Airflow is told to emit metrics."""
+    """Run the program in a separate process whose Airflow emits metrics."""
     emitted = Emitted([], [])
     path = Path(metered_dag.__file__)
     state = {"conn_type": "sqlite", "host": str(tmp_path_factory.mktemp("metrics") / "state.db")}

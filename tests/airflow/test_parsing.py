@@ -1,4 +1,4 @@
-"""The parsing of a DAG file: it costs little, looks into no template, and finds wrong parameters."""
+"""Parsing a DAG file is cheap, reads no template, and finds invalid parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODULES = (
     "airflow_provider_apptoto.hooks.apptoto",
     "airflow_provider_apptoto.operators.apptoto",
 )
-"""From the lightest on: each is blamed for what those before it have not loaded."""
+"""Lightest first: each counts only what the modules before it did not load."""
 
 
 @pytest.mark.contract
@@ -58,7 +58,7 @@ def test_what_a_dag_file_imports_loads_nothing_heavy() -> None:
 
 
 class Untouchable:
-    """A value of a templated field. It is not the value that the task will have, so nobody may look into it."""
+    """A value of a templated field. It is not the final value, so nothing may read it at parse time."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -82,7 +82,7 @@ def test_making_a_task_looks_into_no_templated_field(operator: Any) -> None:
 @pytest.mark.contract
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_making_a_task_assigns_each_templated_field_as_it_is(operator: type[BaseOperator]) -> None:
-    """Airflow asks this of all providers: a field that is made of others would be made before those are rendered."""
+    """Airflow requires this: a field derived from others would be computed before those are rendered."""
     assigned = {}
     for function in constructors(operator):
         [tree] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
@@ -129,20 +129,20 @@ SHARED: list[tuple[str, Any, str]] = [
     ("on_unknown", "retry", "'retry' is not one of fail, resend, assume_sent"),
     ("on_unknown", None, "None is not one of fail, resend, assume_sent"),
     ("on_unknown", "Fail", "'Fail' is not one of fail, resend, assume_sent"),
-    ("max_age", 24, "24 is neither a timedelta of more than 0 nor None"),
-    ("max_age", timedelta(0), "datetime.timedelta(0) is neither a timedelta of more than 0 nor None"),
-    ("max_age", "off", "'off' is neither a timedelta of more than 0 nor None"),
+    ("max_age", 24, "24 is not a positive timedelta; None means no limit"),
+    ("max_age", timedelta(0), "datetime.timedelta(0) is not a positive timedelta; None means no limit"),
+    ("max_age", "off", "'off' is not a positive timedelta; None means no limit"),
     ("max_segments", 0, "0 is not an integer of at least 1; None means no limit"),
     ("max_segments", "3", "'3' is not an integer of at least 1; None means no limit"),
     ("max_segments", True, "True is not an integer of at least 1; None means no limit"),
     ("delivery_mode", "sandbox", "'sandbox' is not one of live, redirect, dry_run"),
     ("delivery_mode", "", "'' is not one of live, redirect, dry_run"),
-    ("dynamic_fields", "practice", "has to be a list of names, but is of type str"),
-    ("dynamic_fields", None, "has to be a list of names, but is of type NoneType"),
-    ("dynamic_fields", ["practice", ""], "holds something that is not a name"),
-    ("dynamic_fields", [1], "holds something that is not a name"),
-    ("redact", "yes", "'yes' is not True or False"),
-    ("redact", None, "None is not True or False"),
+    ("dynamic_fields", "practice", "must be a list of names, not str"),
+    ("dynamic_fields", None, "must be a list of names, not NoneType"),
+    ("dynamic_fields", ["practice", ""], "must contain only non-empty strings"),
+    ("dynamic_fields", [1], "must contain only non-empty strings"),
+    ("redact", "yes", "must be True or False, not 'yes'"),
+    ("redact", None, "must be True or False, not None"),
 ]
 BATCH: list[tuple[str, Any, str]] = [
     ("id_column", " ", "' ' is not the name of a column"),
@@ -177,7 +177,7 @@ def test_a_wrong_parameter_is_found_when_the_dag_file_is_parsed(
     with pytest.raises(ApptotoConfigurationError) as raised:
         operator(task_id="send", **{**VALID[operator], name: value})
     assert (raised.value.field, raised.value.problem) == (name, problem)
-    assert isinstance(raised.value, AirflowFailException)  # a mapped task, which is made when it runs, is not retried
+    assert isinstance(raised.value, AirflowFailException)  # a mapped task, created when it runs, is not retried
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -191,7 +191,7 @@ def test_each_parameter_that_is_not_templated_is_checked(operator: type[BaseOper
 def test_a_batch_has_exactly_one_source_of_rows(fields: dict[str, Any]) -> None:
     with pytest.raises(ApptotoConfigurationError) as raised:
         ApptotoSendMessageBatchOperator(task_id="batch", **fields)
-    assert str(raised.value) == "messages: exactly one of messages and messages_path is needed"
+    assert str(raised.value) == "messages: exactly one of messages and messages_path is required"
 
 
 @pytest.mark.contract

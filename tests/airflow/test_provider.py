@@ -1,4 +1,4 @@
-"""What Airflow finds when the provider is installed."""
+"""Airflow finds the provider's metadata, connection type, operators and commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two languages in one text: whose a part is, what comes of it, and what the error says of a text that is refused."""
+"""Each part of a text is rendered by Airflow, left to Apptoto, or refused with an error that says why."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.templating.language import Renderer
 
-# Airflow brings the environment that is rendered in.
+# The Jinja environment comes from Airflow.
 pytestmark = pytest.mark.contract
 
 VALUE = "Qzx7Value"
-"""Part of every value that the tests interpolate where an error follows; no error may show it."""
+"""Part of every interpolated value in tests of errors; no error may show it."""
 RAW = "{% raw %}...{% endraw %}"
 PAGES_EXAMPLE = "Hi there {{ name }}!  You're upcoming appointment is at {{ event.start_time | date_and_time_phrase }}."
 OWN_DELIMITERS = {
@@ -40,7 +40,7 @@ OWN_DELIMITERS = {
 
 
 class Loud:
-    """A value that shows itself in an error of its own."""
+    """A value that raises an error which shows it."""
 
     def __str__(self) -> str:
         raise RuntimeError(VALUE)
@@ -62,7 +62,7 @@ def to_person(text: str, context: dict[str, Any] | None = None, **options: Any) 
 
 
 def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
-    """Return what the error says. Whatever hangs on it, none of it may show a value."""
+    """Return the text of the error, after checking that neither it nor anything attached to it shows a value."""
     with pytest.raises(ApptotoValidationError) as raised:
         call(*arguments, **options)
     error: BaseException | None = raised.value
@@ -178,9 +178,9 @@ OPEN = ["{{ x", "{%", "{{ '", "{% if x", "{{ x }", "%}", "x }}", "{{ x }} {{ y",
 
 def ends_elsewhere(shown: str, line: int = 2) -> str:
     return (
-        f"message: line {line}: {shown} holds a block that Liquid, Apptoto's language, would end elsewhere; take the "
-        "braces inside the block out (quotes do not protect them), and close each {{ and {% in the raw part that opens "
-        "it"
+        f"message: line {line}: {shown} contains a block that Liquid, Apptoto's language, would end elsewhere; "
+        "remove the braces inside the block (quotes do not protect them), and close each {{ and {% in the raw block "
+        "that opens it"
     )
 
 
@@ -209,9 +209,9 @@ def test_further_roots_are_apptotos_where_the_task_says_so() -> None:
     text = "{{ appointment.start | f }} {{ practice }} {{ name }}"
     assert to_appointment(text, dynamic_fields=("appointment", "practice")) == text
     said = refusal(to_appointment, "{{ name }}\n{{ appointment.start }}", dynamic_fields=("practice",))
-    assert said == f"message: line 2: appointment is undefined; if it is meant for Apptoto, write {RAW} around it"
+    assert said == f"message: line 2: appointment is undefined; if it is meant for Apptoto, wrap it in {RAW}"
     both = "{% set practice = 1 %}{{ practice }}"
-    assert "variable practice that the text sets" in refusal(to_appointment, both, dynamic_fields=("practice",))
+    assert "variable practice that this text sets" in refusal(to_appointment, both, dynamic_fields=("practice",))
 
 
 def test_dynamic_fields_is_a_list_of_names_and_not_a_name() -> None:
@@ -252,8 +252,8 @@ def test_a_root_that_the_text_sets_too_is_refused_and_both_are_named(setting: st
     text = f"{setting}\n{{{{ name | f }}}}" if order == "before" else f"\n{{{{ name | f }}}}{setting}"
     said = refusal(to_appointment, text)
     assert said == (
-        "message: line 2: {{ name | f }} may mean Apptoto's dynamic field name or the variable name that the text "
-        f"sets; rename the latter, or write {RAW} around Apptoto's"
+        "message: line 2: {{ name | f }} may mean Apptoto's dynamic field name or the variable name that this text "
+        f"sets; rename the latter, or wrap Apptoto's field in {RAW}"
     )
 
 
@@ -289,8 +289,8 @@ def test_a_root_that_airflow_or_the_dag_defines_is_refused_and_both_are_named(
     root = "range" if where == "global of Jinja" else "name"
     said = refusal(to_appointment, f"Hi\n\n{{{{ {root} }}}} {{{{ nope }}}}", **options)
     assert said == (
-        f"message: line 3: {{{{ {root} }}}} may mean Apptoto's dynamic field {root} or {root} of Airflow or of the "
-        f"DAG's user_defined_macros; rename the latter, or write {RAW} around Apptoto's"
+        f"message: line 3: {{{{ {root} }}}} may mean Apptoto's dynamic field {root} or {root} from Airflow or from "
+        f"the DAG's user_defined_macros; rename the latter, or wrap Apptoto's field in {RAW}"
     )
     assert to_appointment(f"{{% raw %}}{{{{ {root} }}}}{{% endraw %}}", **options) == f"{{{{ {root} }}}}"
     assert to_appointment("{{ event }}", **options) == "{{ event }}"
@@ -315,8 +315,8 @@ def test_a_text_to_a_person_may_use_a_root_that_is_defined(text: str, options: d
 @pytest.mark.parametrize("around", ["a\n{}", "{{% if 0 %}}\n{}{{% endif %}}", "a\n{}{{% set other = 1 %}}"])
 def test_a_dynamic_field_to_a_person_is_refused(field: str, around: str) -> None:
     assert refusal(to_person, around.format(field), dynamic_fields=("practice",)) == (
-        f"message: line 2: {field} is a dynamic field, which Apptoto fills for an event_id or participant_id only; "
-        "with to, write a value of Airflow's, like {{ params.name }}"
+        f"message: line 2: {field} is a dynamic field, which Apptoto fills only for an event_id or participant_id; "
+        "with to, use a value from Airflow, such as {{ params.name }}"
     )
 
 
@@ -337,8 +337,8 @@ def test_a_long_block_is_shown_in_part() -> None:
 def test_braces_that_would_reach_a_person_are_refused(text: str) -> None:
     said = refusal(to_person, text)
     assert re.fullmatch(
-        r"message: \{[{%#] in the rendered text would reach the recipient as it is: Apptoto fills dynamic fields for "
-        r"an event_id or participant_id only; take the braces, or the raw block, out",
+        r"message: \{[{%#] in the rendered text would reach the recipient unrendered: Apptoto fills dynamic fields "
+        r"only for an event_id or participant_id; remove the braces or the raw block",
         said,
     )
 
@@ -359,8 +359,8 @@ HOLES = {
     "{% if nope == 1 %}{% endif %}": "nope is undefined",
     "{% for i in nope %}{% endfor %}": "nope is undefined",
     "{{ [1, nope] | join }}": "nope is undefined",
-    "{{ [] | first }}": "something is undefined",
-    "{{ person[ds] }}": "something is undefined",
+    "{{ [] | first }}": "a value is undefined",
+    "{{ person[ds] }}": "a value is undefined",
     "{{ (name) }}": "name is undefined",
     "{{ not name }}": "name is undefined",
     "{{ ds ~ name }}": "name is undefined",
@@ -377,7 +377,7 @@ def test_undefined_is_an_error_in_every_dag(hole: str, undefined: type[jinja2.Un
     context = {"ds": VALUE, "person": {"name": VALUE}}
     dag_arguments = {"template_undefined": undefined, "render_template_as_native_obj": native}
     said = refusal(to_appointment, f"Hi {{{{ ds }}}}\n {hole}", context, **dag_arguments)
-    assert said == f"message: line 2: {HOLES[hole]}; if it is meant for Apptoto, write {RAW} around it"
+    assert said == f"message: line 2: {HOLES[hole]}; if it is meant for Apptoto, wrap it in {RAW}"
     assert refusal(to_person, f"\n{hole}", context, **dag_arguments) == f"message: line 2: {HOLES[hole]}"
 
 
@@ -396,7 +396,9 @@ NONES = {
 @pytest.mark.parametrize("send", [to_appointment, to_person])
 def test_none_is_an_error_that_says_what_to_write(send: Callable[..., str], hole: str) -> None:
     said = refusal(send, f"Hi {{{{ ds }}}}\n{hole}", {"ds": VALUE, "nothing": None, "person": {"nothing": None}})
-    assert said == ("message: line 2: a value is None, and would read as the word None; write {{ ... or 'something' }}")
+    assert said == (
+        "message: line 2: a value is None and would be rendered as the word None; use {{ ... or 'something' }}"
+    )
 
 
 def test_a_value_that_is_blank_or_false_is_no_hole() -> None:
@@ -406,7 +408,7 @@ def test_a_value_that_is_blank_or_false_is_no_hole() -> None:
 @pytest.mark.parametrize("text", ["{{ task.to }}", "{{ '' or task.to }}"])
 def test_what_is_hidden_never_goes_out_as_its_mask(text: str) -> None:
     said = refusal(to_person, f"\nHi {text}", {"task": SimpleNamespace(to=Redacted(VALUE))})
-    assert said == "message: line 2: a value is hidden; a mask would be sent in its place"
+    assert said == "message: line 2: a value is hidden, so a mask would be sent instead of it"
     renderer = make_renderer({"task": SimpleNamespace(to=Redacted(VALUE))})
     assert "hidden" in refusal(renderer.render, "reference", text)
 
@@ -430,7 +432,7 @@ def test_a_run_without_a_logical_date_is_named_as_the_reason(name: str, form: st
     text, context = f"Hi\n{form % name}", {"day": day}
     said = (
         f"message: line 2: {name} is undefined: this run has no logical date, so ds, ts and data_interval_start do "
-        "not exist; write {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+        "not exist; use {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
     )
     for send in (to_appointment, to_person):
         assert refusal(send, text, context) == said
@@ -477,8 +479,8 @@ def test_braces_in_a_value_are_refused(text: str, value: str) -> None:
     assert opening is not None
     said = refusal(to_appointment, text, {"value": VALUE + value})
     assert said == (
-        f"message: {opening[0]} in the rendered text came out of a value, and Apptoto would execute it; take the "
-        f"braces out of the value. If they are meant for Apptoto, write {RAW} around them in the text itself"
+        f"message: {opening[0]} in the rendered text came from a value, and Apptoto would execute it; remove "
+        f"the braces from the value. If they are meant for Apptoto, write them in the text itself, in {RAW}"
     )
     text = re.sub(r"\{\{ name \}\}|\{% raw %\}.*\{% endraw %\}", "", text)
     assert refusal(to_person, text, {"value": VALUE + value}).startswith(
@@ -540,7 +542,7 @@ def test_braces_in_disguise_are_refused(value: str) -> None:
 @pytest.mark.parametrize("brace", ["\uff5b", "&#123;", "{\u200b"], ids=ascii)
 def test_a_brace_in_disguise_right_beside_a_dynamic_field_is_refused(brace: str) -> None:
     for text in ("{{ value }}{{ name }}", "{{ value }}{% raw %}{% if x %}{% endif %}{% endraw %}"):
-        assert "stands right beside a dynamic field" in refusal(to_appointment, text, {"value": brace})
+        assert "a brace next to a dynamic field would change" in refusal(to_appointment, text, {"value": brace})
 
 
 @pytest.mark.parametrize(
@@ -582,7 +584,7 @@ def test_a_value_is_never_rendered_and_never_taken_for_something_put_aside(value
 def test_a_filter_that_would_change_a_dynamic_field_is_refused(text: str) -> None:
     said = refusal(to_appointment, text)
     assert said == (
-        f"message: a filter would change a dynamic field of Apptoto's on its way; keep the field, or {RAW}, out of it"
+        f"message: a filter would change one of Apptoto's dynamic fields; move the field, or its {RAW}, out of it"
     )
 
 
@@ -603,11 +605,11 @@ def test_a_filter_over_a_dynamic_field_leaves_it_alone(name: str) -> None:
 
 
 SYNTAX = {
-    "{{ name": "a variable that begins in line 2 is never closed",
-    "{{ ds": "a variable that begins in line 2 is never closed",
+    "{{ name": "a variable that starts on line 2 is never closed",
+    "{{ ds": "a variable that starts on line 2 is never closed",
     "{{ ds }": "unexpected '}'",
-    "{{": "a variable that begins in line 2 is never closed",
-    "{% if ds": "a block that begins in line 2 is never closed",
+    "{{": "a variable that starts on line 2 is never closed",
+    "{% if ds": "a block that starts on line 2 is never closed",
     "{% if ds %}": "Unexpected end of template. Jinja was looking for the following tags: 'elif' or 'else' or 'endif'. "
     "The innermost block that needs to be closed is 'if'",
     "{# x": "Missing end of comment tag",
@@ -628,7 +630,7 @@ SYNTAX = {
 @pytest.mark.parametrize("wrong", SYNTAX)
 def test_what_is_no_template_is_refused_and_raw_is_pointed_to(wrong: str) -> None:
     said = re.sub(r" at \d+", " at ", refusal(to_appointment, f"Hi {{{{ ds }}}}\n{wrong}", {"ds": VALUE}))
-    assert said == f"message: line 2: {SYNTAX[wrong]}; if it is meant for Apptoto, write {RAW} around it"
+    assert said == f"message: line 2: {SYNTAX[wrong]}; if it is meant for Apptoto, wrap it in {RAW}"
 
 
 @pytest.mark.parametrize("wrong", [wrong for wrong in SYNTAX if "{{ name }}" not in wrong])
@@ -652,16 +654,16 @@ def test_of_what_goes_wrong_in_rendering_the_kind_is_shown_and_no_value(text: st
         raise KeyError(VALUE)
 
     said = refusal(to_person, f"Hi\n\n{text}", {"loud": Loud(), "value": VALUE, "fail": fail})
-    assert said == f"message: line 3: it can't be rendered ({kind})"
+    assert said == f"message: line 3: rendering failed ({kind})"
 
 
 def test_the_sandbox_of_airflow_holds() -> None:
-    assert refusal(to_person, "Hi {{ ''.__class__ }}") == "message: line 1: it can't be rendered (SecurityError)"
+    assert refusal(to_person, "Hi {{ ''.__class__ }}") == "message: line 1: rendering failed (SecurityError)"
 
 
 def test_a_name_that_came_out_of_a_value_is_not_shown() -> None:
     said = refusal(to_person, "{{ {}[value] }}", {"value": VALUE})
-    assert said == "message: line 1: something is undefined"
+    assert said == "message: line 1: a value is undefined"
 
 
 # --- where
@@ -792,9 +794,9 @@ def test_with_delimiters_of_the_dags_own_braces_that_apptoto_would_not_fill_are_
 def test_with_delimiters_of_the_dags_own_a_dynamic_field_to_a_person_is_refused() -> None:
     said = refusal(to_person, "[[ ds ]]\n{{ name }}", {"ds": VALUE}, jinja_environment_kwargs=OWN_DELIMITERS)
     assert said == (
-        "message: line 2: {{ name }} would go out as it is: the DAG gives Jinja other delimiters. Apptoto's fields "
-        "begin with name, event, participant, contact; name others in dynamic_fields. Apptoto fills them for an "
-        "event_id or participant_id only"
+        "message: line 2: {{ name }} would be sent unrendered: the DAG sets other delimiters for Jinja. Apptoto's "
+        "fields begin with name, event, participant, contact; list others in dynamic_fields. Apptoto fills them only "
+        "for an event_id or participant_id"
     )
     assert to_person("[[ ds ]] {", {"ds": "D"}, jinja_environment_kwargs=OWN_DELIMITERS) == "D {"
     refusal(to_person, "[[ ds ]", {"ds": VALUE}, jinja_environment_kwargs=OWN_DELIMITERS)
@@ -843,7 +845,7 @@ SMUGGLED = [
     "{{ name | default: '}}{% assign x = event.custom.diagnosis %}{{ x }}{{ name' }}",
     "Hi {{ event.custom.diagnosis }}",
 ]
-"""Texts whose first block Jinja takes for one dynamic field, and Liquid for several; and a plain field."""
+"""Texts whose first block is one dynamic field for Jinja and several for Liquid; and a plain field."""
 
 
 @pytest.mark.parametrize("text", ["plain { } }} %} {ds} \n\n", "a {", ""])
@@ -875,11 +877,12 @@ def test_a_text_from_elsewhere_that_holds_anything_else_is_refused(block: str) -
     assert opening is not None
     said = (
         f"message: line 2: {opening[0]} in a text that comes from an XCom, a row, a file or a function. Such a text "
-        "would go out as it is, so it has to be plain; take the braces out, or render it where the value is made"
+        "is not rendered and must be plain; remove the braces, or render the text where it is made"
     )
     text = f"{VALUE}\n{block}"
     assert refusal(check, text, appointment=False) == said
-    assert refusal(check, text, dynamic_fields=("practice",)) == f"{said}. Write Apptoto's fields in the DAG's own text"
+    expected = f"{said}. Write Apptoto's fields in the text in the DAG file"
+    assert refusal(check, text, dynamic_fields=("practice",)) == expected
 
 
 def literally(text: str, *, appointment: bool) -> str:
@@ -895,8 +898,8 @@ def test_a_literal_to_a_person_may_hold_nothing_that_only_apptoto_fills() -> Non
     assert literally("plain { } }}", appointment=False) == "plain { } }}"
     for opening in ("{{", "{%", "{#"):
         assert refusal(literally, f"x {opening} y", appointment=False) == (
-            f"message: {opening} in literal() would reach the recipient as it is: Apptoto fills dynamic fields for an "
-            "event_id or participant_id only"
+            f"message: {opening} in literal() would reach the recipient unrendered: Apptoto fills dynamic fields "
+            "only for an event_id or participant_id"
         )
 
 
@@ -904,7 +907,7 @@ def test_a_literal_to_a_person_may_hold_nothing_that_only_apptoto_fills() -> Non
 
 
 class Later:
-    """What a task's XCom is to Airflow: something to resolve."""
+    """An XCom as Airflow represents it: an object with ``resolve``."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -930,7 +933,7 @@ def make_task(**fields: Any) -> Any:
 
 
 def hidden(task: Any) -> dict[str, Any]:
-    """Return the fields that are hidden, and what they hide."""
+    """Return the hidden fields and their values."""
     fields = {name: getattr(task, name) for name in task.template_fields}
     return {name: unwrap(value) for name, value in fields.items() if isinstance(value, Redacted)}
 
@@ -973,7 +976,7 @@ def test_each_label_is_rendered_and_none_is_hidden() -> None:
         "made": "D {",
         "floor": 3,
     }
-    assert labels["day"] == "{{ ds }}"  # the DAG's own mapping is not changed
+    assert labels["day"] == "{{ ds }}"  # the mapping in the DAG is not changed
 
 
 def test_labels_of_another_task_are_not_rendered() -> None:
@@ -989,7 +992,7 @@ def test_labels_of_another_task_are_not_rendered() -> None:
     [
         ("{{ nope }}", "labels['clinic']: line 1: nope is undefined"),
         ("{{ none }}", "labels['clinic']: line 1: "),
-        (Later(None), "labels['clinic']: is None: the task or function that it comes from gave nothing"),
+        (Later(None), "labels['clinic']: is None: the task or function that provides it returned nothing"),
     ],
     ids=["undefined", "None", "XCom of None"],
 )
@@ -1031,7 +1034,7 @@ def test_a_value_of_an_xcom_is_not_rendered() -> None:
     for message, seen in (*refused, (Later(field), ()), (field, (field,)), (lambda **_: field, ())):
         task = make_task(type="sms", event_id=5, template_id=6)
         task.message = message
-        assert "would go out as it is" in refusal(render, task, seen=seen)
+        assert "is not rendered and must be plain" in refusal(render, task, seen=seen)
     task = render(make_task(type="sms", to=number, message="M"), seen=(number,))
     assert hidden(task) == {"to": number, "message": "M"}
 
@@ -1041,7 +1044,7 @@ def test_a_value_of_an_xcom_is_not_rendered() -> None:
 def test_nothing_from_an_xcom_is_an_error(field: str, nothing: Any) -> None:
     task = make_task(type="sms", to="+16505550199", message="M")
     setattr(task, field, nothing)
-    assert refusal(render, task) == f"{field}: is None: the task or function that it comes from gave nothing"
+    assert refusal(render, task) == f"{field}: is None: the task or function that provides it returned nothing"
 
 
 @pytest.mark.parametrize("wrong", [{"to": "{{ nope }}"}, {"subject": "{{ nope }}"}, {"type": "{{ nope }}"}])

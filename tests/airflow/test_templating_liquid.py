@@ -1,7 +1,7 @@
-"""What Liquid executes is what the DAG's author wrote, whatever the values are.
+"""Liquid executes only what the DAG's author wrote, whatever the values contain.
 
-Two engines judge: Ruby's Liquid, which is the original, and python-liquid. Both are lax, as Liquid is by default: they
-execute what a strict one refuses.
+Two engines check this: Ruby's Liquid, which is the original, and python-liquid. Both are lax, the default of Liquid:
+they execute texts that a strict engine refuses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 liquid = pytest.importorskip("liquid", reason="installed beside the newest Airflow only")
 
 SECRETS = ("Diabetes", "+15550001")
-"""What no author of a text asks for here."""
+"""Tags that no author of these texts uses."""
 DATA = {
     "name": "Ann",
     "event": {
@@ -89,7 +89,7 @@ def nfkc(text: str) -> str:
 
 
 FORMS: list[Callable[[str], str]] = [str, nfkc, html.unescape, lambda text: nfkc(html.unescape(text))]
-"""What an engine may do to a text before it reads it."""
+"""Transformations that an engine may apply to a text first."""
 
 
 def accepted(call: Callable[..., str], text: str) -> str | None:

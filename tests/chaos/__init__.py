@@ -1,7 +1,7 @@
-"""Fault injection: tries are killed or frozen at named points, or run beside each other, and a server goes wrong.
+"""Fault injection: tries are killed or frozen at named points or run at the same time, and the server fails.
 
-The server's own list of what it accepted is the truth. ``make chaos`` prints the table; ``test_chaos.py`` runs a short
-one.
+The server's list of accepted messages is the reference. ``make chaos`` prints the table; ``test_chaos.py`` runs a short
+version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prints what chaos does to each way to send; exits with 1 if a promise was broken."""
+"""Print the results of each way to send under faults; exit with 1 if a promise was broken."""
 
 from __future__ import annotations
 

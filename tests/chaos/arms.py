@@ -1,4 +1,4 @@
-"""What is compared."""
+"""The ways to send that are compared."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Rules(StrEnum):
     """How a try sends."""
 
     LEDGER = "ledger"
-    """By this package."""
+    """With this package."""
     NAIVE = "naive"
-    """Whatever is not ``success: true`` raises, and Airflow tries again."""
+    """Everything except ``success: true`` raises, and Airflow retries."""
     HTTP_OPERATOR = "http_operator"
-    """As Airflow's ``HttpOperator``: redirects are followed, any 2xx is a success, all else raises."""
+    """As Airflow's ``HttpOperator``: redirects are followed, any 2xx is a success, everything else raises."""
 
 
 _ON_THE_WIRE = (
@@ -53,7 +53,7 @@ class Arm:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Where its tries can be killed or frozen."""
+        """The points at which its tries can be killed or frozen."""
         return tuple(Point) if self.rules is Rules.LEDGER else _ON_THE_WIRE
 
 

@@ -1,4 +1,4 @@
-"""One try of a task: a process of its own, that is killed or frozen where it was drawn to be."""
+"""Run one try of a task in its own process, which is killed or frozen at the drawn point."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from tests.support.promises import End
 if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
-# What tries import is loaded once, before they are forked.
+# Modules are imported once, before tries are forked.
 assert all([transport])
-with contextlib.suppress(ImportError):  # Airflow 2.11 lacks it, and nothing here runs on that
+with contextlib.suppress(ImportError):  # Airflow 2.11 lacks it, but nothing here runs on 2.11
     importlib.import_module("airflow.sdk.execution_time.context")
 Message(type="sms", to=number_of(0), message="loads what checks recipients")
 
@@ -53,12 +53,12 @@ BESIDE = 0.3
 TIMING = LedgerTiming(margin=0.2, poll=0.02, record_retries=(0.02,) * 4)
 REQUESTS_PER_MINUTE = 60_000
 DEADLINE = 60
-"""Seconds after which something is taken never to happen; not a measure of speed."""
+"""Timeout in seconds for things that should happen; not a measure of speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What a try has to do.
+    """The job of a try.
 
     :param folder: where its arm keeps its ledger.
     :param halt: how it is killed or frozen, if it is.
@@ -93,7 +93,7 @@ class Process:
         return process
 
     def wait(self) -> tuple[End, str]:
-        """Return how it ended and what it said; a process that has frozen goes on later."""
+        """Return how it ended and its text; a frozen process resumes later."""
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             return End.FROZEN, ""
@@ -102,11 +102,11 @@ class Process:
         return self._ending()
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         os.kill(self.pid, signal.SIGCONT)
 
     def wake_and_wait(self) -> tuple[End, str]:
-        """Let it go on, and return how it ended: for others than the process that started it."""
+        """Resume it, and return how it ended; for processes other than the one that started it."""
         deadline = time.monotonic() + DEADLINE
         self.wake()
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -116,7 +116,7 @@ class Process:
         return self._ending()
 
     def kill(self) -> None:
-        """End it, if it is there."""
+        """Kill it if it is running."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
@@ -194,7 +194,7 @@ def _send_by_ledger(attempt: Attempt, trap: Trap, marker: Path) -> None:
 
 
 class _RefusedError(Exception):
-    """An answer that is no success."""
+    """An answer that is not a success."""
 
 
 def _send_plainly(attempt: Attempt, trap: Trap) -> None:

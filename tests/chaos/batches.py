@@ -1,4 +1,4 @@
-"""Tries of one task that send to many people, each in a process of its own, with several threads."""
+"""Run tries of one task that send to many people, each in its own process with several threads."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def sql_store(url: str, _origin: Origin) -> LedgerStore:
 
 
 def task_state_store(folder: Path, origin: Origin) -> LedgerStore:
-    """Return the ledger in what stands in for Airflow's task state."""
+    """Return the ledger in the fake of Airflow's task state."""
     return TaskStateMemory(folder).store(origin)
 
 
@@ -135,7 +135,7 @@ class Tries:
 
 @contextlib.contextmanager
 def tries() -> Iterator[Tries]:
-    """Give what starts tries; at the end they are gone."""
+    """Provide a function that starts tries; they are killed at the end."""
     with tempfile.TemporaryDirectory(prefix="apptoto-tries-") as name:
         found = Tries(Path(name))
         try:

@@ -1,6 +1,6 @@
-"""What goes wrong, and when: drawn from a seed, for each try and each request by itself.
+"""Draw the faults of each try and each request from a seed, independently of each other.
 
-So a draw depends neither on the arm nor on which task comes first.
+So a draw depends neither on the arm nor on the order of tasks.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 
 class Point(StrEnum):
-    """Where a try is killed or frozen, in the order in which it gets there."""
+    """The points at which a try is killed or frozen, in order."""
 
     BEFORE_LOOK_UP = "before_look_up"
     AFTER_LOOK_UP = "after_look_up"
     AFTER_SLOT = "after_slot"
-    """It has its slot, and no connection."""
+    """It has its slot, but no connection."""
     BEFORE_SENDING = "before_sending"
-    """It is connected, and ``sending`` is not written."""
+    """It is connected, but ``sending`` is not written."""
     AFTER_SENDING = "after_sending"
-    """``sending`` is written, and the last check is still to come."""
+    """``sending`` is written, but the last check has not been made."""
     BEFORE_FIRST_BYTE = "before_first_byte"
     """The last check has passed."""
     MID_REQUEST = "mid_request"
     """Within the headers, or within the body."""
     AFTER_HEADERS = "after_headers"
-    """The headers have left, and the body has not."""
+    """The headers were sent, but not the body."""
     AFTER_ACCEPTANCE = "after_acceptance"
-    """The server has done its part, and its answer can be read but has not been."""
+    """The server has answered, but the answer has not been read."""
     AFTER_ANSWER = "after_answer"
-    """The answer is read, and the outcome is not written."""
+    """The answer is read, but the outcome is not written."""
     AFTER_RECORDING = "after_recording"
-    """The outcome is written, and Airflow has not been told."""
+    """The outcome is written, but Airflow has not been told."""
 
 
 # A try can't check anything between its last check and the first byte, or within one write to its socket. If it is
-# frozen there, it sends when it wakes (docs/reliability.rst).
+# frozen there, it sends when it resumes (docs/reliability.rst).
 FREEZES = tuple(point for point in Point if point not in {Point.BEFORE_FIRST_BYTE, Point.MID_REQUEST})
 """Where a try is frozen."""
 REPEATS = (
@@ -53,11 +53,11 @@ REPEATS = (
     Point.AFTER_HEADERS,
     Point.AFTER_ACCEPTANCE,
 )
-"""Points of each request: a try gets there again if the request before was not sent."""
+"""Points that occur in each request: a try reaches them again if the request before was not sent."""
 
 
 class Wake(StrEnum):
-    """When a frozen try goes on."""
+    """When a frozen try resumes."""
 
     BESIDE = "beside its successor"
     AFTER = "after its successor"
@@ -78,7 +78,7 @@ class Halt:
 
 
 class Fault(StrEnum):
-    """How the server goes wrong over one request."""
+    """How the server fails on one request."""
 
     TOO_MANY = "429"
     TOO_MANY_RETRY_AFTER = "429, Retry-After"
@@ -101,21 +101,21 @@ class Fault(StrEnum):
 
 
 class LedgerFault(StrEnum):
-    """How the ledger goes wrong over one try."""
+    """How the ledger fails in one try."""
 
     STALLS = "stalls"
     """Before it reads or writes, for longer than the margin of a lease."""
     ANSWERS_LATE = "answers late"
-    """It has written, and the try is told only after its lease."""
+    """It has written, but the try gets the answer only after its lease."""
     AWAY = "can't be reached"
     ANSWER_LOST = "answer lost"
-    """It has written, and the try is not told."""
+    """It has written, but the try gets no answer."""
     LOST = "lost"
-    """There is another one in its place, which is empty."""
+    """It is replaced by an empty one."""
 
 
 class Step(StrEnum):
-    """What a ledger is asked for when it goes wrong."""
+    """The operation in which a ledger fails."""
 
     LOOK_UP = "look up"
     SENDING = "sending"
@@ -124,7 +124,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Assigned:
-    """What happens to a task of a short run, in its first try and to its first request."""
+    """The faults of a task in a short run, in its first try and first request."""
 
     halt: Halt | None = None
     is_live: bool = False
@@ -147,7 +147,7 @@ _ASSIGNED = (
     *(_Assigned(ledger_fault=each) for each in itertools.product(LedgerFault, Step)),
 )
 ASSIGNED = len(_ASSIGNED)
-"""How many tasks are assigned something in a short run."""
+"""Number of tasks with an assigned fault in a short run."""
 FROZEN = len(FREEZES) * len(Wake)
 """How many of them, the first ones, are frozen."""
 _RARE = {Fault.REFUSED: 0.2}
@@ -203,13 +203,13 @@ class Draws:
         return None
 
     def is_live(self, person: int, try_number: int) -> bool:
-        """Tell whether the next try starts beside a try."""
+        """Return whether the next try starts while a try is still running."""
         if try_number == 1 and (assigned := self._assigned(person)):
             return assigned.is_live
         return self._source("live", person, try_number).random() < self.lives
 
     def fault(self, person: int, number: int) -> Fault | None:
-        """Return how a request goes wrong.
+        """Return how a request fails.
 
         :param number: how many requests for this person came before it.
         """
@@ -219,7 +219,7 @@ class Draws:
         return source.choices(list(Fault), _WEIGHTS)[0] if source.random() < self.faults else None
 
     def ledger_fault(self, person: int, try_number: int) -> tuple[LedgerFault, Step] | None:
-        """Return how the ledger goes wrong, and over what it is asked for."""
+        """Return how the ledger fails, and in which operation."""
         if try_number == 1 and (assigned := self._assigned(person)):
             return assigned.ledger_fault
         source = self._source("ledger", person, try_number)

@@ -1,4 +1,4 @@
-"""Plays Airflow: tries tasks, several at once, until they succeed, fail or run out of tries."""
+"""Stand in for Airflow: run tasks concurrently and retry them until they succeed, fail or have no tries left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRIED_AGAIN = {End.KILLED, End.FROZEN, End.RETRYABLE}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a task has to do.
+    """The job of a task.
 
     :param draws: what happens to its tries; ``None``: nothing.
     :param first_try: more than 1 when it was cleared.
@@ -91,7 +91,7 @@ class _Play:
         )
 
     def _run_at_once(self, numbers: list[int]) -> None:
-        """Run one try, or two of them beside each other; frozen ones go on beside them or after them."""
+        """Run one try, or two at the same time; frozen tries resume during or after them."""
         before = self.frozen
         running = [Process.start(self._attempt(number, alone=len(numbers) == 1)) for number in numbers]
         beside = [process for process in before if _wake(process) is Wake.BESIDE]
@@ -115,7 +115,7 @@ class _Play:
             url=self.task.url,
             person=person,
             try_number=number,
-            # of two that run at once, none is frozen: the other one is its successor
+            # two concurrent tries are not frozen: the second is the successor of the first
             halt=halt if alone or halt is None or halt.wake is None else None,
             ledger_fault=draws.ledger_fault(person, number) if draws and arm.memory is not None else None,
         )
@@ -139,7 +139,7 @@ def _wake(process: Process) -> Wake | None:
 
 
 def processes() -> ForkServerContext:
-    """Return where processes come from: a process of one thread that has loaded what tries need."""
+    """Return the fork server: a single-threaded process that has imported what tries need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.attempts"])
     return context
@@ -147,6 +147,6 @@ def processes() -> ForkServerContext:
 
 @contextlib.contextmanager
 def workers() -> Iterator[Executor]:
-    """Give processes that run tasks; each has one thread, as a process that forks should."""
+    """Provide processes that run tasks; each is single-threaded, because it forks."""
     with ProcessPoolExecutor(AT_ONCE, mp_context=processes()) as pool:
         yield pool

@@ -1,4 +1,4 @@
-"""Ledgers that go wrong once, over one of their steps."""
+"""Ledgers that fail once, in one of their steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATE = 1.3
 
 
 class _Once:
-    """Goes wrong over one step, once.
+    """Fails once, in one step.
 
     :param error: raised if the ledger can't be reached.
     """
@@ -83,7 +83,7 @@ class _FaultyTaskState:
 
 
 def faulty(store: LedgerStore, fault: LedgerFault, step: Step) -> LedgerStore:
-    """Return a store that goes wrong once. Task state goes wrong where Airflow does: below the store."""
+    """Return a store that fails once. Task state fails where Airflow would: below the store."""
     if isinstance(store, TaskStateLedgerStore):
         store.task_state = _FaultyTaskState(store.task_state, _Once(fault, step, ConnectionError))
         return store

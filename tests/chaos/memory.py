@@ -1,4 +1,4 @@
-"""Where the arms keep their ledger, and what a person does to it."""
+"""The ledger of each arm, and how a person resolves its entries."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Memory(Protocol):
         """Return all entries."""
 
     def resolve(self, entry: Entry, state: State) -> None:
-        """Do as a person who has looked whether the message was sent."""
+        """Resolve a message as a person who checked whether it was sent."""
 
 
 def resolve(database: StateDatabase, entry: Entry, state: State) -> None:
-    """Do as a person who has looked whether a message was sent."""
+    """Resolve a message as a person who checked whether it was sent."""
     admin = LedgerAdmin(database)
     found = admin.resolvable(Selection(keys=[entry.key]))
     resolved = admin.resolve(found, state, Author(by="me", note="looked"))
@@ -51,7 +51,7 @@ def resolve(database: StateDatabase, entry: Entry, state: State) -> None:
 
 
 class _Variables(dict[str, str]):
-    """Airflow's Variables, as far as a pin needs them."""
+    """A fake of Airflow's Variables, as a pin uses them."""
 
     def set(self, name: str, value: str) -> None:
         self[name] = value
@@ -84,7 +84,7 @@ class SqlMemory:
 
 
 class TaskStateMemory:
-    """A stand-in for Airflow's task state: a file of SQLite, so that it outlives killed tries.
+    """A fake of Airflow's task state in a SQLite file, so that it outlives killed tries.
 
     Like Airflow's, it has no compare-and-swap, the last write wins, and a try that is not the newest finds nothing and
     can write nothing: Airflow answers 404 to both.
@@ -103,7 +103,7 @@ class TaskStateMemory:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept unless something is raised."""
+        """Provide a connection whose changes are kept unless something is raised."""
         if self._opened is None or self._opened[0] != os.getpid():  # a child must not use that of its parent
             self._opened = os.getpid(), sqlite3.connect(self._path, timeout=30, check_same_thread=False)
             self._opened[1].execute("PRAGMA synchronous=NORMAL")
@@ -118,7 +118,7 @@ class TaskStateMemory:
         return TaskStateLedgerStore(_Accessor(self, origin))
 
     def lost(self, origin: Origin) -> TaskStateLedgerStore:
-        """Return the ledger: it is Airflow's own, which is lost with the task."""
+        """Return the ledger, which Airflow deletes only with the task."""
         return self.store(origin)
 
     def entries(self) -> list[Entry]:

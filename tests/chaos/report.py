@@ -1,4 +1,4 @@
-"""What a run shows."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = frozenset({State.UNKNOWN, State.SENDING})
 
 
 def summary(result: Result) -> dict[str, str]:
-    """Return a row of the table; what the server knows to be otherwise is in brackets."""
+    """Return a row of the table; numbers that the server contradicts are in brackets."""
     observed = result.observed
     copies = observed.copies
     states = {entry.origin.map_index: entry.state for entry in observed.entries}

@@ -1,4 +1,4 @@
-"""Runs an arm: chaos, a look at the damage, then people resolve it, and what was frozen goes on."""
+"""Run an arm: inject faults, record the damage, resolve the messages, and resume the frozen tries."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What happened to an arm.
+    """The results of an arm.
 
     :param broken: promises of the ledger that were broken; an arm without a ledger promises nothing.
-    :param live: tries beside which the next one was started.
+    :param live: tries that were still running when the next one started.
     """
 
     arm: Arm
@@ -45,7 +45,7 @@ class Result:
 
 
 def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor) -> Result:
-    """Send to everybody under chaos, check, have people resolve what is unknown, let what is frozen go on, and check.
+    """Send to everybody under faults, check, resolve unknown messages, resume frozen tries, and check again.
 
     :param folder: an empty one.
     """
@@ -93,13 +93,13 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
 
 
 def _with_woken(task: Played) -> Played:
-    """Let the tries of a task go on that are frozen still, and wait for their ends."""
+    """Resume the tries of a task that are still frozen, and wait until they end."""
     woken = [process.wake_and_wait() for process in task.frozen]
     return dataclasses.replace(task, woken=(*task.woken, *woken), frozen=())
 
 
 def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:
-    """Record of each message that may have been sent whether it was, once no try can be sending it."""
+    """Resolve each message that may have been sent, once no try can be sending it."""
     deadline = time.monotonic() + DEADLINE
     while any(entry.state is State.SENDING and entry.is_live for entry in memory.entries()):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""A server that goes wrong as drawn, and keeps its own list of what it accepted."""
+"""A server that fails as drawn, and records what it accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _hanging(exchange: Exchange) -> None:
-    """Take the message, and say nothing until the client has gone."""
+    """Accept the message, and send no answer until the client disconnects."""
     exchange.accept()
     exchange.socket.recv(1)
 
@@ -64,7 +64,7 @@ _SCRIPTS: dict[Fault, Script] = {
 
 
 class ChaosServer:
-    """The truth.
+    """The reference for all comparisons.
 
     :param draws: what goes wrong.
     """

@@ -1,4 +1,4 @@
-"""A batch whose tries are killed and frozen while its threads send: everybody gets one copy, or is named."""
+"""If tries of a batch are killed and frozen while its threads send, everybody gets one copy or is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STEP = 11
 
 
 def passing(point: Point) -> int:
-    """Return the time at which a try is halted at a point; a batch looks all its messages up at once."""
+    """Return when a try is halted at a point; a batch looks up all its messages at once."""
     return 1 if point in {Point.BEFORE_LOOK_UP, Point.AFTER_LOOK_UP} else 3
 
 
@@ -55,7 +55,7 @@ def test_a_batch_that_is_killed_and_frozen_over_and_over_sends_to_everybody_once
         for point in Point:
             running.start(batch(Halt(point=point, passing=passing(point)))).wait_until_killed()
         halts = [Halt(point=point, passing=passing(point), wake=Wake.LAST) for point in FREEZES]
-        # one thread: another one could be frozen right before its first byte, or while it holds a lock of the database
+        # one thread: another one could freeze right before its first byte, or while it holds a database lock
         frozen = [running.start(batch(halt, threads=1)) for halt in halts]
         for each in frozen:
             each.wait_until_frozen()

@@ -1,4 +1,4 @@
-"""Tries killed or frozen anywhere, two tries at once, a server that goes wrong: nobody gets a message twice."""
+"""If tries are killed or frozen anywhere or run at the same time, and the server fails, nobody gets a message twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHORT = Draws(seed=20, assigned=True)
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Arm, int], Result]]:
-    """Give a function that runs an arm: short, but with every kill, freeze and fault."""
+    """Provide a function that runs an arm: short, but with every kill, freeze and fault."""
     with workers() as pool:
         yield lambda arm, sends: run_arm(arm, SHORT, sends, tmp_path_factory.mktemp("chaos"), pool)
 
@@ -60,7 +60,7 @@ def test_the_rules_of_http_operator_also_report_as_sent_what_was_not(chaos: Call
 
 
 class Forgetful:
-    """A store that says it has written that a message is on its way, and has not."""
+    """A store that reports that it wrote ``sending``, but did not."""
 
     def __init__(self, store: LedgerStore) -> None:
         self._store = store
@@ -80,7 +80,7 @@ class Overwriting(Forgetful):
 
 
 def without_check_of_the_lease(store: LedgerStore) -> LedgerStore:
-    """Let the tries of this process send however long the write before took."""
+    """Let the tries of this process send, however long the write took."""
 
     def let_pass(_: Attempt) -> None:
         pass
@@ -237,7 +237,7 @@ def test_the_stand_in_for_airflows_task_state_refuses_a_try_that_is_not_the_newe
     first = memory.store(origin_of(0, 1))
     assert first.compare_and_swap(None, sending)
     second = memory.store(origin_of(0, 2))
-    memory.store(origin_of(0, 1))  # a live try uses it once more, and is still not the newest
+    memory.store(origin_of(0, 1))  # a live try uses it again, but is still not the newest
     with pytest.raises(LedgerStoreError, match="404"):
         first.compare_and_swap(sending, SENT)
     assert first.find(["0"]) == {}

@@ -1,4 +1,4 @@
-"""A try that is frozen, and wakes beside its successor or after it, sends nothing twice."""
+"""A frozen try that resumes during or after the next try sends nothing twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batch_of(server: FaultServer, database: StateDatabase, number: int, halt: Ha
     ("halt", "successor", "sleeper"),
     [
         (BEFORE, "sent", "deduplicated"),
-        (AFTER, "outcome_unknown", "sent"),  # the first look-up is too old, and the next one finds nobody who sent it
+        (AFTER, "outcome_unknown", "sent"),  # the first lookup is too old, and the next one finds that no try sent it
         (BETWEEN, "outcome_unknown", "outcome_unknown"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Two live tries of one task at the same moment: everybody gets one copy, and neither undoes what the other wrote."""
+"""If two tries of one task run at the same time, everybody gets one copy, and no record is overwritten."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client import RateLimiter
 
 PATIENT = LedgerTiming(poll=0.02)
-"""Leases that no test waits for: a try that does not wait for the other one reports the message as unknown."""
+"""Long leases, which no test waits for: a try that does not wait for the other reports the message as unknown."""
 SECOND = dataclasses.replace(FIRST, try_number=2)
 
 

@@ -1,4 +1,4 @@
-"""Processes that use one state database at the same moment, or are killed in between, share it as promised."""
+"""Processes that share a state database keep the promises when they race or are killed."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ def test_a_process_that_is_killed_costs_the_slot_that_it_held_and_no_more(databa
     process.wait()
     process.stdout.close()
     wait = limiter.reserve(max_wait=0)
-    # the slots are 61.2 s apart; the one that it may have taken and not printed is lost
+    # the slots are 61.2 s apart; a slot that it took but did not print is lost
     assert math.ceil((wait + time.monotonic() - started) / 61.2 - 0.5) in {used, used + 1}

@@ -1,4 +1,4 @@
-"""Kills or freezes the process of a try at a point."""
+"""Kill or freeze the process of a try at a given point."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Trap:
         self._passings = itertools.count(1)
 
     def at(self, point: Point) -> None:
-        """Get to a point."""
+        """Reach a point."""
         if self.is_due(point):
             self.spring()
 
     def is_at(self, point: Point) -> bool:
-        """Tell whether it waits at a point."""
+        """Return whether it waits at a point."""
         return self._halt is not None and self._halt.point is point
 
     def is_due(self, point: Point) -> bool:
-        """Get to a point, and tell whether it springs now."""
+        """Reach a point, and return whether the trap springs now."""
         if self._halt is None or self._halt.point is not point:
             return False
         return next(self._passings) == self._halt.passing
@@ -49,12 +49,12 @@ class Trap:
     def spring(self) -> None:
         """Kill or freeze this process."""
         is_kill = self._halt is not None and self._halt.wake is None
-        # a signal to the process may reach another thread first, while this one goes on
+        # a signal to the process may reach another thread first, while this one continues
         signal.pthread_kill(threading.get_ident(), signal.SIGKILL if is_kill else signal.SIGSTOP)
 
 
 def watch_the_wire(trap: Trap, *, part: int, timeout: float) -> None:
-    """Get to the points that are in the sending of a request.
+    """Reach the points within the sending of a request.
 
     :param part: 0: a request is cut in its headers; 1: in its body.
     :param timeout: seconds that an answer may take.

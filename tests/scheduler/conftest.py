@@ -1,4 +1,4 @@
-"""One Airflow for all tests of this folder: to start one takes as long as to run twenty tasks."""
+"""One Airflow for all tests in this folder, because starting one takes as long as running twenty tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "state_database": {"timeout": 5, "requests_per_minute": 600, "state_conn_id": "ledger"},
     "shared": {"requests_per_minute": 300, "state_conn_id": "shared_ledger"},
 }
-"""Ids of connections, and their extras; each is of an account of its own, so that each has a pace of its own."""
+"""Ids of connections, and their extras; each has its own account, and so its own rate limit."""
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int
 
 @pytest.fixture
 def airflow(running_airflow: Airflow) -> Airflow:
-    """Give the Airflow, and a server that has seen nothing yet."""
+    """Provide the Airflow, and a server that has received nothing yet."""
     running_airflow.server.requests.clear()
     running_airflow.server.accepted.clear()
     return running_airflow

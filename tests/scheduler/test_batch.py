@@ -1,4 +1,4 @@
-"""Batches that are interrupted under a real scheduler go on in the next try, and nobody gets a message twice."""
+"""An interrupted batch continues in the next try under a real scheduler, and nobody gets a message twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DAGS = {"killed": 200, "told_to_end": 300}
 
 
 class Plays:
-    """Ends each DAG's task, once, when it has reached eight people."""
+    """Ends each DAG's task once, after it has reached eight people."""
 
     def __init__(self, airflow: Airflow) -> None:
         self._airflow = airflow
@@ -94,7 +94,7 @@ def test_a_batch_that_is_killed_or_told_to_end_goes_on_and_nobody_gets_it_twice(
     assert ends["told_to_end"] == ("success", 2)
     assert len(got["told_to_end"]) == PEOPLE
     assert counts["told_to_end"]["sent"] + counts["told_to_end"]["deduplicated"] == PEOPLE
-    # the outcome of what was in flight at the kill is unknown, all others have it
+    # messages in flight at the kill are unknown, all others arrived
     assert ends["killed"] == ("failed", 2)
     unknown = counts["killed"]["unknown"]
     assert 1 <= unknown <= 4

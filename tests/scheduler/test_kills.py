@@ -1,4 +1,4 @@
-"""Tasks whose processes are killed while they send, under a real scheduler: nobody gets a message twice."""
+"""If a task's process is killed while it sends, under a real scheduler, nobody gets a message twice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def killing_before_the_answer_is_read(exchange: Exchange) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """How the first requests for a person go; all further ones are accepted.
+    """The answers to the first requests for a person; all others are accepted.
 
     :param refuses_first_try: whether each request of the first try's process is told to come later.
     :param ends: state and number of tries of the task.
@@ -98,7 +98,7 @@ OF_DAG = {"task_state": 0, "state_database": 100}
 
 
 class Plays:
-    """Gives every person their fate; it knows nothing of tasks and tries."""
+    """Answers each person as planned; it does not know tasks and tries."""
 
     def __init__(self) -> None:
         self._seen: Counter[int] = Counter()
@@ -108,7 +108,7 @@ class Plays:
         person = person_of(exchange.request.json["to"])
         fate = FATES[person % 100]
         if fate.refuses_first_try:
-            # by process: on a slow machine a try may begin its attempts anew, since a spent lease ends them
+            # by process: on a slow machine a try may restart its attempts after its lease is over
             pid = sender(exchange).pid
             if self._first_process.setdefault(person, pid) == pid:
                 LATER(exchange)
@@ -135,7 +135,7 @@ def ended(airflow: Airflow, dag_id: str) -> dict[int, tuple[str, int]]:
 def over(airflow: Airflow, dag_id: str) -> bool:
     """Whether all tasks of a DAG have ended, and its run.
 
-    A task that is cleared before the scheduler has ended the run may be left with a run that ended: it never starts.
+    A task that is cleared before the scheduler ends the run may never start, because the run then ends.
     """
     [[run]] = airflow.query("select state from dag_run where dag_id = %s", dag_id) or [[None]]
     return run in OVER and len(ended(airflow, dag_id)) == len(FATES)
@@ -168,7 +168,7 @@ def observed(airflow: Airflow, dag_id: str) -> Observed:
 
 
 def resolve(airflow: Airflow, dag_id: str, found: Observed) -> None:
-    """Do as people who have looked up in Apptoto each message whose outcome is unknown."""
+    """Resolve each unknown message as people who checked it in Apptoto."""
     for entry in found.entries:
         if not entry.is_unresolved:
             continue

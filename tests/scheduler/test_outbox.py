@@ -1,4 +1,4 @@
-"""A Python task that sends through the outbox, under a real scheduler that sees its worker killed."""
+"""If the worker of a Python task that sends is killed, under a real scheduler, nobody gets a message twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each outcome of a send ends its task as promised under a real scheduler, and nothing shows a person."""
+"""Each outcome of a send ends its task as documented under a real scheduler, and nothing shows personal data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TEXT = "Wilhelmina, your biopsy was benign"
 
 
 def by_recipient(exchange: Exchange) -> None:
-    """Accept one, put two off for an hour, and break down over one."""
+    """Accept one message, ask to retry two after an hour, and fail on one."""
     to = exchange.request.json["to"]
     if to == f"{PERSON}01":
         accepting(exchange)
@@ -61,13 +61,13 @@ def tasks(airflow: Airflow) -> dict[str, Any]:
 
 
 def settled(airflow: Airflow) -> bool:
-    """Whether every task has come to rest."""
+    """Whether every task has ended or waits for a retry."""
     states = [task[0] for task in tasks(airflow).values()]
     return len(states) == 5 and set(states) <= {"success", "failed", "up_for_retry"}
 
 
 def holding(airflow: Airflow, mark: str) -> list[str]:
-    """Return what of an Airflow, its logs and its database, holds a text."""
+    """Return the logs and tables of an Airflow that contain a text."""
     files = (path for path in airflow.home.rglob("*") if path.is_file())
     found = [str(path.relative_to(airflow.home)) for path in files if mark.encode() in path.read_bytes()]
     return [*found, *(["the metadata database"] if mark.encode() in airflow.dump() else [])]

@@ -1,4 +1,4 @@
-"""Two Airflows with one state database run the same task at the same time: they share the work."""
+"""Two Airflows with one state database that run the same task at the same time share its messages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Runs commands of ``airflow`` in one interpreter: ``python -m tests.support.airflow_commands COMMAND...``.
+"""Run ``airflow`` commands in one interpreter: ``python -m tests.support.airflow_commands COMMAND...``.
 
-It prints one line of JSON: what each command printed.
+It prints one line of JSON: the output of each command.
 """
 
 from __future__ import annotations

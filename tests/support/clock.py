@@ -1,4 +1,4 @@
-"""Time that passes only where somebody sleeps."""
+"""A clock that advances only when somebody sleeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Clock:
-    """Stands in for the module ``time``."""
+    """Replaces the module ``time``."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -24,7 +24,7 @@ class Clock:
 
 
 class ParallelClock(Clock):
-    """Lets threads sleep side by side: whoever sleeps longest sets the time."""
+    """Lets threads sleep concurrently: the longest sleep sets the time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +33,6 @@ class ParallelClock(Clock):
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
         until = self.now + seconds
-        time.sleep(0.0005)  # the other threads run before the time moves
+        time.sleep(0.0005)  # the other threads run before the time advances
         with self._lock:
             self.now = max(self.now, until)

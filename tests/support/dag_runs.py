@@ -1,4 +1,4 @@
-"""Runs DAGs in the Airflow that is installed, in this process."""
+"""Run DAGs in the installed Airflow, in this process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def dag_of(dag_id: str) -> DAG:
 
 
 def run_dag(build: Callable[[], object], *, dag_id: str = "", at: datetime | None = None, **arguments: Any) -> Run:
-    """Run a DAG of these tasks.
+    """Run a DAG with these tasks.
 
     :param build: makes the tasks; called once, inside of the DAG.
     :param dag_id: by default one that no other run has.
@@ -104,7 +104,7 @@ def _run(dag: Any, *, conf: dict[str, Any] | None = None, at: datetime | None = 
     date = "logical_date" if "logical_date" in inspect.signature(dag.test).parameters else "execution_date"
     with pytest.MonkeyPatch.context() as patch:
         if at is not None:
-            # newer Airflows make the id of the time of the call
+            # newer Airflows derive the id from the time of the call
             patch.setattr(DagRun, "generate_run_id", lambda *_, **__: f"manual__{at.isoformat()}")
         run = dag.test(run_conf=conf, **({} if at is None else {date: at}))
     instances = sorted(run.get_task_instances(), key=lambda instance: (instance.task_id, instance.map_index))
@@ -125,7 +125,7 @@ def _run(dag: Any, *, conf: dict[str, Any] | None = None, at: datetime | None = 
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Keep what Airflow does with the signal from outliving a test."""
+    """Restore the signal handler that Airflow replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

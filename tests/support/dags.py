@@ -1,4 +1,4 @@
-"""DAGs without tasks, for what a DAG gives to a text: its environment, macros and delimiters."""
+"""DAGs without tasks, for the environment, macros and delimiters that a DAG gives to a text."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1", **fields: A
     :param text: its fingerprint.
     :param fields: other fields of it.
     """
-    given = {"state": State.SENDING, "lease": 60.0, "channel": "sms", "reference": "4711", **fields}
-    return Entry(key=key, fingerprint=text, origin=origin, **given)
+    given = {"state": State.SENDING, "lease": 60.0, "channel": "sms", "target": "+1•••0199", "reference": "4711"}
+    return Entry(key=key, fingerprint=text, origin=origin, **{**given, **fields})
 
 
 def filled(database: StateDatabase) -> None:

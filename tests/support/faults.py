@@ -1,4 +1,4 @@
-"""A server over a real socket that goes wrong on purpose, and remembers what it saw."""
+"""A server with a real socket that fails on purpose, and records what it received."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import ssl
 
 Script = Callable[["Exchange"], None]
-"""What to do with one request that has been read."""
+"""How to handle one request after it was read."""
 
 
 @dataclass
 class Request:
-    """One request, as it came over the wire."""
+    """One request as received."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass
 class Exchange:
-    """One request and the socket to answer on."""
+    """One request and the socket for the answer."""
 
     server: FaultServer
     socket: socket.socket
@@ -43,14 +43,14 @@ class Exchange:
     keep_open: bool = False
 
     def accept(self) -> None:
-        """Take the message: from here on it is on its way to a person."""
+        """Accept the message, as if it were sent to the person."""
         self.server.accepted.append(self.request)
 
     def raw(self, data: bytes) -> None:
         self.socket.sendall(data)
 
     def answer(self, status: int, body: bytes | dict[str, Any] = b"", **headers: str) -> None:
-        """Answer in full, and keep the connection."""
+        """Send a complete answer, and keep the connection open."""
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
@@ -65,7 +65,7 @@ class Exchange:
 
 @dataclass
 class FaultServer:
-    """Plays one script a request, the last one over and over.
+    """Runs one script per request, and repeats the last one.
 
     :param scripts: what to do with each request; none: the message is accepted.
     :param tls: the server side of TLS, or none.
@@ -159,13 +159,13 @@ class FaultServer:
 
 
 def accepting(exchange: Exchange) -> None:
-    """Do what Apptoto's page shows."""
+    """Answer as Apptoto documents."""
     exchange.accept()
     exchange.answer(200, {"success": True})
 
 
 def answering(status: int, body: bytes | dict[str, Any] = b"", *, accepted: bool = False, **headers: str) -> Script:
-    """Answer in full with a status, having taken the message or not."""
+    """Send a complete answer with a status, whether or not the message was accepted."""
 
     def script(exchange: Exchange) -> None:
         if accepted:
@@ -198,20 +198,20 @@ def resetting(*, accepted: bool) -> Script:
 
 
 def hanging(exchange: Exchange) -> None:
-    """Take the message and never answer."""
+    """Accept the message and never answer."""
     exchange.accept()
     exchange.server.released.wait()
 
 
 def closing_after_the_answer(exchange: Exchange) -> None:
-    """Accept, and close the idle connection without having said that it would."""
+    """Accept the message, and close the idle connection without announcing it."""
     accepting(exchange)
     exchange.keep_open = False
 
 
 @contextlib.contextmanager
 def not_listening() -> Iterator[int]:
-    """Give a port of loopback on which nobody listens."""
+    """Yield a loopback port on which nothing listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -219,7 +219,7 @@ def not_listening() -> Iterator[int]:
 
 @contextlib.contextmanager
 def never_accepting() -> Iterator[int]:
-    """Give a port that lets nobody in: its queue of connections is full."""
+    """Yield a port that accepts no connections, because its backlog is full."""
     with socket.socket() as listener, contextlib.ExitStack() as queue:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,7 +1,7 @@
-"""Imports modules one after the other: ``python -m tests.support.imports_in_turn MODULE...``.
+"""Import modules one after another: ``python -m tests.support.imports_in_turn MODULE...``.
 
-What every DAG file imports of Airflow is there before. It prints one line of JSON: the packages that each module
-loaded and those before it did not.
+The parts of Airflow that every DAG file imports are loaded first. It prints one line of JSON: the packages that each
+module loaded and the modules before it did not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Marked people, a DAG in which every kind of end happens to them, and the places that Airflow writes to."""
+"""Marked personal data, a DAG in which every kind of outcome happens, and the places to which Airflow writes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MARKS = [KEY, "Wilhelmina", "wilhelmina", "Abendroth", "biopsy", *(number[2:] fo
 
 
 def person(key: str) -> str:
-    """Return somebody's data. It is read when fields are rendered: the DAG, and what Airflow stores of it, holds none.
+    """Return personal data. It is read when fields are rendered, so neither the DAG nor its stored form contains it.
 
-    Airflow stores what the DAG's author writes; the provider only has to hide what comes from elsewhere.
+    Airflow stores what the DAG's author writes; the provider must only hide data from elsewhere.
     """
     return str(json.loads(os.environ["PEOPLE"])[key])
 
 
 def fail(value: str) -> NoReturn:
-    """Fail with a person in the error."""
+    """Fail with personal data in the error."""
     raise KeyError(value)
 
 
@@ -45,7 +45,7 @@ MACROS = {"person": person, "fail": fail}
 
 
 def of(key: str) -> str:
-    """Return the template of somebody's data."""
+    """Return a template that renders to personal data."""
     return f"{{{{ person('{key}') }}}}"
 
 
@@ -56,27 +56,27 @@ WHY_OTHERS_FAIL = {
     "busy": "HTTP 503",
     "hangs": "interrupted by AirflowTaskTimeout",
     "no_number": "not a phone number",
-    "no_address": "not an e-mail address",
+    "no_address": "not a valid e-mail address",
     "two_targets": "exactly one of to, event_id",
-    "wrong_id": "event_id: has to be a positive integer",
-    "wrong_type": "type: is not one of",
-    "subject_of_sms": "only an email has a subject",
-    "two_lines": "subject: has to be one line",
-    "smuggling": "came out of a value, and Apptoto would execute it",
+    "wrong_id": "event_id: must be a positive integer",
+    "wrong_type": "type: must be one of",
+    "subject_of_sms": "is allowed for email only",
+    "two_lines": "subject: must be one line",
+    "smuggling": "came from a value, and Apptoto would execute it",
     "undefined": "nope is undefined",
-    "undefined_by_value": "something is undefined",
-    "failing_macro": "message: line 1: it can't be rendered (KeyError)",
-    "failing_recipient": "to: line 1: it can't be rendered (KeyError)",
+    "undefined_by_value": "a value is undefined",
+    "failing_macro": "message: line 1: rendering failed (KeyError)",
+    "failing_recipient": "to: line 1: rendering failed (KeyError)",
     "unclosed": "is never closed",
     "itself": "message: ",  # Airflow 3.0 gives templates a copy of the task whose fields are not rendered
-    "mapped": "to: line 1: it can't be rendered (KeyError)",
+    "mapped": "to: line 1: rendering failed (KeyError)",
     "batch_unknown": "1 were not sent, 2 may have been",
     "batch_of_bad_rows": "Nothing was sent: 8 of 8 rows are invalid",
-    "batch_of_fields_given_twice": "the row and defaults both give it",
+    "batch_of_fields_given_twice": "both the row and defaults set it",
     "batch_of_ambiguous_rows": "duplicates row 0, but has different content",
     "batch_of_doubtful_keys": "is the id_column",
-    "batch_of_a_failing_default": "message: line 1: it can't be rendered (KeyError)",
-    "batch_with_bad_suppression": "suppression: holds what can't be compared",
+    "batch_of_a_failing_default": "message: line 1: rendering failed (KeyError)",
+    "batch_with_bad_suppression": "suppression: has entries that can't be compared",
 }
 
 
@@ -149,7 +149,7 @@ def every_kind_of_end() -> None:
 
 
 def by_recipient(exchange: Exchange) -> None:
-    """Answer each person in a way of their own, and say all that is known of them."""
+    """Answer each person differently, with their personal data in the answer."""
     echo = {"error": f"{exchange.request.body.decode()} by {KEY} {TEXT} {exchange.request.json['to'][2:]}"}
     script = {
         NUMBERS["refused"]: answering(422, echo),

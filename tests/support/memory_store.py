@@ -1,4 +1,4 @@
-"""A ledger in memory, for tests of the rules that are kept over it. The real stores pass the same suite."""
+"""A ledger in memory, to test the rules of the ledger. It passes the same suite as the real stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = (b"salt",)
 
 
 class MemoryStore:
-    """Keeps entries for as long as it lives.
+    """Keeps entries in memory.
 
     :param keys: what hashes are keyed with, the newest first.
     """

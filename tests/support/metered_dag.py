@@ -1,6 +1,6 @@
 """A DAG whose metrics a test reads. As a program, this file runs it, and then emits the same metrics without tags.
 
-``python tests/support/metered_dag.py PORT``: those without tags go to this port.
+``python tests/support/metered_dag.py PORT`` sends those without tags to this port.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ with DAG(
 
 
 def keep_api_server() -> None:
-    """Let Airflow 3.0 to 3.2 make its API server once, not once for each task: that takes seconds."""
+    """Let Airflow 3.0 to 3.2 create its API server once instead of once per task, which takes seconds."""
     with contextlib.suppress(ImportError):
         supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
         supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 
 
 def emit_without_tags(port: str) -> None:
-    """Emit metrics of each kind in a child, which has a StatsD client of its own."""
+    """Emit metrics of each kind in a child process, which has its own StatsD client."""
     child = os.fork()
     if child:
         assert os.waitpid(child, 0)[1] == 0

@@ -1,6 +1,6 @@
 """Databases of older versions for tests, and processes that migrate them.
 
-This module imports little: a process that is to migrate something imports it first.
+This module imports little, because a process that migrates a database imports it first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FACTS: dict[str, Any] = json.loads((DATA / "state_v1.json").read_text())
 """What is known about the messages of version 1."""
 SCHEMA_CHANGES = ("CREATE", "ALTER", "DROP")
 DEADLINE = 60
-"""Seconds that other processes may take."""
+"""Timeout for other processes, in seconds."""
 
 
 def load_v1(url: URL) -> None:
@@ -57,7 +57,7 @@ def run_script(url: URL, script: str) -> None:
 
 @contextlib.contextmanager
 def opened(url: URL) -> Iterator[Any]:
-    """Give a connection that none of the code under test has set up."""
+    """Yield a connection that the code under test did not create."""
     engine = create_engine(url, poolclass=NullPool, future=True)
     with engine.connect() as connection:
         yield connection
@@ -75,7 +75,7 @@ def rows_of(url: URL) -> Tables:
 
 
 def schema_of(url: URL) -> dict[str, Any]:
-    """Return what a database says about its tables, indexes and views; the order of columns is left out."""
+    """Return the tables, indexes and views of a database, without the order of columns."""
     with opened(url) as connection:
         found = inspect(connection)
         described: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def stop_in_mid_migration(url: str, parent: Connection) -> None:
             parent.recv()
 
     if database.dialect == "sqlite":
-        # so little memory that SQLite writes to the file before the commit
+        # little memory, so that SQLite writes to the file before the commit
         event.listen(database._engine, "connect", lambda connection, _: connection.execute("PRAGMA cache_size=1"))
     event.listen(database._engine, "before_cursor_execute", stop)
     database.init()

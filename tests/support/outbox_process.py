@@ -1,6 +1,6 @@
-"""A process that sends through a state database: ``python -m tests.support.outbox_process FILE URL SECRETS TASK``.
+"""Send through a state database: ``python -m tests.support.outbox_process FILE URL SECRETS TASK``.
 
-It says that it is ready, reads a line for each recipient, and answers with the outcome, or with the code of the error.
+It prints that it is ready, reads one line per recipient, and prints the outcome or the code of the error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class OutboxProcess:
-    """Such a process, seen from another one.
+    """Such a process, controlled by another one.
 
     :param file: the SQLite file.
     :param url: of the server.
     :param secrets: the newest first, separated by commas; empty: none.
-    :param task: in whose name it sends. All share an idempotency key.
+    :param task: the task id with which it sends. All share an idempotency key.
     """
 
     def __init__(self, file: Path, url: str, secrets: str, task: str) -> None:
@@ -55,7 +55,7 @@ class OutboxProcess:
 
 
 def main(file: str, url: str, secrets: str, task: str) -> None:
-    """Send to whom the lines name."""
+    """Send to the recipients in the lines."""
     from sqlalchemy.engine import URL
 
     from airflow_provider_apptoto.client import ApptotoClient, ApptotoError, InProcessRateLimiter, Message

@@ -1,4 +1,4 @@
-"""Outboxes over a real server, whose waits take no time."""
+"""Outboxes for a real server that never really wait."""
 
 from __future__ import annotations
 

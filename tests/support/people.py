@@ -1,4 +1,4 @@
-"""The recipients: a number each, by which the server and the ledger mean the same person."""
+"""The recipients: each person has one number, by which the server and the ledger identify them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def number_of(person: int) -> str:
 
 
 def person_of(number: str) -> int:
-    """Return whose number it is."""
+    """Return the person with a number."""
     return int(number.removeprefix("+1")) - _FIRST
 
 

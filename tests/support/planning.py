@@ -1,4 +1,4 @@
-"""Plans made as the operator makes them, of a DAG's own environment and real messages, without Airflow running."""
+"""Build plans as the operator does, with the environment of a DAG and real messages, without running Airflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHONE = "+16505550199"
 OTHER_PHONE = "+16505550198"
 ADDRESS = "mary@clinic.com"
 SECRET = "Qzx7Value"
-"""Part of every value of a row that the tests expect an error of; no error may show it."""
+"""Part of every value of an invalid row; no error may show it."""
 
 
 def key_of(message: Message, item: str | None) -> str:
@@ -85,7 +85,7 @@ def plan_of(
 
 
 def payloads(plan: Plan) -> list[dict[str, Any]]:
-    """Return what would be sent, in order, of a plan without bad rows."""
+    """Return what a plan without invalid rows would send, in order."""
     assert plan.problems == []
     assert plan.invalid == 0
     return [planned.message.payload() for planned in plan.messages]
@@ -96,14 +96,14 @@ def texts(plan: Plan) -> list[Any]:
 
 
 def problems(plan: Plan) -> list[tuple[int, str | None, str, str]]:
-    """Return what is wrong with each bad row. None of it, nor anything else that can be printed, may show a value."""
+    """Return the problem of each invalid row, after checking that nothing printable shows a value."""
     assert SECRET not in repr(plan.problems)
     assert SECRET not in repr(plan.messages)
     return [(problem.index, problem.reference, problem.field, problem.reason) for problem in plan.problems]
 
 
 def refused(plan: Plan) -> tuple[str, str]:
-    """Return field and reason of the one row, which is bad."""
+    """Return the field and the reason of the only row, which is invalid."""
     assert plan.messages == []
     [(index, _, field, reason)] = problems(plan)
     assert index == 0

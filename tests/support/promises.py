@@ -1,4 +1,4 @@
-"""The promises of the ledger: what the server accepted, compared with what the ledger and Airflow say."""
+"""Check the promises of the ledger: compare what the server accepted with what the ledger and Airflow record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.chaos.draws import LedgerFault, Point
 
 NOT_SENT = frozenset({State.NOT_SENT, State.REJECTED})
-"""States that say that nobody got it."""
+"""States in which nobody got the message."""
 
 
 class End(StrEnum):
@@ -31,23 +31,23 @@ class End(StrEnum):
     """``AirflowFailException``."""
     KILLED = "killed"
     FROZEN = "frozen"
-    """Its heartbeat stopped, so Airflow takes it for dead."""
+    """Its heartbeat stopped, so Airflow treats it as dead."""
     BROKEN = "broken"
     """An exception that none of this should raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What happened to a task.
+    """The results of a task.
 
     :param ends: of its tries.
     :param killed_at: where tries were killed.
     :param frozen_at: where tries were frozen.
     :param said: by the last one.
     :param ledger_faults: how the ledger of tries went wrong.
-    :param live: tries beside which the next one was started.
+    :param live: tries that were still running when the next one started.
     :param silent: tries that were stopped before they wrote to their ledger.
-    :param woken: ends of tries that were frozen and went on.
+    :param woken: ends of tries that were frozen and resumed.
     :param frozen: tries that are frozen still.
     """
 
@@ -66,7 +66,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What is known after a run.
+    """The data after a run.
 
     :param tasks: what Airflow saw.
     :param copies: what each person got, by the server's own list.
@@ -116,7 +116,7 @@ def _one_state_each(observed: Observed) -> Iterator[str]:
     if strangers := count.keys() - people:
         yield f"entries of nobody: {sorted(strangers)}"
     for task in observed.tasks:
-        # if each try was stopped before it wrote, there is nothing to know
+        # if each try was stopped before it wrote, there is no entry
         is_silent = task.silent == len(task.ends)
         if count[task.person] != 1 and not (is_silent and count[task.person] == 0):
             yield f"{_who(task)}: {count[task.person]} entries"

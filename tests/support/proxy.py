@@ -1,4 +1,4 @@
-"""A network between a client and a server, that breaks when a test wants it to."""
+"""A proxy between client and server that breaks the connection on demand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Proxy:
                     each.shutdown(socket.SHUT_RDWR)
 
     def go_down(self, refusals: float = math.inf) -> None:
-        """Break all connections, and refuse the next ones, as a server that is restarted.
+        """Break all connections and refuse the next ones, like a restarting server.
 
         :param refusals: how many.
         """

@@ -1,4 +1,4 @@
-"""How the tests talk to a sandbox: over real sockets."""
+"""Call a sandbox over real sockets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.sandbox import Sandbox
 
 SMS = {"type": "sms", "to": "+16505550101", "message": "Hi there!"}
-# Long enough for any machine: no test passes or fails by it, it only ends a test that would never end.
+# Long enough for any machine: it only ends tests that would never end.
 PATIENCE = 60
 
 
 class Caller:
-    """A client of one sandbox that knows its account."""
+    """A client of one sandbox, with its credentials."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -54,7 +54,7 @@ def connect(sandbox: Sandbox) -> socket.socket:
 
 
 def raw_send(sandbox: Sandbox, message: object = None, *, headers: str = "") -> bytes:
-    """Spell out the request that sends a message."""
+    """Return the raw request that sends a message."""
     body = json.dumps(SMS if message is None else message).encode()
     account = base64.b64encode(f"{sandbox.login}:{sandbox.api_key}".encode()).decode()
     head = (
@@ -73,7 +73,7 @@ def rest_of(connection: socket.socket) -> bytes:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Wait for the other end to close in one way or the other, without having said anything."""
+    """Wait until the other end closes the connection without an answer."""
     try:
         return rest_of(connection) == b""
     except ConnectionResetError:

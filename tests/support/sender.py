@@ -1,13 +1,13 @@
-"""Processes that use Apptoto or a state database beside others: ``python -m tests.support.sender``.
+"""Processes that use Apptoto or a state database at the same time: ``python -m tests.support.sender``.
 
-They are forked from a process of one thread that has loaded what they need, as Airflow's workers fork their tasks.
+They are forked from a single-threaded process that has imported their modules, as Airflow's workers fork their tasks.
 
 ``send SECONDS PLANS``: for each plan (JSON: ``threads``, ``environment``) a process sends through the hook, as fast as
-it lets its threads.
+possible.
 ``outbox PLANS``: for each plan (JSON: ``environment``, ``name``, ``rows``, ``threads``, ``after``, ``max_wait``) a
 process sends a batch through an outbox with a state database; with 0 ``threads``, one message after the other, as tasks
-without retries do. It begins ``after`` some seconds, and waits for a slot for ``max_wait`` seconds at most.
-Once they run, a line has their ids (a JSON list).
+without retries do. It starts after ``after`` seconds, and waits for a slot for at most ``max_wait`` seconds.
+When they run, one line has their ids (a JSON list).
 ``reserve URL A_MINUTE COUNT PROCESSES``: each process reserves slots, one line each; 0: until it is killed.
 ``init URL PROCESSES``: all processes use a database for the first time at the same moment; each prints its salt.
 """
@@ -31,7 +31,7 @@ ACCOUNT = "https://clinic.example/v1", "mary@clinic.example"
 
 
 def tell(text: str) -> None:
-    os.write(sys.stdout.fileno(), f"{text}\n".encode())  # at once and whole, beside others
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())  # in one write, because other processes print too
 
 
 def together(
@@ -65,7 +65,7 @@ def send(seconds: float, environment: dict[str, str], threads: int) -> None:
         while time.monotonic() < deadline:
             client.send(message)
 
-    client.send(message)  # what is imported then may take seconds
+    client.send(message)  # imports may take seconds
     deadline = time.monotonic() + seconds
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
@@ -78,7 +78,7 @@ def send_all(seconds: float, plans: str) -> None:
     import airflow_provider_apptoto.hooks.apptoto
     import airflow_provider_apptoto.outbox.rate_limit  # noqa: F401  slow to import, so it is done before they are forked
 
-    logging.disable(logging.INFO)  # nobody reads the pipe while they send
+    logging.disable(logging.INFO)  # the pipe is not read while they send
     together(send, [(seconds, plan["environment"], plan["threads"]) for plan in json.loads(plans)])
 
 

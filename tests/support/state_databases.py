@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def url_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> URL:
-    """Return the URL of a database that is empty, or not there yet.
+    """Return the URL of a database that is empty or does not exist yet.
 
     :param kind: ``sqlite`` or ``postgresql``.
     :param request: the request of the test or fixture; starts PostgreSQL when it is needed.
@@ -30,7 +30,7 @@ def url_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> URL:
 
 
 def forget_databases() -> None:
-    """Let this process know no state database that it has used, as another process does."""
+    """Make this process forget its state databases, like a new process."""
     for used in database._databases.values():
         used._engine.dispose()
     database._databases.clear()

@@ -1,4 +1,4 @@
-"""Airflow's task state of one task instance, as far as a ledger uses it."""
+"""A replacement for Airflow's task state of one task instance, with the methods that a ledger uses."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class FakeTaskState:
         self.values[key] = json.dumps(value)
 
     def edit(self, key: str, **fields: Any) -> None:
-        """Do as a person who edits a value in Airflow's UI."""
+        """Edit a value as a person does in Airflow's UI."""
         self.values[key] = json.dumps({**json.loads(self.values[key]), **fields})

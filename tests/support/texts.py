@@ -1,4 +1,4 @@
-"""Collects every text of the package that a user can read: errors, log lines, help and output of commands.
+"""Collect every text of the package that a user can read: errors, log lines, help and output of commands.
 
 ``python -m tests.support.texts`` writes them to ``tests/data/texts.txt``, where a change of wording shows in review.
 """
@@ -18,13 +18,13 @@ REVIEWED = ROOT / "tests" / "data" / "texts.txt"
 _NO_TEXT = re.compile(
     r"(ALTER|BEGIN|CREATE|DELETE|DROP|extract|INSERT|LOCK|PRAGMA|psql|READ|SELECT|SET|sqlite3|UPDATE|default-src)\b|@£|\["
 )
-"""How other strings begin: statements of SQL, commands, alphabets, patterns."""
+"""How strings that are not texts begin: SQL statements, commands, alphabets, patterns."""
 
 
 def collected() -> str:
     """Return the texts of each module, in the order of its lines.
 
-    A text is any string with a space in it, but for docstrings and SQL. ``{}`` stands for what is put in.
+    A text is any string with a space in it, except docstrings and SQL. ``{}`` stands for interpolated values.
     """
     package = ROOT / "airflow_provider_apptoto"
     blocks = []
@@ -46,7 +46,7 @@ def _texts(tree: ast.Module) -> Iterator[tuple[tuple[int, int], str]]:
             text = _text(node)
             if " " in text.strip() and not _NO_TEXT.match(text.strip()):
                 yield (node.lineno, node.col_offset), text.replace("\n", "\\n")
-        if isinstance(node, ast.JoinedStr):  # its parts are read; what is put in may hold texts of its own
+        if isinstance(node, ast.JoinedStr):  # its parts are read; interpolated expressions may contain texts
             todo += [part for part in node.values if isinstance(part, ast.FormattedValue)]
         else:
             todo += ast.iter_child_nodes(node)

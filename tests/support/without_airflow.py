@@ -1,4 +1,4 @@
-"""A plugin of pytest for ``make quick``: a test that imports Airflow, by whatever way, fails."""
+"""A pytest plugin for ``make quick``: a test that imports Airflow, directly or indirectly, fails."""
 
 from __future__ import annotations
 

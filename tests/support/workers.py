@@ -1,6 +1,6 @@
-"""Which tests run in the same xdist worker: those that share what takes long to start.
+"""Assign tests to xdist workers: tests that share something that is slow to start run in the same worker.
 
-(``xdist_group`` would say so in each file, but pytest-xdist 3.8 ignores it under pytest 9.2.)
+(``xdist_group`` in each file would be simpler, but pytest-xdist 3.8 ignores it under pytest 9.2.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOGETHER = (
     "tests/unit/outbox/",  # a PostgreSQL
     "tests/unit/sandbox/",  # a sandbox
 )
-"""Files and folders; the longest come first. Of all other tests, those of a file share a process."""
+"""Files and folders, slowest first. The tests of any other file share a process."""
 
 
 class Workers(LoadScopeScheduling):
@@ -31,5 +31,5 @@ class Workers(LoadScopeScheduling):
 
 
 def longest_first(item: pytest.Item) -> int:
-    """Return a key that sorts what takes longest to the front, so that no worker is left alone with it at the end."""
+    """Return a sort key that puts the slowest tests first, so that no worker runs one alone at the end."""
     return next((place for place, each in enumerate(TOGETHER) if item.nodeid.startswith(each)), len(TOGETHER))

@@ -1,4 +1,4 @@
-"""The shape of the package: one road for a message, no import cycle, a client without Airflow, known public names."""
+"""The package has one way to send, no import cycles, a client without Airflow, and the documented public names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE = Path(airflow_provider_apptoto.__file__).parent
 NAME = airflow_provider_apptoto.__name__
 TESTS = sorted((PACKAGE.parent / "tests").rglob("test_*.py"))
 PROGRAMS = {"tests.chaos", "tests.distributed"}
-"""Programs that tests run shorter than their commands do."""
+"""Programs that tests run in a shorter form."""
 MAX_LINES = 360
 """Of a file: about 300, and none much longer."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -57,7 +57,7 @@ def module_of(path: Path) -> str:
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Yield what a module imports, wherever it does; but for type checkers alone."""
+    """Yield the imports of a module, except those for type checkers."""
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
@@ -83,7 +83,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_only_the_outbox_sends() -> None:
-    """All promises are kept there, so a second caller of the client's ``send`` would be a road around them."""
+    """The outbox keeps all promises, so another caller of the client's ``send`` would bypass them."""
     callers = {
         str(path.relative_to(PACKAGE)): found
         for path in SOURCES
@@ -112,7 +112,7 @@ def test_a_public_package_exports_what_it_promises(name: str) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_what_tests_share_stands_in_support(path: Path) -> None:
-    """A test imports no other test, so each can be moved alone; those of a program import the program, too."""
+    """A test module imports no other test module; tests of a program may import the program."""
     program = ".".join(path.relative_to(PACKAGE.parent).parts[:2])
     allowed = {"tests.support", *({program} & PROGRAMS)}
     found = {

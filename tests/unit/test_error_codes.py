@@ -1,4 +1,4 @@
-"""The codes of errors are public: the page "Error codes" lists all of them, and no other."""
+"""The page "Error codes" lists all public error codes, and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ERROR = re.compile(r"(Apptoto|Final)\w*Error")
 
 @functools.cache
 def modules() -> list[tuple[str, ast.Module]]:
-    """Return the modules of the package but the sandbox's, which plays the server."""
+    """Return the modules of the package except those of the sandbox, which acts as the server."""
     return [
         (str(path.relative_to(ROOT)), ast.parse(path.read_text()))
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -32,7 +32,7 @@ def modules() -> list[tuple[str, ast.Module]]:
 
 
 def raised() -> Iterator[tuple[str, str, ast.expr | None, ast.AST]]:
-    """Yield the place, the class and the code of every error that is made, and the scope that it is made in."""
+    """Yield the place, class and code of every error that is created, and its scope."""
     for path, module in modules():
         scopes = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         for call in ast.walk(module):
@@ -103,7 +103,7 @@ def test_a_message_is_never_refused_without_a_code_of_its_own() -> None:
 
 def test_codes_are_short_and_all_of_one_form() -> None:
     codes = codes_of_the_package()
-    assert len(codes) > 50  # that they are found at all
+    assert len(codes) > 50  # to show that they are found
     for code in codes:
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
         assert len(code) <= 64  # the ledger's column

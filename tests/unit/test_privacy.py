@@ -1,4 +1,4 @@
-"""What may be shown: of a recipient, and of a text that somebody else wrote."""
+"""Recipients and texts are masked wherever they are shown."""
 
 from __future__ import annotations
 
@@ -334,13 +334,13 @@ def test_a_private_text_does_not_hide_what_only_resembles_it() -> None:
 
 
 def _runs(text: str, length: int = 8) -> set[str]:
-    """All that 8 characters in a row can be, in the form in which texts are compared: one line, one case."""
+    """All runs of 8 characters, in the form in which texts are compared: one line, one case."""
     line = " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text).split())
     folded = "".join(lowered if len(lowered := c.lower()) == 1 else c for c in line)
     return {folded[start : start + length] for start in range(len(folded) - length + 1)}
 
 
-# the marks that safe_text itself puts into a text are no part of ours
+# marks that safe_text inserts are not part of our text
 _WRITTEN = st.text(st.characters(exclude_categories=["C"], exclude_characters="•…"), min_size=8)
 _SENTENCES = st.lists(
     st.sampled_from(

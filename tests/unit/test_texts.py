@@ -1,4 +1,4 @@
-"""What users read is reviewed: no error, log line or command changes its wording without a change of texts.txt."""
+"""Texts that users read are reviewed: every change of an error, log line or command changes texts.txt."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ AVOIDED = (
     "the like",
     "lest",
     "hence",
+    "has to be",
+    "meanwhile",
+    "all the same",
+    "given twice",
+    "by now",
+    "was told to",
+    "in the place of",
+    "at the most",
+    "of its own",
+    "nobody",
+    "it is not known",
 )
 """Phrases that no native engineer would write."""
 

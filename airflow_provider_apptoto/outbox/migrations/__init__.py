@@ -1,6 +1,6 @@
 """Numbered migrations of the state database: plain SQL for each dialect.
 
-A migration that was released is never changed: databases exist that it made. The next change is a new module.
+Never change a released migration, because databases were created with it. Add a new module for each change.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIGRATIONS: tuple[Mapping[str, Sequence[str]], ...] = (v1.STATEMENTS, v2.STATEMENTS)
-"""By version, from 1; each maps a dialect to its statements."""
+"""Statements by dialect, for each version from 1."""
 
 
 def statements(dialect: str, from_version: int) -> list[str]:
-    """Return the statements that bring a database up to date; the last of them write its version.
+    """Return the statements that upgrade a database to the current version; the last ones store that version.
 
     :param dialect: ``sqlite`` or ``postgresql``.
-    :param from_version: the version that the database has; 0: it has no tables.
+    :param from_version: current version of the database; 0: it has no tables.
     """
     return [
         *(statement for migration in MIGRATIONS[from_version:] for statement in migration[dialect]),

@@ -1,6 +1,6 @@
 """Version 1: the tables of the first ledger.
 
-``IF NOT EXISTS``: the code of version 1 made the tables one by one, and wrote its version only then.
+``IF NOT EXISTS``, because the code of version 1 created the tables one by one and stored the version afterwards.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Version 2: ``claimed`` goes, ``type`` becomes ``channel``; more about each message; opt-outs; a view for dashboards.
+"""Version 2: drop ``claimed``, rename ``type`` to ``channel``, add columns, opt-outs and a view for dashboards.
 
-No byte of a ``claimed`` message had left, so it becomes ``not_sent``; one that an earlier try may have sent becomes
-``unknown``. Tables of development versions called themselves version 1 too, and had ``sent_at`` already.
+No byte of a ``claimed`` message was written, so it becomes ``not_sent``, or ``unknown`` if an earlier try may have sent
+it. Development versions used version 1 for tables that already had ``sent_at``.
 """
 
 from __future__ import annotations
 
-# SQLite can't add a column that has no default and is NOT NULL, so the table is made anew. Both indexes of the old one
-# go with it. The copy may lack sent_at: then the name in the subquery is that of the one-row table, which is NULL.
+# SQLite can't add a NOT NULL column without a default, so the table is recreated, which drops both old indexes. If the
+# copy lacks sent_at, the name refers to the one-row table, whose value is NULL.
 _SQLITE = (
     "CREATE TABLE apptoto_ledger_v1 AS SELECT * FROM apptoto_ledger",
     "DROP TABLE apptoto_ledger",
@@ -55,7 +55,7 @@ FROM apptoto_ledger_v1 AS old, (SELECT NULL AS sent_at)""",
     "CREATE INDEX apptoto_ledger_state ON apptoto_ledger (state)",
     "CREATE INDEX apptoto_ledger_reference ON apptoto_ledger (reference)",
 )
-# PostgreSQL keeps the table, and with it what was granted to roles.
+# In PostgreSQL, the table is altered in place, so that grants to roles are preserved.
 _POSTGRESQL = (
     "ALTER TABLE apptoto_ledger RENAME COLUMN type TO channel",
     """\

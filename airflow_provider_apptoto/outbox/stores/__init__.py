@@ -1,1 +1,1 @@
-"""Where ledger entries are kept: the state database, or Airflow's task state."""
+"""Stores for ledger entries: the state database, and Airflow's task state."""

@@ -1,4 +1,4 @@
-"""What the ledger asks of the place where its entries are kept."""
+"""The interface of ledger stores."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ class LedgerStoreError(Exception):
 
 
 class LedgerAwayError(LedgerStoreError):
-    """A store can't be reached right now, or others keep it locked. It may be back in some seconds."""
+    """A store is temporarily unreachable or locked."""
 
     waited = 0.0
-    """Seconds that passed before this was known."""
+    """Seconds until the call failed."""
 
 
 class RateLimitAwayError(ApptotoNotSentError, LedgerAwayError):
-    """The message was not sent: the store of the rate limit can't be reached right now."""
+    """The message was not sent: the rate limit store is temporarily unreachable."""
 
 
 class LedgerStore(Protocol):
-    """Keeps entries. What :meth:`compare_and_swap` has written survives the death of this process.
+    """Stores entries. A write of :meth:`compare_and_swap` survives a crash of this process.
 
     Every method raises :class:`LedgerStoreError` if the store can't be read or written.
     """
 
     kind: StoreKind
     is_shared: bool
-    """Whether other tasks, DAGs and runs see the entries."""
+    """Whether other tasks, DAGs and runs share the entries."""
 
     def hash_keys(self) -> list[bytes]:
-        """Return what hashes are keyed with, the newest first; the others are those of older secrets."""
+        """Return the hash keys, newest first, followed by those of older secrets."""
 
     def find(self, keys: Collection[str]) -> dict[str, Entry]:
-        """Return the entries that exist, by key."""
+        """Return the existing entries, by key."""
 
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
-        """Replace ``old`` (``None``: nothing) by ``new``, and tell whether ``old`` was still there."""
+        """Replace ``old`` (``None``: no entry) with ``new``; return whether ``old`` was still current."""
 
     def unresolved(self) -> int | None:
-        """Count the messages that may have been sent; ``None`` if that can't be seen."""
+        """Count the messages that may have been sent; ``None`` if the store can't count them."""

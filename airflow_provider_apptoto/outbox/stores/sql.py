@@ -1,4 +1,4 @@
-"""The ledger in the state database: seen by all tasks, DAGs and runs, and kept when Airflow forgets."""
+"""The ledger in the state database: shared by all tasks, DAGs and runs, and independent of Airflow's database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.pin import Pin
 
 _LOT = 500
-"""Keys that are looked up in one query."""
+"""Keys per query."""
 _OLD_KEY, _OLD_VERSION = "old_key", "old_version"
 _FIND = select(ledger).where(ledger.c.message_key.in_(bindparam("keys", expanding=True)))
 _INSERT = {
@@ -44,7 +44,7 @@ _UPDATE = (
 
 @dataclass(slots=True)
 class _Write:
-    """A compare-and-swap that waits for its transaction."""
+    """A queued compare-and-swap."""
 
     old: Entry | None
     new: Entry
@@ -52,7 +52,7 @@ class _Write:
     error: LedgerStoreError | None = None
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         return self.done is None and self.error is None
 
     def result(self) -> bool:
@@ -62,10 +62,10 @@ class _Write:
 
 
 class SqlLedgerStore:
-    """Keeps entries in a state database. Concurrent writes of this process share a transaction.
+    """Stores entries in a state database. Concurrent writes of this process share a transaction.
 
-    :param pin: notices a database that lost its memory; ``None``: nobody looks.
-    :param secret: the deployment's, which keys the hashes.
+    :param pin: detects a lost or replaced database; ``None``: no check.
+    :param secret: secret of the deployment, which keys the hashes.
     """
 
     kind: StoreKind = "sql"
@@ -82,10 +82,10 @@ class SqlLedgerStore:
         self._secret = secret
         self._keys: list[bytes] = []
         self._turn = threading.Lock()
-        self._waiting: list[_Write] = []
+        self._pending: list[_Write] = []
 
     def hash_keys(self) -> list[bytes]:
-        """Return what hashes are keyed with, of a database that has lost nothing, and that knows the secrets."""
+        """Check the database against the pin and the secrets, and return the hash keys, newest first."""
         if not self._keys:
             if self._pin is not None:
                 self._pin.check()
@@ -94,7 +94,7 @@ class SqlLedgerStore:
         return self._keys
 
     def find(self, keys: Collection[str]) -> dict[str, Entry]:
-        """Return the entries that exist, by key."""
+        """Return the existing entries, by key."""
         wanted, found = list(keys), {}
         for start in range(0, len(wanted), _LOT):
             with self._database.transaction() as connection:
@@ -103,16 +103,16 @@ class SqlLedgerStore:
         return found
 
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
-        """Replace ``old`` by ``new``, and tell whether ``old`` was still there.
+        """Replace ``old`` with ``new``; return whether ``old`` was still current.
 
-        What waits for the database when a transaction begins is written in that one. Each write has its own statement
-        and its own row count; they are sorted, so that two processes can't block each other for ever.
+        All writes that are pending when a transaction begins are part of it. Each has its own statement and row count.
+        They are sorted, so that two processes can't deadlock.
         """
         write = _Write(old, new)
-        self._waiting.append(write)
+        self._pending.append(write)
         with self._turn:
-            if write.waits:
-                self._write_what_waits()
+            if write.is_pending:
+                self._write_pending()
         return write.result() or self._is_written(new)
 
     def unresolved(self) -> int:
@@ -121,15 +121,15 @@ class SqlLedgerStore:
         with self._database.transaction() as connection:
             return connection.execute(select(func.count()).select_from(ledger).where(condition)).scalar_one()
 
-    def _write_what_waits(self) -> None:
+    def _write_pending(self) -> None:
         group: list[_Write] = []
-        while self._waiting:  # it stays the same list: a thread may be about to append to it
-            group.append(self._waiting.pop())
+        while self._pending:  # don't replace the list: another thread may be about to append to it
+            group.append(self._pending.pop())
         try:
             self._write(sorted(group, key=lambda each: (each.new.recipient or "", each.new.key)))
         finally:
             for write in group:
-                if write.waits:  # the task's timeout struck
+                if write.is_pending:  # interrupted by the task timeout
                     write.error = LedgerAwayError("the write to the state database was interrupted")
 
     def _write(self, group: Sequence[_Write]) -> None:
@@ -139,15 +139,15 @@ class SqlLedgerStore:
                 if any(write.new.state is State.SENDING for write in group):
                     self._database.confirm_secret(self._secret, connection)
         except LedgerStoreError as error:
-            # A commit whose answer was lost may have happened. Each writer finds out by its version.
+            # The commit may have succeeded. Each writer checks by version.
             for write in group:
                 write.error = error
         except (DataError, IntegrityError, ValueError, ArithmeticError) as error:
             if len(group) > 1:
-                for write in group:  # one of them is at fault
+                for write in group:  # one of them is invalid
                     self._write([write])
                 return
-            group[0].error = LedgerStoreError(f"the state database refuses the entry: {type(error).__name__}")
+            group[0].error = LedgerStoreError(f"the state database rejected the ledger entry: {type(error).__name__}")
         else:
             for write, done in zip(group, results, strict=True):
                 write.done = done
@@ -160,13 +160,13 @@ class SqlLedgerStore:
         return bool(connection.execute(_UPDATE, {**values, **here}).rowcount)
 
     def _is_written(self, new: Entry) -> bool:
-        """Tell whether a write was done before, by a commit whose answer was lost."""
+        """Return whether an earlier commit, which seemed to fail, wrote the entry."""
         found = self.find([new.key]).get(new.key)
         return found is not None and found.version == new.version
 
 
 def unresolved_condition(now: float) -> ColumnElement[bool]:
-    """Return the SQL condition of entries that may have been sent, and on which no try is at work.
+    """Return the SQL condition for entries that may have been sent and are not in flight.
 
     :param now: seconds since 1970.
     """
@@ -175,14 +175,14 @@ def unresolved_condition(now: float) -> ColumnElement[bool]:
 
 
 def values_of(entry: Entry) -> dict[str, Any]:
-    """Return the columns of an entry."""
+    """Return the column values of an entry."""
     values = entry.to_dict()
     labels = None if entry.labels is None else json.dumps(dict(entry.labels), sort_keys=True)
     return {"message_key": values.pop("key"), **values, "labels": labels}
 
 
 def entry_of(row: Any) -> Entry:
-    """Return the entry that a row holds."""
+    """Return the entry of a row."""
     values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
     labels = None if values["labels"] is None else json.loads(values["labels"])
     return Entry.from_dict({"key": values.pop("message_key"), **values, "labels": labels})

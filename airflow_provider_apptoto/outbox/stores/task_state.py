@@ -1,4 +1,4 @@
-"""The ledger in Airflow's own task state (Airflow 3.3 and newer): nothing to set up, kept for one task instance."""
+"""The ledger in Airflow's task state (Airflow 3.3 and newer): no setup needed, limited to one task instance."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 supervisor_lock = threading.RLock()
-"""Around all that goes through Airflow's supervisor: a process has one channel to it."""
+"""Guards calls to Airflow's supervisor: a process has only one channel to it."""
 _SALT = "apptoto-salt"
 
 
 class TaskStateLedgerStore:
-    """Keeps entries in the state of the running task instance, one value a message.
+    """Stores entries in the state of the running task instance, one value per message.
 
-    Airflow's store has no compare-and-swap, and needs none here: it takes writes from the newest try only. A call takes
-    some 10 ms, so an entry that this process wrote is not read again, and nothing is read under a new salt.
+    Airflow's store needs no compare-and-swap, because it accepts writes from the newest try only. A call takes about
+    10 ms, so entries are not read if the salt is new: then all of them are from this process.
 
-    :param task_state: the context's ``task_state_store``.
-    :param secret: the deployment's, which keys the hashes.
+    :param task_state: the ``task_state_store`` of the context.
+    :param secret: secret of the deployment, which keys the hashes.
     """
 
     kind: StoreKind = "task_state"
@@ -38,19 +38,19 @@ class TaskStateLedgerStore:
         self._secret = secret
         self._keys: list[bytes] = []
         self._is_empty = False
-        """Whether no earlier process wrote anything."""
+        """Whether no earlier process wrote entries."""
         self._known: dict[str, Entry] = {}
-        """What this process read or wrote last, by key."""
+        """Entries that this process last read or wrote, by key."""
 
     def hash_keys(self) -> list[bytes]:
-        """Return what hashes are keyed with, the newest first; the first try makes the salt."""
+        """Return the hash keys, newest first. The first try creates the salt."""
         with supervisor_lock:
             if not self._keys:
                 self._keys = self._read_keys()
         return self._keys
 
     def find(self, keys: Collection[str]) -> dict[str, Entry]:
-        """Return the entries that exist, by key."""
+        """Return the existing entries, by key."""
         found = {}
         for key in keys:
             entry = self._find(key)
@@ -59,7 +59,7 @@ class TaskStateLedgerStore:
         return found
 
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
-        """Replace ``old`` by ``new``, and tell whether ``old`` was still there."""
+        """Replace ``old`` with ``new``; return whether ``old`` was still current."""
         with supervisor_lock:
             if self._known.get(new.key) != old:
                 return False
@@ -69,7 +69,7 @@ class TaskStateLedgerStore:
         return True
 
     def unresolved(self) -> None:
-        """Return nothing: other tasks' states can't be seen from here."""
+        """Return ``None``: the state of other tasks is not accessible."""
 
     def _read_keys(self) -> list[bytes]:
         found = self._ask(lambda: self.task_state.get(_SALT))
@@ -80,7 +80,7 @@ class TaskStateLedgerStore:
             self._is_empty = True
         salt = bytes.fromhex(found["salt"])
         if found["secret"] not in self._secret.checks(salt):
-            raise LedgerStoreError(other_secret("the task's state"))
+            raise LedgerStoreError(other_secret("Airflow's task state"))
         return self._secret.keys(salt)
 
     def _find(self, key: str) -> Entry | None:
@@ -94,13 +94,13 @@ class TaskStateLedgerStore:
             try:
                 entry = Entry.from_dict(value)
             except ValueError as error:
-                msg = f"{TASK_STATE_PREFIX}{key} in the task's state can't be read ({error})"
-                raise LedgerStoreError(f'{msg}; its "state" has to be one of {", ".join(State)}') from None
+                msg = f"{TASK_STATE_PREFIX}{key} in Airflow's task state can't be read ({error})"
+                raise LedgerStoreError(f'{msg}; its "state" must be one of {", ".join(State)}') from None
             self._known[key] = entry
             return entry
 
     def _set(self, name: str, value: Any) -> None:
-        # it goes with the DAG run
+        # the value is deleted with the DAG run
         self._ask(lambda: self.task_state.set(name, value, retention=never_expire()))
 
     @staticmethod

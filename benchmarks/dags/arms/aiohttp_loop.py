@@ -36,11 +36,11 @@ async def post(session: aiohttp.ClientSession, limiter: AsyncLimiter, to: str) -
 
 
 async def post_all(people: list[str]) -> list[str]:
-    """Send to these people, and return those who were sent nothing."""
+    """Send to these people, and return the people to whom nothing was sent."""
     import aiohttp
     from aiolimiter import AsyncLimiter
 
-    limiter = AsyncLimiter(1, 1 / RATE)  # its documentation's way to avoid bursts
+    limiter = AsyncLimiter(1, 1 / RATE)  # avoids bursts, as its documentation recommends
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session:
         sent = await asyncio.gather(*(post(session, limiter, to) for to in people))
     return [to for to, is_sent in zip(people, sent, strict=True) if not is_sent]

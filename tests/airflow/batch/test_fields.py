@@ -1,4 +1,4 @@
-"""The fields of a batch: what is rendered at once, what waits for its row, and what is hidden meanwhile."""
+"""The fields of a batch are rendered once, templates of rows wait for their row, and rows are hidden meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_apptoto.privacy import AIRFLOW_MASK, Unrendered
 from tests.support.dags import make_dag
 from tests.support.planning import PHONE
 
-# Airflow brings the environment that is rendered in.
+# The Jinja environment comes from Airflow.
 pytestmark = pytest.mark.contract
 
 NAME = "Qzx7Name"
@@ -30,7 +30,7 @@ def rendered(task: Any, *, seen: tuple[Any, ...] = (), **context: Any) -> Render
 
 
 def first_fields(batch: RenderedBatch) -> dict[str, Any]:
-    """Return the fields of the first row's message, as far as it has any."""
+    """Return the fields of the first row's message, if there is one."""
     renderer = batch.row_renderer()
     row: Any = next(batch.rows())
     columns = renderer.columns(getattr(row, "row", row))

@@ -1,4 +1,4 @@
-"""A row of a large batch takes little memory: its message is kept, and the row is not."""
+"""A large batch uses little memory per row: it keeps the message and drops the row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = 10_000
 MAX_BYTES_PER_ROW = 800
-"""A row takes about 600; it took 1,000 when a list of all rows, each a dict, was kept besides the messages."""
+"""A row takes about 600; it took 1,000 when a list of all rows, as dicts, was kept in addition to the messages."""
 
 
 def test_a_row_of_a_file_takes_less_than_800_bytes(
@@ -27,7 +27,7 @@ def test_a_row_of_a_file_takes_less_than_800_bytes(
     connection("https://api.apptoto.com")
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     few, all_of_them = written(tmp_path / "few.csv", 100), written(tmp_path / "rows.csv", ROWS)
-    # a process of its own: what other tests have freed in this one would be used first
+    # a separate process, because memory that other tests freed would be reused here
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(bytes_taken, few, all_of_them).result() / ROWS < MAX_BYTES_PER_ROW
 
@@ -41,7 +41,7 @@ def written(path: Path, rows: int) -> Path:
 
 
 def bytes_taken(few: Path, all_of_them: Path) -> int:
-    """Return the most memory that a batch takes besides what the process had before.
+    """Return the peak memory that a batch takes in addition to what the process had before.
 
     :param few: rows of a first batch, which loads every module before the memory is measured.
     """
@@ -52,15 +52,15 @@ def bytes_taken(few: Path, all_of_them: Path) -> int:
 
 
 def memory(name: str) -> int:
-    """Return bytes of this process; ``ru_maxrss`` would be at least those of the process that started it."""
+    """Return the memory of this process in bytes; ``ru_maxrss`` is at least that of the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return int(kilobytes) * 1024
 
 
 def send(path: Path) -> int:
-    """Send the rows of a file in a dry run, and return how many messages that are."""
-    from airflow.sdk.execution_time.context import set_current_context  # not on Airflow 2, which imports this file too
+    """Send the rows of a file in a dry run, and return the number of messages."""
+    from airflow.sdk.execution_time.context import set_current_context  # not on Airflow 2, which also imports this file
 
     with make_dag() as dag:
         task = ApptotoSendMessageBatchOperator(

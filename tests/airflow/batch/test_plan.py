@@ -1,4 +1,4 @@
-"""What becomes of rows before anything is sent: their messages, what is wrong with them, and which are the same."""
+"""Before anything is sent, each row becomes a checked message, a duplicate, a suppressed row or an error."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_field_that_a_row_and_defaults_both_give_is_an_error_of_the_row(field:
             0,
             None,
             field,
-            f"the row and defaults both give it. Remove the column {field}, or remove it from defaults",
+            f"both the row and defaults set it. Remove the column {field}, or remove {field} from defaults",
         )
     ]
     assert (plan.problems[0].code, plan.problems[0].column) == ("given_twice", field)
@@ -140,7 +140,7 @@ def test_a_blank_cell_of_a_csv_file_is_filled_in(tmp_path: Any) -> None:
 @pytest.mark.parametrize("text", ["", " ", "{{ row.blank }}", "{{ row.blank }}\n\u200b{{ '' }}"], ids=ascii)
 def test_a_default_that_comes_out_blank_is_never_sent(text: str) -> None:
     field, reason = refused(plan_of([SMS | {"blank": " "}], {"message": text}))
-    assert (field, reason) == ("message", "is blank; nothing blank is sent")
+    assert (field, reason) == ("message", "must not be blank")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_a_default_that_comes_out_blank_is_never_sent(text: str) -> None:
         ({"mesage": SECRET}, "did you mean message?"),
         ({"body": "x"}, "'body' is not one of type, to, event_id"),
         ({1: "x"}, "1 is not one of"),
-        ([], "has to be a mapping of fields, and is of type list"),
-        (SECRET, "has to be a mapping of fields, and is of type str"),
+        ([], "must be a mapping of fields, not list"),
+        (SECRET, "must be a mapping of fields, not str"),
     ],
 )
 def test_defaults_that_are_no_fields_are_an_error_even_before_the_first_row(defaults: Any, problem: str) -> None:
@@ -265,8 +265,8 @@ def test_the_error_of_an_empty_column_names_the_column_and_what_to_write(text: s
     assert refused(plan) == (
         "message",
         (
-            f'{column} is empty, and the text would read "None" there. Fill in the column, or put a substitute in the '
-            f'text: {{{{ {column} or "there" }}}}'
+            f'{column} is empty, and the text would read "None" there. Fill in the column, or use '
+            f'{{{{ {column} or "there" }}}}'
         ),
     )
 
@@ -331,11 +331,11 @@ def test_dynamic_fields_go_to_apptoto_where_the_row_has_an_appointment() -> None
 
 @pytest.mark.contract
 def test_a_dynamic_field_in_a_default_never_reaches_a_person() -> None:
-    """Whether it spoils the batch or the row, the message isn't one."""
+    """The error may concern the batch or the row; either way there is no message."""
     try:
         plan = plan_of([SMS], {"message": "Hi {{ name }}"})
     except ApptotoConfigurationError as error:
-        assert "is a dynamic field, which Apptoto fills for an event_id or participant_id only" in error.problem  # noqa: PT017
+        assert "is a dynamic field, which Apptoto fills only for an event_id or participant_id" in error.problem  # noqa: PT017
     else:
         assert refused(plan)[0] == "message"
 
@@ -379,7 +379,7 @@ def test_a_default_that_is_no_template_is_one_error_and_not_one_a_row(text: str,
 def test_a_text_of_a_file_or_an_xcom_is_never_rendered_but_refused(text: str, target: dict[str, Any]) -> None:
     field, reason = refused(plan_of([target | {"n": SECRET, "message": text}], context={"conn": SECRET}))
     assert field == "message"
-    assert "would go out as it is" in reason
+    assert "is not rendered and must be plain" in reason
     field, _ = refused(plan_of([target | {"n": SECRET}], {"message": text}, defaults_kind=SourceKind.VALUE))
     assert field == "message"
 
@@ -465,7 +465,7 @@ def test_all_bad_rows_are_listed_together_with_reference_column_and_reason_and_s
     ]
     plan = plan_of(rows_of(rows), {"type": "sms"}, reference_column="id")
     found = problems(plan)
-    # a row without the column is a bad row too: a typo in reference_column would otherwise stay unseen
+    # a row without the column is invalid too: otherwise a typo in reference_column would go unnoticed
     assert [(index, reference, field) for index, reference, field, _ in found] == [
         (1, "A2", "to"),
         (2, "A3", "message"),
@@ -588,7 +588,7 @@ def test_a_key_is_required_and_a_reference_is_not() -> None:
         fields: Any = {parameter: "nope"}
         field, reason = refused(plan_of([row], **fields))
         assert field == "nope"
-        assert f"no such column, and {parameter} names it" in reason
+        assert f"no such column, but {parameter} names it" in reason
 
 
 def test_label_columns_become_labels_and_those_that_are_empty_are_left_out() -> None:
@@ -615,7 +615,7 @@ def test_a_label_that_could_not_be_kept_is_a_bad_row(value: Any) -> None:
 
 def test_a_label_column_that_a_row_lacks_is_a_bad_row() -> None:
     plan = plan_of([SMS | {"message": "Hi"}], label_columns=("clinic",))
-    assert refused(plan) == ("clinic", "there is no such column, and label_columns names it")
+    assert refused(plan) == ("clinic", "the row has no such column, but label_columns names it")
     assert (plan.problems[0].code, plan.problems[0].column) == ("column_missing", "clinic")
 
 
@@ -737,7 +737,7 @@ def test_one_message_too_many_and_there_is_no_plan_and_the_error_says_so() -> No
     rows = [{"to": PHONE}, {"to": OTHER_PHONE}, {"event_id": 1}]
     error = refusal(rows, {"type": "sms", "message": "Hi"}, max_messages=2)
     assert error.field == "max_messages"
-    assert error.problem == "is 2, and there are more messages than that: nothing was sent"
+    assert error.problem == "is 2, but the batch has more messages. Nothing was sent. Raise it if this is intended"
 
 
 def test_only_messages_that_would_be_sent_count() -> None:
@@ -824,7 +824,7 @@ def test_one_person_in_nine_spellings_gets_nothing_without_a_region_and_each_row
     assert [(index, field) for index, _, field, _ in problems(plan)] == [(index, "to") for index in range(9)]
     for _, _, _, reason in problems(plan):
         assert reason == (
-            "•••0199 has no country code; write it with + and country code, or set default_region on the connection"
+            "•••0199 has no country code; add + and the country code, or set default_region on the connection"
         )
     keyed = plan_of([{"to": SPELLINGS[0], "id": 1}], {"type": "sms", "message": "Hi"}, id_column="id")
     assert (keyed.messages, keyed.invalid) == ([], 1)
@@ -839,11 +839,11 @@ def test_one_person_in_several_spellings_gets_one_message_where_a_region_tells()
 @pytest.mark.parametrize(
     ("row", "field", "says"),
     [
-        ({"to": "+5351234567"}, "to", "is a number of CU, and messages go to US only"),
+        ({"to": "+5351234567"}, "to", "is a number of CU, but allowed_regions is US"),
         ({"to": "+19005550199"}, "to", "is a premium-rate number"),
         ({"to": "+19005550199", "type": "call"}, "to", "is a premium-rate number"),
-        ({"to": PHONE, "message": "a\x1b[2Jb"}, "message", "holds the control character U+001B"),
-        ({"to": PHONE, "message": "a" * 460}, "message", "takes about 4 segments (GSM-7), and max_segments is 3"),
+        ({"to": PHONE, "message": "a\x1b[2Jb"}, "message", "contains the control character U+001B"),
+        ({"to": PHONE, "message": "a" * 460}, "message", "takes about 4 segments (GSM-7), more than max_segments=3"),
     ],
     ids=["country", "type", "type of a call", "control character", "length"],
 )

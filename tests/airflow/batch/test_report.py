@@ -1,4 +1,4 @@
-"""The report of a batch: it counts every row, names who may have got nothing, and fits where Airflow keeps it."""
+"""The report of a batch counts every row, lists every message that may be missing, and fits into an XCom."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plan_of_size(
         duplicate_rows=[LeftOut(index, index + 2, reference) for index in range(min(duplicates, 1000))],
         invalid=invalid,
         problems=[
-            Problem(messages + index, None, reference, "to", "is blank; nothing blank is sent", "field_empty", "to")
+            Problem(messages + index, None, reference, "to", "must not be blank", "field_empty", "to")
             for index in range(min(invalid, 1000))
         ],
     )
@@ -67,7 +67,7 @@ def test_counts_always_add_up_to_the_rows_and_failures_to_those_that_failed(
     results = BatchResults(plan, has_ledger=True)
     for message, outcome in zip(plan.messages, outcomes, strict=False):
         results.add(message, outcome, failed(reason="x"))
-    results.add_untried(plan.messages[len(outcomes) :], "the task was told to end")
+    results.add_untried(plan.messages[len(outcomes) :], "the task was stopped")
     report = results.report()
     assert set(report) == {
         "total",
@@ -177,7 +177,7 @@ def test_without_a_ledger_no_key_is_given_since_none_could_be_resolved() -> None
     plan = plan_of_size(2)
     results = BatchResults(plan, has_ledger=False)
     results.add(plan.messages[0], Outcome.UNKNOWN, failed(reason="timeout"))
-    results.add_untried(plan.messages[1:], "the task was told to end")
+    results.add_untried(plan.messages[1:], "the task was stopped")
     assert [failure["key"] for failure in results.report()["failures"]] == [None, None]
 
 
@@ -187,7 +187,7 @@ def test_what_a_person_has_to_look_at_comes_first_and_bad_rows_last() -> None:
     outcomes = [Outcome.NOT_SENT, Outcome.REJECTED, Outcome.SENT, Outcome.UNKNOWN, Outcome.REJECTED]
     for message, outcome in zip(plan.messages, outcomes, strict=False):
         results.add(message, outcome, failed())
-    results.add_untried(plan.messages[5:], "the task was told to end")
+    results.add_untried(plan.messages[5:], "the task was stopped")
     found = [(failure["outcome"], failure["index"]) for failure in results.report()["failures"]]
     assert found == [
         ("unknown", 3),
@@ -198,7 +198,7 @@ def test_what_a_person_has_to_look_at_comes_first_and_bad_rows_last() -> None:
         ("invalid", 6),
     ]
     untried = results.report()["failures"][4]
-    assert (untried["code"], untried["reason"]) == ("stopped", "not tried: the task was told to end")
+    assert (untried["code"], untried["reason"]) == ("stopped", "not tried: the task was stopped")
     assert [failure.index for failure in results.failures(untried=False)] == [3, 1, 4, 0]
     assert [failure.index for failure in results.invalid()] == [6]
 
@@ -281,7 +281,7 @@ def test_unknown_ones_are_named_before_all_others_when_there_is_no_room_for_all(
 def test_very_many_whose_turn_never_came_are_all_counted() -> None:
     plan = plan_of_size(50_000)
     results = BatchResults(plan, has_ledger=True)
-    results.add_untried(plan.messages, "the task was told to end")
+    results.add_untried(plan.messages, "the task was stopped")
     report = results.report()
     assert report["not_sent"] == report["total"] == 50_000
     assert len(report["failures"]) + report["failures_left_out"] == 50_000
@@ -305,7 +305,7 @@ def test_whatever_references_and_reasons_hold_the_report_never_exceeds_the_limit
     assert size(report) <= MAX_BYTES
     named = sum(report[name] for name in ("unknown", "rejected", "not_sent", "invalid"))
     assert len(report["failures"]) + report["failures_left_out"] == named
-    # nothing is left out while there is room
+    # nothing is left out if everything fits
     assert report["failures_left_out"] == 0 or size(report) > MAX_BYTES - 8000
 
 

@@ -1,4 +1,4 @@
-"""Rows as they are read: out of lists, and out of files that people and programs write."""
+"""Rows are read from lists, and from files as people and programs write them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lines(directory: Path, content: str, name: str = "people.csv") -> list[int]:
 
 
 def refusal(call: Callable[..., Any], *arguments: Any) -> ApptotoConfigurationError:
-    """Return the error. Whatever hangs on it, none of it may show what a file holds."""
+    """Return the error, after checking that neither it nor anything attached to it shows the file's content."""
     with pytest.raises(ApptotoConfigurationError) as raised:
         call(*arguments)
     error: BaseException | None = raised.value
@@ -67,15 +67,15 @@ def test_a_lists_mappings_are_its_rows_in_order() -> None:
 def test_what_is_no_mapping_is_a_bad_row_among_good_ones(entry: object) -> None:
     first, bad, last = rows_of([{"a": 1}, entry, {"b": 2}])
     assert (first, last) == ({"a": 1}, {"b": 2})
-    assert malformed(bad) == f"is of type {type(entry).__name__}, not a mapping"
+    assert malformed(bad) == f"must be a mapping, not {type(entry).__name__}"
 
 
 @pytest.mark.parametrize("values", [SECRET, SECRET.encode(), {"to": SECRET}, 5, True])
 def test_messages_that_are_no_list_are_refused_by_their_type_alone(values: object) -> None:
     error = refusal(lambda: list(rows_of(values)))
     assert error.field == "messages"
-    assert f"is of type {type(values).__name__}" in error.problem
-    # the commonest way to get there
+    assert f", not {type(values).__name__}" in error.problem
+    # the most common cause
     assert ("messages=other_task.output" in error.problem) is isinstance(values, str)
 
 
@@ -140,27 +140,27 @@ def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
 def test_a_ragged_line_is_a_bad_row_and_hides_no_other(tmp_path: Path) -> None:
     rows = read(tmp_path, f"a,b\n1,2\n{SECRET}\n{SECRET},x,y\n3,4\n")
     assert (rows[0], rows[3]) == ({"a": "1", "b": "2"}, {"a": "3", "b": "4"})
-    assert malformed(rows[1]) == "has 1 cells, and the first line names 2 columns"
-    assert malformed(rows[2]) == "has 3 cells, and the first line names 2 columns"
+    assert malformed(rows[1]) == "has 1 cells, but the first line names 2 columns"
+    assert malformed(rows[2]) == "has 3 cells, but the first line names 2 columns"
 
 
 @pytest.mark.parametrize("header", ["a,b,a", "a, a", "a,", ",a", "a,,b", "a; ;b", '"",a'])
 def test_a_name_that_is_doubled_or_blank_is_an_error_that_says_so(tmp_path: Path, header: str) -> None:
     error = refusal(read, tmp_path, f"{header}\n1,2,3\n")
     assert error.field == "messages_path"
-    assert "first line has to name each column, each once" in error.problem
+    assert "the first line must give each column a unique name" in error.problem
 
 
 @pytest.mark.parametrize("first", [f"sms,{SECRET},Hi,", f"{SECRET},{SECRET},x"])
 def test_a_file_without_a_line_of_names_shows_nobodys_data_in_the_error(tmp_path: Path, first: str) -> None:
     error = refusal(read, tmp_path, f"{first}\nsms,+16505550198,Hi,\n")
-    assert "first line has to name each column, each once" in error.problem
+    assert "the first line must give each column a unique name" in error.problem
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\n\n", "\ufeff"], ids=ascii)
 def test_a_file_whose_first_line_names_nothing_is_an_error_and_not_an_empty_batch(tmp_path: Path, content: str) -> None:
     error = refusal(read, tmp_path, content)
-    assert "first line has to name each column, each once" in error.problem
+    assert "the first line must give each column a unique name" in error.problem
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_quote_that_would_swallow_other_rows_is_an_error(tmp_path: Path, conte
 def test_a_file_that_is_not_utf_8_is_an_error_that_says_what_to_do(tmp_path: Path, name: str, encoding: str) -> None:
     content = "to,message\n1,Grüße\n" if name.endswith(".csv") else '{"message": "Grüße"}\n'
     error = refusal(read, tmp_path, content.encode(encoding), name)
-    assert error.problem.endswith(f"{name} is not in UTF-8; save it as that")
+    assert error.problem.endswith(f"{name} is not encoded as UTF-8; save it as UTF-8")
 
 
 def test_bytes_that_are_no_text_are_found_however_late_they_come(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_json_row_has_its_line_of_the_file(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_never_closed_is_refused_with_the_line_where_its_row_begins(tmp_path: Path) -> None:
     error = refusal(read, tmp_path, f'to,message\n1,Hi\n\n2,"{SECRET}\n3,Bob\n4,Eve\n')
-    assert error.problem.endswith("is not CSV: unexpected end of data in the row that begins in line 4")
+    assert error.problem.endswith("is not CSV: unexpected end of data in the row that starts on line 4")
 
 
 # --- JSON Lines
@@ -307,7 +307,7 @@ def test_what_pythons_json_writes_reads_back_the_same(
 ) -> None:
     content = "".join(json.dumps(row, ensure_ascii=ascii_only) + end for row in rows)
     found = read(tmp_path_factory.getbasetemp(), content, "people.jsonl")
-    # as text: True and 1, 1.0 and 1 are equal, and not the same
+    # as text, because True == 1 and 1.0 == 1
     assert [json.dumps(row) for row in found] == [json.dumps(row) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""A batch over real sockets and a ledger: what is in flight at once, what a stop leaves, what the ledger is asked."""
+"""A batch over real sockets and a ledger limits requests in flight, stops cleanly, and queries the ledger sparingly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class CountingStore(MemoryStore):
-    """A ledger that notes what it is asked."""
+    """A ledger that records the requests to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class CountingStore(MemoryStore):
 
 
 class Batch:
-    """A batch that goes to a server.
+    """A batch that is sent to a server.
 
     :param store: the ledger; ``None``: there is none.
     """
@@ -105,7 +105,7 @@ def test_as_many_messages_are_in_flight_as_the_user_says_and_no_more() -> None:
 
     def waiting_for_the_others(exchange: Exchange) -> None:
         in_flight.append(1)
-        together.wait(10)  # breaks if fewer come
+        together.wait(10)  # fails if fewer arrive
         most.append(len(in_flight))
         together.wait(10)
         in_flight.pop()
@@ -138,14 +138,14 @@ def test_once_told_to_end_what_waits_for_its_slot_is_left_to_the_next_try(monkey
 
     def progress() -> None:
         if server.accepted:
-            cancellation.cancel("the task was told to end")
+            cancellation.cancel("the task was stopped")
 
     with FaultServer() as server:
         batch = Batch(server, 50, requests_per_minute=2, cancellation=cancellation)
         counts = batch.send(progress)
     assert counts == {"total": 50, "sent": 1, "not_sent": 49}
     failures = {(failure.code, failure.reason) for failure in batch.results.failures(untried=True)}
-    assert failures == {("stopped", "not tried: the task was told to end")}
+    assert failures == {("stopped", "not tried: the task was stopped")}
 
 
 def test_what_is_in_flight_when_it_is_told_to_end_is_awaited_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_what_is_in_flight_when_it_is_told_to_end_is_awaited_and_recorded(monkey
 
     def progress() -> None:
         if len(server.requests) == 3:
-            cancellation.cancel("the task was told to end")
+            cancellation.cancel("the task was stopped")
             told.set()
 
     with FaultServer([slow]) as server:
@@ -263,12 +263,12 @@ def test_each_look_ahead_is_used_once_and_then_the_ledger_is_asked_again() -> No
 
 
 def test_a_message_that_another_try_began_after_the_look_ahead_is_not_sent_twice() -> None:
-    """The look-ahead found nothing, so the write to the ledger fails; then the entry is read anew."""
+    """The look-ahead found nothing, so the write to the ledger fails; then the entry is read again."""
     store = CountingStore()
     others: list[dict[str, int]] = []
 
     class Overtaken(CountingStore):
-        """Looks up the first messages, and lets another try send all of them before it goes on."""
+        """Looks up the first messages, and lets another try send all of them before it continues."""
 
         def find(self, keys: Collection[str]) -> dict[str, Entry]:
             found = super().find(keys)

@@ -1,4 +1,4 @@
-"""Who must get nothing gets nothing, however either of both is written."""
+"""A suppressed person gets no message, in whatever notation the list and the row are written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def email(to: str = ADDRESS) -> Message:
 
 
 def refusal(recipients: object, region: str | None = None) -> str:
-    """Return what the error says, in which nobody is shown in clear."""
+    """Return the text of the error, after checking that it shows no recipient."""
     with pytest.raises(ApptotoConfigurationError) as raised:
         Suppression(recipients, region)
     assert raised.value.field == "suppression"
@@ -75,7 +75,7 @@ def test_a_number_without_a_country_code_is_completed_by_the_default_region_on_b
 @pytest.mark.parametrize("written", WRITTEN_IN_THE_US, ids=ascii)
 def test_without_a_default_region_a_number_without_a_country_code_cannot_be_compared(written: str) -> None:
     problem = refusal([PHONE, written])
-    assert problem.startswith("holds what can't be compared: entry 1 ")
+    assert problem.startswith("has entries that can't be compared with a recipient: entry 1 ")
     assert "default_region" in problem
 
 
@@ -106,7 +106,7 @@ def test_a_slip_of_the_pen_does_not_pass_for_a_number_out_of_use(written: str, r
 
 
 def test_another_countrys_number_without_its_plus_is_not_passed_over() -> None:
-    """It may be found or refused; what must not be is that its owner, in a row as +1650..., gets something."""
+    """It may be matched or refused, but its owner, in a row as +1650..., must not get a message."""
     try:
         suppression = Suppression(["16505550199"], "GB")
     except ApptotoConfigurationError as error:
@@ -127,7 +127,7 @@ def test_every_countrys_number_is_found_in_every_form_that_it_is_written_in(regi
             to = Message("call", to=in_row, message="Hi", default_region=region, allowed_regions=["*"])
             assert Suppression([in_list], region).holds(to), (country, in_list, in_row)
         national = phonenumbers.format_number(example, formats.NATIONAL)
-        # no message can be sent to a shorter one as it stands, and a list that holds one is refused
+        # no message can be sent to a shorter number, and a list that contains one is refused
         if sum(digit.isdigit() for digit in national) >= 7:
             tried += 1
             to = Message("call", to=forms[0], message="Hi", default_region=country)
@@ -214,7 +214,7 @@ def test_a_list_of_nobody_suppresses_nobody_and_lets_appointments_pass(recipient
 
 @pytest.mark.parametrize("recipients", [PHONE, PHONE.encode(), {PHONE: True}, None, 5, True], ids=repr)
 def test_what_is_no_list_is_refused_by_its_type_alone(recipients: object) -> None:
-    assert f"is of type {type(recipients).__name__}" in refusal(recipients)
+    assert f"e-mail addresses, not {type(recipients).__name__}" in refusal(recipients)
 
 
 @pytest.mark.parametrize(
@@ -243,13 +243,13 @@ def test_what_is_no_list_is_refused_by_its_type_alone(recipients: object) -> Non
 )
 def test_what_cannot_be_compared_is_an_error_and_never_passed_over(entry: object) -> None:
     for region in (None, "US"):
-        assert "holds what can't be compared: entry 1 " in refusal([OTHER_PHONE, entry], region)
+        assert "has entries that can't be compared with a recipient: entry 1 " in refusal([OTHER_PHONE, entry], region)
 
 
 def test_all_that_cannot_be_compared_is_named_up_to_a_limit() -> None:
     problem = refusal(["mary", *[PHONE] * 30, *range(25)])
-    assert problem.startswith("holds what can't be compared: entry 0 ")
-    assert "entry 31 is of type int" in problem
+    assert problem.startswith("has entries that can't be compared with a recipient: entry 0 ")
+    assert "entry 31 must be a string, not int" in problem
     assert problem.count("entry ") == 20
     assert problem.endswith("; and 6 more")
 
@@ -273,7 +273,8 @@ def test_appointments_are_bad_rows_where_there_is_a_list_since_nobody_knows_who_
     plan = plan_of([target, {"to": PHONE}], {"type": "sms", "message": "Hi"}, suppression=[OTHER_PHONE])
     [(index, _, field, reason)] = problems(plan)
     assert (index, field) == (0, "to")
-    assert "12 only Apptoto knows" in reason
+    assert reason.startswith("is required with suppression: only Apptoto knows who receives ")
+    assert reason.endswith(" 12")
     assert [planned.index for planned in plan.messages] == [1]
 
 
@@ -285,7 +286,7 @@ def test_a_bad_row_to_somebody_on_the_list_is_bad_and_not_suppressed() -> None:
 @pytest.mark.contract
 @pytest.mark.parametrize("redact", [True, False])
 def test_what_stands_in_the_dag_file_is_templated_as_messages_are(redact: bool) -> None:
-    """Rendered at the latest where the list is made of it."""
+    """Entries are rendered at the latest when the list is built."""
     dag = make_dag()
     task: Any = ApptotoSendMessageBatchOperator(
         task_id="send", messages=[], suppression=["{{ params.opted_out }}"], redact=redact

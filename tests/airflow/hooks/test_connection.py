@@ -1,4 +1,4 @@
-"""An Airflow connection, however it was made, becomes the settings it says, or an error that says what is wrong."""
+"""An Airflow connection becomes the settings that it contains, or an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -167,37 +167,37 @@ def test_the_names_that_older_forms_give_are_understood() -> None:
         ({"login": " "}, "login: is missing"),
         ({"password": None}, "password: is missing"),
         ({"host": "http://api.apptoto.com"}, "host: plain http to api.apptoto.com"),
-        ({"host": "https://api.apptoto.com@evil.example"}, "host: a user name in the base URL"),
-        ({"host": "https://api.apptoto.com?x=1"}, "host: this is not a base URL"),
-        ({"schema": "v1"}, "schema: is http, https or blank"),
-        ({"extra": {"timout": 5}}, "extra field 'timout': is not known; did you mean timeout?"),
-        ({"extra": {"verify": False}}, "extra field 'verify': is not known; known are timeout"),
+        ({"host": "https://api.apptoto.com@evil.example"}, "host: must not contain a user name"),
+        ({"host": "https://api.apptoto.com?x=1"}, "host: is not a base URL"),
+        ({"schema": "v1"}, "schema: must be http, https or blank"),
+        ({"extra": {"timout": 5}}, "extra field 'timout': is unknown; did you mean timeout?"),
+        ({"extra": {"verify": False}}, "extra field 'verify': is unknown; valid names: timeout"),
         ({"extra": {"timeout": 0}}, "timeout: 0 is not a number from 5 to 300"),
         ({"extra": {"timeout": "soon"}}, "timeout: 'soon' is not a number from 5 to 300"),
         ({"extra": {"timeout": True}}, "timeout: True is not a number"),
-        ({"extra": {"timeout": 7, "extra__apptoto__timeout": 8}}, "timeout: is given twice"),
-        ({"extra": '{"timeout": 7, "timeout": 8}'}, "extra field 'timeout': is given twice"),
+        ({"extra": {"timeout": 7, "extra__apptoto__timeout": 8}}, "timeout: is set twice"),
+        ({"extra": '{"timeout": 7, "timeout": 8}'}, "extra field 'timeout': is set twice"),
         ({"extra": {"timeout": [1]}}, "timeout: .1. is not a number"),
         ({"extra": {"connect_timeout": "nan"}}, "connect_timeout: 'nan' is not a number from 0.1 to 300"),
         ({"extra": {"requests_per_minute": 0.5}}, "requests_per_minute: 0.5 is not a number from 1 to 6000"),
         ({"extra": {"max_retry_after": 90_000}}, "max_retry_after: 90000 is not a number from 1 to 86400"),
         ({"extra": {"default_region": "USA"}}, "default_region: 'USA' is not a region"),
-        ({"extra": {"allowed_regions": "US, UK"}}, "allowed_regions: 'UK' is not a region; give two letters"),
+        ({"extra": {"allowed_regions": "US, UK"}}, "allowed_regions: 'UK' is not a region code; use two letters"),
         ({"extra": {"allowed_regions": "US CA"}}, "allowed_regions: 'US CA' is not a region"),
-        ({"extra": {"allowed_regions": ["US"]}}, "allowed_regions: has to be a string, but is of type list"),
+        ({"extra": {"allowed_regions": ["US"]}}, "allowed_regions: must be a string, not list"),
         (
             {"extra": {"delivery_mode": "dryrun"}},
             "delivery_mode: 'dryrun' is not one of live, redirect, dry_run",
         ),
         ({"extra": {"delivery_mode": False}}, "delivery_mode: False is not one of live, redirect, dry_run"),
-        ({"extra": {"redirect_phone_to": 16505550100}}, "redirect_phone_to: has to be a string"),
-        ({"extra": {"redirect_phone_to": "+1650555"}}, "redirect_phone_to: .* is not a number in use"),
+        ({"extra": {"redirect_phone_to": 16505550100}}, "redirect_phone_to: must be a string"),
+        ({"extra": {"redirect_phone_to": "+1650555"}}, "redirect_phone_to: .* is not a valid phone number"),
         (
             {"extra": {"redirect_phone_to": "6505550100"}},
             "redirect_phone_to: •••0100 has no country code; .*default_region",
         ),
         ({"extra": {"redirect_phone_to": "+19005550199"}}, "redirect_phone_to: .* is a premium-rate number"),
-        ({"extra": {"redirect_email_to": "test@"}}, "redirect_email_to: .* is not an e-mail address"),
+        ({"extra": {"redirect_email_to": "test@"}}, "redirect_email_to: .* is not a valid e-mail address"),
         ({"extra": {"ca_bundle": "/no/such.pem"}}, "ca_bundle: is not a file on this machine"),
     ],
 )
@@ -253,7 +253,7 @@ def test_the_hook_refuses_what_is_too_long_or_holds_control_characters(connectio
 
 @pytest.mark.parametrize("extra", ["{", "[]", '"dry_run"', "delivery_mode=dry_run"])
 def test_an_extra_that_can_not_be_read_is_an_error_and_never_means_live(extra: str) -> None:
-    # A stand-in, since newer Airflows let no such text in; one may still come from an older one's database.
+    # A fake, because newer Airflows refuse such a text; it may still come from an older database.
     stored = SimpleNamespace(
         conn_id="clinic",
         login="clinic@clinic.example",
@@ -263,7 +263,7 @@ def test_an_extra_that_can_not_be_read_is_an_error_and_never_means_live(extra: s
         schema=None,
         extra=extra,
     )
-    with pytest.raises(ApptotoConfigurationError, match="extra: has to be a JSON object"):
+    with pytest.raises(ApptotoConfigurationError, match="extra: must be a JSON object"):
         ConnectionSettings.read(stored, {})
 
 
@@ -284,7 +284,7 @@ class TestTestConnection:
     def test_it_works(self, connection: Callable[..., None]) -> None:
         with FaultServer([answering(200, {"events": []})]) as server:
             works, says = self.press(connection, server.url)
-        assert (works, says) == (True, f"Apptoto at {server.url}/v1 accepts login and API key")
+        assert (works, says) == (True, f"Connected to Apptoto at {server.url}/v1. Login and API key are valid")
         assert [(request.method, request.path) for request in server.requests] == [
             ("GET", "/v1/events?page=1&page_size=1")
         ]
@@ -294,8 +294,8 @@ class TestTestConnection:
         with FaultServer([answering(status, {"error": f"bad key {KEY}"})]) as server:
             works, says = self.press(connection, server.url)
         assert not works
-        assert says.startswith(f"Apptoto refused login or API key: HTTP {status}")
-        assert "check both" in says
+        assert says.startswith(f"Apptoto rejected the account: HTTP {status}")
+        assert "Check both" in says
 
     def test_unreachable(self, connection: Callable[..., None]) -> None:
         with not_listening() as port:
@@ -323,13 +323,13 @@ class TestTestConnection:
         with FaultServer([answer]) as server:
             works, says = self.press(connection, server.url)
         assert not works
-        assert says.startswith("What answered is not Apptoto's API: HTTP ")
+        assert says.startswith("The answer is not from Apptoto's API: HTTP ")
 
     def test_apptoto_has_a_bad_day(self, connection: Callable[..., None]) -> None:
         with FaultServer([answering(503)]) as server:
             works, says = self.press(connection, server.url)
         assert not works
-        assert "can't be used right now" in says
+        assert "is temporarily unavailable" in says
         assert "HTTP 503" in says
 
     def test_a_state_database_that_can_not_be_used_is_named(
@@ -343,7 +343,7 @@ class TestTestConnection:
                 connection(server.url, state_conn_id="state")
                 worked, says = ApptotoHook().test_connection()
                 assert worked is works
-        assert "the state database can't be used" in says
+        assert says.startswith("The state database can't be used")
 
     def test_a_wrong_or_missing_connection_is_said_and_not_raised(self, connection: Callable[..., None]) -> None:
         works, says = self.press(connection, "http://clinic.example")

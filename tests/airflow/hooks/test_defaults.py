@@ -1,4 +1,4 @@
-"""A field that a connection leaves blank takes the deployment's default, and a wrong default is named."""
+"""A blank field of a connection takes the deployment's default, and an invalid default is an error that names it."""
 
 from __future__ import annotations
 
@@ -129,17 +129,17 @@ def test_the_environment_wins_over_the_file(
 
 WRONG = [
     ("host", "http://api.apptoto.com", "plain http to api.apptoto.com"),
-    ("host", "https://api.apptoto.com?x=1", "this is not a base URL"),
+    ("host", "https://api.apptoto.com?x=1", "is not a base URL"),
     ("timeout", "soon", "'soon' is not a number from 5 to 300"),
     ("timeout", "0", "'0' is not a number from 5 to 300"),
     ("connect_timeout", "nan", "'nan' is not a number from 0.1 to 300"),
     ("requests_per_minute", "inf", "'inf' is not a number from 1 to 6000"),
     ("max_retry_after", "90000", "'90000' is not a number from 1 to 86400"),
-    ("default_region", "USA", "'USA' is not a region; give two letters"),
-    ("allowed_regions", "US, UK", "'UK' is not a region; give two letters"),
+    ("default_region", "USA", "'USA' is not a region code; use two letters"),
+    ("allowed_regions", "US, UK", "'UK' is not a region code; use two letters"),
     ("delivery_mode", "dry-run", "'dry-run' is not one of live, redirect, dry_run"),
     ("redirect_phone_to", "6505550100", "•••0100 has no country code"),
-    ("redirect_email_to", "test@", ".* is not an e-mail address"),
+    ("redirect_email_to", "test@", ".* is not a valid e-mail address"),
     ("ca_bundle", "/no/such.pem", "is not a file on this machine"),
 ]
 

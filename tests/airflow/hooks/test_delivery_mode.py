@@ -1,4 +1,4 @@
-"""A staging deployment reaches nobody, in all ways that a message can be sent."""
+"""A staging deployment sends nothing to clients, in every way that a message can be sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STAND_INS = {"redirect_phone_to": "+16505550100", "redirect_email_to": "test@cli
 Calls = dict[str, dict[str, Any]]
 """By connection: the options of the hook, or of the task."""
 Way = Callable[[Calls], Sequence[str]]
-"""Sends a text a call, and returns the outcomes."""
+"""Sends one text per call, and returns the outcomes."""
 
 
 def by_hook(calls: Calls) -> Sequence[str]:
@@ -158,11 +158,7 @@ def test_a_variable_that_is_blank_or_mistyped_sends_nothing_and_names_what_is_me
     variable: str, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "dry_run" if variable in NEAR_MISSES else " ")
-    meant = (
-        "is not known to Airflow; "
-        if variable in NEAR_MISSES
-        else "is blank. Set it, for example to dry_run, or remove it"
-    )
+    meant = "is unknown; " if variable in NEAR_MISSES else "is blank. Set it, for example to dry_run, or remove it"
     with FaultServer() as server:
         connection(server.url)
         with pytest.raises(ApptotoConfigurationError, match=rf"^{variable}: {meant}") as raised:
@@ -174,10 +170,10 @@ def test_a_variable_that_is_blank_or_mistyped_sends_nothing_and_names_what_is_me
 @pytest.mark.parametrize(
     ("section", "name", "problem"),
     [
-        ("Apptoto", "delivery_mode", r"\[Apptoto\]: is not known to Airflow; did you mean \[apptoto\]\?"),
-        ("aptoto", "delivery_mode", r"\[aptoto\]: is not known"),
-        ("apptoto", "Delivery_Mode", r"\[apptoto\] Delivery_Mode: is not known; did you mean delivery_mode\?"),
-        ("apptoto", "deliverymode", r"deliverymode: is not known; did you mean delivery_mode\?"),
+        ("Apptoto", "delivery_mode", r"\[Apptoto\]: is unknown; did you mean \[apptoto\]\?"),
+        ("aptoto", "delivery_mode", r"\[aptoto\]: is unknown"),
+        ("apptoto", "Delivery_Mode", r"\[apptoto\] Delivery_Mode: is unknown; did you mean delivery_mode\?"),
+        ("apptoto", "deliverymode", r"deliverymode: is unknown; did you mean delivery_mode\?"),
     ],
 )
 def test_a_mistyped_line_of_the_configuration_file_sends_nothing(
@@ -188,7 +184,7 @@ def test_a_mistyped_line_of_the_configuration_file_sends_nothing(
         has_section = conf.has_section(section)
         if not has_section:
             conf.add_section(section)
-        ConfigParser.set(conf, section, name, "dry_run")  # as a file does; Airflow's own makes names lower case
+        ConfigParser.set(conf, section, name, "dry_run")  # as a file does; Airflow's method lowers names
         try:
             with pytest.raises(ApptotoConfigurationError, match=problem):
                 by_hook({"apptoto_default": {}})
@@ -200,7 +196,7 @@ def test_a_mistyped_line_of_the_configuration_file_sends_nothing(
 
 
 def test_the_configuration_file_that_a_new_airflow_writes_can_be_used_as_it_is(tmp_path: Path) -> None:
-    """Airflow writes every option of a provider with its default, also where that is blank."""
+    """Airflow writes every option of a provider with its default, even if that is blank."""
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     airflow = str(Path(sys.executable).with_name("airflow"))
     subprocess.run([airflow, "providers", "list"], env=environment, check=True, capture_output=True)
@@ -225,7 +221,7 @@ def test_the_log_says_once_which_mode_holds_and_who_set_it(
     monkeypatch.setenv("AIRFLOW__APPTOTO__DELIVERY_MODE", "dry_run")
     ApptotoHook(delivery_mode="redirect").get_conn()
     assert provider_log == [
-        "Delivery mode: live (set by nothing, the default)",
+        "Delivery mode: live (default)",
         "Delivery mode: dry_run (set by AIRFLOW__APPTOTO__DELIVERY_MODE)",
     ]
 
@@ -248,7 +244,7 @@ def test_what_can_not_be_redirected_is_refused(
 ) -> None:
     with FaultServer() as server:
         connection(server.url, delivery_mode="redirect", **stand_ins)
-        with pytest.raises(ApptotoValidationError, match="delivery_mode: is redirect"):
+        with pytest.raises(ApptotoValidationError, match="delivery_mode: redirect "):
             ApptotoHook().send_message(**fields)
     assert server.connections == 0
 

@@ -1,4 +1,4 @@
-"""A rehearsal reaches nobody: while a sandbox is named, every connection leads to it."""
+"""While a sandbox is set, every connection uses it, and nobody outside gets a message."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_dag_that_is_rehearsed_reaches_nobody_whatever_connections_and_secrets
 
 @pytest.fixture
 def production(connection: Callable[..., None]) -> FaultServer:
-    """Give a connection's server, which must not see anything."""
+    """Provide the server of a connection, which must not receive anything."""
     connection("http://127.0.0.1:9", default_region="US")
     return FaultServer()
 
@@ -74,7 +74,7 @@ def test_the_fields_of_a_connection_hold_and_its_account_does_not(
         assert ApptotoHook("nowhere").test_connection()[0]
         [message] = sandbox.messages()
     assert (sent.outcome, message["to"]) == ("sent", "+16505550199")
-    assert any("every connection leads to the sandbox at http://127.0.0.1:" in line for line in provider_log)
+    assert any("all connections use the sandbox at http://127.0.0.1:" in line for line in provider_log)
     assert not any("it's" in line for line in provider_log)
 
 
@@ -97,5 +97,5 @@ def test_the_fields_of_a_connection_hold_and_its_account_does_not(
 @pytest.mark.usefixtures("production")
 def test_what_names_no_sandbox_sends_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APPTOTO_SANDBOX_URL", url)
-    with pytest.raises(ApptotoConfigurationError, match="APPTOTO_SANDBOX_URL: is set, and is not the URL of a sandbox"):
+    with pytest.raises(ApptotoConfigurationError, match="APPTOTO_SANDBOX_URL: is not a sandbox URL like"):
         ApptotoHook().get_conn()

@@ -1,4 +1,4 @@
-"""A batch sends each row's message at most once, and reports every row: in DAGs that the installed Airflow runs."""
+"""A batch sends each row's message at most once, and reports every row, in DAGs that the installed Airflow runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import task
 
-from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both are new in 3.3
 from airflow_provider_apptoto.batch import sending
 from airflow_provider_apptoto.batch.run import MAX_LISTED
 from airflow_provider_apptoto.cli import main
@@ -62,7 +62,7 @@ def batch(**fields: Any) -> ApptotoSendMessageBatchOperator:
 
 
 def made(value: Any) -> Any:
-    """Make a task that gives this value, and return its output."""
+    """Make a task that returns this value, and return its output."""
 
     @task(task_id="made")
     def give() -> Any:
@@ -72,7 +72,7 @@ def made(value: Any) -> Any:
 
 
 class Clinic:
-    """A DAG that can run again, and a server that its messages go to."""
+    """A DAG that can run again, and a server that receives its messages."""
 
     _numbers = itertools.count(1)
 
@@ -84,12 +84,12 @@ class Clinic:
         self.day = dt.datetime.now(dt.UTC)
 
     def run_all(self, build: Callable[[], object], **arguments: Any) -> Run:
-        """Run the DAG: by default the same run as before, as a clear does."""
+        """Run the DAG. By default, repeat the same run, as a clear does."""
         self._errors.clear()
         return run_dag(build, **{"dag_id": self.dag_id, "at": self.day, **arguments})
 
     def run(self, build: Callable[[], object], **arguments: Any) -> TaskRun:
-        """Run a DAG whose task ``batch`` is the one to look at."""
+        """Run a DAG whose task ``batch`` is tested."""
         return self.run_all(build, **arguments)["batch"]
 
     def send(self, given: list[dict[str, Any]], *, at: dt.datetime | None = None, **fields: Any) -> TaskRun:
@@ -138,7 +138,7 @@ def clinic(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Clinic]:
-    """Give a DAG whose sends are remembered in a state database."""
+    """Provide a DAG whose ledger is in a state database."""
     state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
     with FaultServer() as server:
@@ -147,23 +147,23 @@ def clinic(
 
 
 def report(dag_id: str, task_id: str = "batch") -> dict[str, Any]:
-    """Return the XCom ``report`` of the newest run, which is there also where the task failed."""
+    """Return the XCom ``report`` of the newest run, which exists even if the task failed."""
     with contextlib.closing(sqlite3.connect(HOME / "airflow.db")) as airflow_db:
         text = "select value from xcom where dag_id = ? and task_id = ? and key = 'report' order by timestamp desc"
         [value, *_] = airflow_db.execute(text, (dag_id, task_id)).fetchone()
     found: Any = json.loads(value)
-    while isinstance(found, str):  # newer Airflows store the JSON of a JSON text
+    while isinstance(found, str):  # newer Airflows encode JSON twice
         found = json.loads(found)
     return dict(found)
 
 
 def only(counts: dict[str, Any]) -> dict[str, int]:
-    """Return the counts that are not zero."""
+    """Return the nonzero counts."""
     return {name: count for name, count in counts.items() if isinstance(count, int) and count}
 
 
 def by_person(scripts: dict[int, Script]) -> Script:
-    """Return a script that plays these for these people, and accepts the messages of all others."""
+    """Return a script that answers these people as given, and accepts the messages of all others."""
 
     def play(exchange: Exchange) -> None:
         scripts.get(int(exchange.request.json["to"][-4:]) - 1000, accepting)(exchange)
@@ -214,7 +214,7 @@ def test_rows_of_another_task_are_never_rendered(clinic: Clinic) -> None:
     assert (run.state, clinic.server.requests) == ("failed", [])
     [failure] = report(clinic.dag_id)["failures"]
     assert (failure["index"], failure["outcome"]) == (1, "invalid")
-    assert "render it where the value is made" in failure["reason"]
+    assert "render the text where it is made" in failure["reason"]
 
 
 def test_rows_that_are_mapped_over_another_task_are_never_rendered(clinic: Clinic) -> None:
@@ -223,7 +223,7 @@ def test_rows_that_are_mapped_over_another_task_are_never_rendered(clinic: Clini
         partial.expand_kwargs(made([{"messages": [row(0, message=STOLEN)]}]))
 
     assert clinic.run(build).state == "failed"
-    assert "render it where the value is made" in clinic.error
+    assert "render the text where it is made" in clinic.error
     assert clinic.server.requests == []
 
 
@@ -234,7 +234,7 @@ def test_lists_that_batches_are_mapped_over_are_never_rendered(clinic: Clinic) -
 
     run = clinic.run_all(build)
     assert [each.state for each in run.tasks if each.task_id == "batch"] == ["success", "failed"]
-    assert "render it where the value is made" in clinic.error
+    assert "render the text where it is made" in clinic.error
     assert clinic.texts == ["Hi Name0"]
 
 
@@ -312,7 +312,7 @@ def test_the_other_rows_can_be_sent_while_no_more_are_invalid_than_the_user_says
             assert heading == "Nothing was sent: 1 of 3 rows are invalid:"
             assert listed.startswith("  line 2 (reference 4712): invalid: to: ")
             assert advice == (
-                "Correct the rows, and clear the task. That is more than "
+                "Correct the rows and clear the task. That exceeds "
                 f"max_failed={most!r}: to send the other rows, raise it."
             )
     assert clinic.copies == Counter([0, 2] * 2)
@@ -344,9 +344,9 @@ def test_rows_that_are_left_out_are_logged_by_line_and_reference_under_a_heading
     path = table_of_six(tmp_path)
     run = clinic.run(lambda: batch(messages_path=path, **fields))
     assert (run.state, clinic.copies) == ("success", Counter([0, 5]))
-    [invalid] = [line for line in provider_log if "are left out" in line]
+    [invalid] = [line for line in provider_log if "are invalid and are not sent" in line]
     heading, first, last = invalid.splitlines()
-    assert heading == "2 of 6 rows are invalid, and are left out:"
+    assert heading == "2 of 6 rows are invalid and are not sent:"
     assert first.startswith("  line 3 (reference A2): invalid: message: row.first_name is empty, ")
     assert last.startswith("  line 8 (reference A6): invalid: to: ")
     assert "1 of 6 rows are suppressed:\n  line 6 (reference A4)" in provider_log
@@ -365,8 +365,8 @@ def test_the_error_of_invalid_rows_lists_them_by_line_and_nobody_else(clinic: Cl
     assert heading == "Nothing was sent: 2 of 6 rows are invalid:"
     assert [line.partition(": ")[0] for line in listed] == ["  line 3", "  line 8"]
     assert advice == (
-        "Correct the rows, and clear the task. To send the other rows, set "
-        'on_invalid="send_others", and max_failed to how many may be invalid.'
+        "Correct the rows and clear the task. To send the other rows, set "
+        'on_invalid="send_others", and set max_failed to how many rows may fail.'
     )
 
 
@@ -383,27 +383,27 @@ def test_a_heading_counts_also_the_rows_for_which_its_list_has_no_room(clinic: C
     heading, *listed, more, _ = clinic.error.splitlines()
     assert heading.startswith(f"Nothing was sent: {MAX_LISTED + 7} of {MAX_LISTED + 7} rows")
     assert (len(listed), listed[-1].partition(":")[0]) == (MAX_LISTED, f"  row {MAX_LISTED - 1}")
-    assert more == "  and 7 more, see the XCom report"
+    assert more == "  and 7 more; see the XCom report"
 
 
 def test_a_list_of_invalid_rows_alone_fails_however_many_may_be_invalid(clinic: Clinic) -> None:
     run = clinic.send([{"phone": number(0)}, {"phone": number(1)}], on_invalid="send_others", max_failed="100%")
     assert (run.state, only(report(clinic.dag_id))) == ("failed", {"total": 2, "invalid": 2})
-    assert clinic.error.endswith("There are no others to send.")
+    assert clinic.error.endswith("There are no other rows to send.")
 
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("idempotency_key", " ", "is blank; name the occasion, or leave it out"),
+    ("idempotency_key", " ", "must not be blank; name the occasion, or omit it"),
     ("defaults", {"mesage": "Hi"}, "did you mean message?"),
-    ("defaults", ["sms"], "has to be a mapping of fields, and is of type list"),
+    ("defaults", ["sms"], "must be a mapping of fields, not list"),
     (
         "defaults",
         {"type": "sms", "message": "Hi {{ row.first_name"},
-        "a variable that begins in line 1 is never closed",
+        "a variable that starts on line 1 is never closed",
     ),
-    ("suppression", number(0), "has to be a list of phone numbers and addresses, and is of type str"),
+    ("suppression", number(0), "must be a list of phone numbers and e-mail addresses, not str"),
 ]
-"""Templated parameters: a wrong one is found when the task runs. ``test_parsing`` has the others."""
+"""Templated parameters, which are checked when the task runs. ``test_parsing`` has the others."""
 
 
 def test_a_wrong_templated_parameter_sends_nothing(clinic: Clinic) -> None:
@@ -443,7 +443,7 @@ def test_a_wrong_parameter_of_a_mapped_batch_fails_it_at_once(clinic: Clinic) ->
 
 def test_a_macro_that_is_called_as_the_row_is_refused(clinic: Clinic) -> None:
     assert clinic.run(lambda: batch(messages=rows(1)), user_defined_macros={"row": 1}).state == "failed"
-    assert clinic.error.startswith("row: is a user_defined_macro")
+    assert clinic.error.startswith("row: is reserved for the columns of a row")
     assert clinic.server.requests == []
 
 
@@ -452,7 +452,7 @@ def test_a_macro_that_is_called_as_the_row_is_refused(clinic: Clinic) -> None:
 
 def test_a_list_that_is_too_long_sends_nothing(clinic: Clinic) -> None:
     assert clinic.send(rows(4), max_messages=3).state == "failed"
-    assert clinic.error.startswith("max_messages: is 3, and there are more messages than that")
+    assert clinic.error.startswith("max_messages: is 3, but the batch has more messages")
     assert clinic.server.requests == []
     assert clinic.send(rows(3), max_messages=3).state == "success"
 
@@ -466,7 +466,7 @@ def test_a_thousand_is_the_limit_unless_somebody_says_otherwise(clinic: Clinic) 
 
     run = clinic.run_all(build)
     assert run["limited"].state == "failed"
-    assert clinic.errors["limited"].startswith("max_messages: is 1000, and there are more messages than that")
+    assert clinic.errors["limited"].startswith("max_messages: is 1000, but the batch has more messages")
     unlimited = run["unlimited"]
     assert (unlimited.state, only(unlimited.xcom)) == ("success", {"total": 1001, "dry_run": 1001})
 
@@ -522,10 +522,10 @@ def test_a_run_that_is_too_old_is_skipped(clinic: Clinic) -> None:
     assert clinic.send(rows(2), max_age=None, at=old).state == "success"
     # what was sent is not skipped
     assert clinic.send(rows(2), at=old).state == "success"
-    # and what is left of a batch that began is not green
+    # and an incomplete batch does not succeed
     assert clinic.send([row(2), *rows(2)], at=old).state == "failed"
     assert only(report(clinic.dag_id)) == {"total": 3, "deduplicated": 2, "too_old": 1}
-    assert clinic.error.startswith("1 of 3 messages were not sent: an earlier try began, and by now the run's time, ")
+    assert clinic.error.startswith("1 of 3 messages were not sent: an earlier try started sending, but now the run is ")
     assert clinic.copies == Counter([0, 1])
 
 
@@ -602,9 +602,9 @@ def test_a_refused_account_stops_at_once_and_is_no_row_s_fault(clinic: Clinic, c
         run = clinic.run_all(build)
     for status, server in servers.items():
         assert run[f"http_{status}"].state == "failed"
-        assert f"Apptoto refused the account: HTTP {status}" in clinic.errors[f"http_{status}"]
+        assert f"Apptoto rejected the account: HTTP {status}" in clinic.errors[f"http_{status}"]
         assert only(report(clinic.dag_id, f"http_{status}")) == {"total": 20, "sent": 5, "not_sent": 15}
-        assert len(server.requests) <= 5 + 4  # what was under way still ends
+        assert len(server.requests) <= 5 + 4  # requests in flight still complete
 
 
 def test_a_try_after_a_refused_account_sends_the_rest(clinic: Clinic) -> None:
@@ -621,7 +621,7 @@ def test_a_batch_that_stops_again_still_says_what_an_earlier_try_had_sent(clinic
     clinic.send([row(10), *rows(10), row(11)], concurrency=1)
     assert only(report(clinic.dag_id)) == {"total": 12, "sent": 1, "deduplicated": 9, "not_sent": 2}
     reasons = [failure["reason"] for failure in report(clinic.dag_id)["failures"]]
-    assert reasons == ["", "not tried: Apptoto refused the account: HTTP 402"]
+    assert reasons == ["", "not tried: Apptoto rejected the account: HTTP 402"]
 
 
 def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) -> None:
@@ -629,7 +629,7 @@ def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) 
     run = clinic.send(rows(50), concurrency=4, max_consecutive_failures=3)
     found = report(clinic.dag_id)
     assert run.state == "failed"
-    assert 3 <= found["unknown"] <= 3 + 3  # what was under way still ends
+    assert 3 <= found["unknown"] <= 3 + 3  # requests in flight still complete
     assert found["sent"] == 6
     assert found["not_sent"] == 50 - 6 - found["unknown"]
 
@@ -694,11 +694,11 @@ def test_with_assume_sent_the_batch_succeeds_but_an_outage_still_stops_it(clinic
 def test_an_id_column_tells_two_messages_to_one_person_apart(clinic: Clinic) -> None:
     given = [{**row(0), "id": 1, "first_name": "Ann"}, {**row(0), "id": 2, "first_name": "Bob"}]
     assert clinic.send(given).state == "failed"
-    assert "set id_column, so that a retry can tell them apart" in clinic.error
+    assert "set id_column so that a retry can tell them apart" in clinic.error
     assert clinic.server.requests == []
     run = clinic.send(given, id_column="id")
     assert (run.state, clinic.texts) == ("success", ["Hi Ann", "Hi Bob"])
-    # the appointment is the same, its patient has another number by now
+    # the same appointment, whose patient has a new number
     assert only(clinic.send([{**row(9), "id": 1}], id_column="id").xcom) == {"total": 1, "deduplicated": 1}
 
 
@@ -788,10 +788,10 @@ def test_it_says_how_far_it_is_and_what_became_of_the_rows(
     clinic.server.scripts = [waiting]
     clinic.send(rows(10))
     assert any(
-        re.search(r"^9 of 10 messages done, none failed; [\d.]+ a minute, about .* left$", line)
+        re.search(r"^9 of 10 messages done, none failed; [\d.]+ per minute, about .* left$", line)
         for line in provider_log
     )
-    assert any(re.search(r"^10 of 10 messages done, none failed; [\d.]+ a minute$", line) for line in provider_log)
+    assert any(re.search(r"^10 of 10 messages done, none failed; [\d.]+ per minute$", line) for line in provider_log)
     assert any(re.search(r"\n  total +10\n  sent +10$", line) for line in provider_log)
     assert not any(number(0)[-4:] in line for line in provider_log)
 
@@ -825,7 +825,7 @@ def test_the_counts_stand_in_the_task_s_state_while_it_runs(clinic: Clinic, monk
 
 @contextlib.contextmanager
 def ended_early() -> Iterator[None]:
-    """Catch the exception that ends a task early on Airflow 2: its ``dag.test`` passes it on."""
+    """Catch the exception that ends a task early on Airflow 2, whose ``dag.test`` re-raises it."""
     try:
         yield
     except BaseException as error:
@@ -853,7 +853,7 @@ def test_after_sigterm_nothing_new_leaves_what_was_under_way_is_recorded_and_the
 
 def test_a_task_that_is_out_of_time_goes_on_in_the_next_try(clinic: Clinic, connection: Callable[..., None]) -> None:
     def running_out(exchange: Exchange) -> None:
-        """Let the timer that Airflow sets for ``execution_timeout`` expire now."""
+        """Make the timer that Airflow sets for ``execution_timeout`` expire now."""
         if signal.getitimer(signal.ITIMER_REAL)[0]:
             signal.setitimer(signal.ITIMER_REAL, 0.001)
         accepting(exchange)

@@ -1,4 +1,4 @@
-"""Failures as an error tracker gets them: with the variables of each frame and the errors that led to them."""
+"""Error trackers, which store frame variables and chained errors, get no personal data and no credentials."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ LOGIN = "clinic@clinic.example"
 DATABASE_PASSWORD = "Sekret-Ledger-Password-5c1"
 IN_TRANSIT = base64.b64encode(f"{LOGIN}:{KEY}".encode()).decode()
 OUTPUT = "+16505557788"
-"""A recipient that a task returns: Airflow keeps it as an XCom, so it is none of the marked people."""
+"""A recipient that a task returns. Airflow stores it as an XCom, so it is not marked."""
 SECRETS = [*MARKS, OUTPUT[2:], IN_TRANSIT, DATABASE_PASSWORD, base64.b64encode(KEY.encode()).decode()]
 SLOW = NUMBERS["busy"]
-"""Whoever checks this number is interrupted."""
+"""Checking this number raises an interrupt."""
 
 
 class Tracker:
-    """Collects what an error tracker would get, task by task."""
+    """Collects what an error tracker would get, by task."""
 
     def __init__(self) -> None:
         from sentry_sdk.scrubber import EventScrubber
@@ -82,7 +82,7 @@ class Tracker:
         self.errors: dict[str, str] = {}
 
     def capture(self, name: str, error: BaseException) -> None:
-        """Send an error to the SDK, and add what a handler sees that also follows suppressed errors."""
+        """Send an error to the SDK, and add what a handler that follows suppressed errors would see."""
         with sentry_sdk.new_scope() as scope:
             scope.set_client(self._client)
             sentry_sdk.capture_exception(error)
@@ -99,7 +99,7 @@ class Tracker:
 
 
 def everything_of(error: BaseException) -> Iterator[str]:
-    """Give an error, all that led to it, and the variables of their frames; the frames of the tests are not ours."""
+    """Yield an error, its causes, and the variables of their frames, except frames of the tests."""
     waiting, known = [error], set()
     while waiting:
         each = waiting.pop()
@@ -132,7 +132,7 @@ def _people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tracker(monkeypatch: pytest.MonkeyPatch) -> Tracker:
-    """Give a tracker that gets the failures of tasks where they leave the operator; the frames above are Airflow's."""
+    """Provide a tracker that gets failures where they leave the operator; the frames above are Airflow's."""
     tracker = Tracker()
 
     def tracked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,7 +180,7 @@ def test_a_template_error_in_a_mapped_task_leaks_nothing(connection: Callable[..
     assert tracker.leaks() == []
 
 
-# urllib3 leaves a socket to the garbage collector when a timeout strikes while it connects.
+# urllib3 leaves a socket to the garbage collector if a timeout interrupts the connect.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_timeout_while_checking_or_connecting_leaks_nothing(
     connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
@@ -214,8 +214,8 @@ def test_a_wrong_connection_leaks_neither_key_nor_password(
     reasons = {
         "wrong_timeout": "timeout: 'x' is not a number",
         "wrong_host": "plain http to apptoto.example",
-        "wrong_extra": "extra field 'timeuot': is not known",
-        "wrong_stand_in": "is not an e-mail address",
+        "wrong_extra": "extra field 'timeuot': is unknown",
+        "wrong_stand_in": "is not a valid e-mail address",
         "no_ledger": "is a connection of type 'mssql'",
         "ledger_away": "the state database can't be used",
         "not_read": "",
@@ -278,7 +278,7 @@ def test_a_file_that_can_not_be_read_leaks_nothing(
 def test_a_path_that_is_content_or_holds_credentials_is_shown_nowhere(
     connection: Callable[..., None], tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither by the error nor by what Airflow stores and logs."""
+    """Neither the error nor what Airflow stores and logs shows it."""
 
     def opened(path: ObjectStoragePath, *_: object) -> NoReturn:
         raise AirflowException(f"The conn_id {path} is not defined")
@@ -287,8 +287,8 @@ def test_a_path_that_is_content_or_holds_credentials_is_shown_nowhere(
     content = f"to,message\n{NUMBERS['other']},{TEXT}\n"
     credentials = f"reader:{KEY}/with/slashes"
     paths = {
-        "content": (content, "*** has to end in one of .csv"),
-        "content_of_one_line": (TEXT, "*** has to end in one of .csv"),
+        "content": (content, "*** must end in one of .csv"),
+        "content_of_one_line": (TEXT, "*** must end in one of .csv"),
         "content_and_suffix": (f"{content}.csv", "*** is neither an absolute path nor a URI"),
         "credentials": (f"file://{credentials}@bucket/rows.csv", "file://•••@bucket/rows.csv can't be read"),
     }
@@ -334,12 +334,12 @@ def test_an_unexpected_error_leaks_nothing_and_keeps_its_lines_of_code(
     ("fields", "reason"),
     [
         pytest.param({"to": TEXT}, "is not a phone number", id="no number"),
-        pytest.param({"type": "email", "to": f"{ADDRESS}@@"}, "is not an e-mail address", id="no address"),
+        pytest.param({"type": "email", "to": f"{ADDRESS}@@"}, "is not a valid e-mail address", id="no address"),
         pytest.param({"type": TEXT}, "type: is not one of", id="no type"),
         pytest.param({"event_id": NUMBERS["failing"]}, "exactly one of", id="two recipients"),
-        pytest.param({"to": None, "event_id": TEXT}, "has to be a positive integer", id="no id"),
-        pytest.param({"subject": TEXT}, "only an email has a subject", id="subject of a text message"),
-        pytest.param({"message": f"{TEXT}\udcff"}, "half a character", id="not encodable"),
+        pytest.param({"to": None, "event_id": TEXT}, "must be a positive integer", id="no id"),
+        pytest.param({"subject": TEXT}, "is allowed for email only", id="subject of a text message"),
+        pytest.param({"message": f"{TEXT}\udcff"}, "a lone surrogate", id="not encodable"),
         pytest.param({"message": f"{TEXT} {{{{ name }}}}"}, "would be sent as it stands", id="template"),
         pytest.param({"to": NUMBERS["refused"]}, "HTTP 422", id="rejected"),
         pytest.param({"to": NUMBERS["unknown"]}, "HTTP 500", id="unknown"),

@@ -1,4 +1,4 @@
-"""Never twice: what the operator does when it runs again, in DAGs that the installed Airflow runs.
+"""Never twice: the operator does not resend when it runs again, in DAGs that the installed Airflow runs.
 
 To the state database, a second run of the same DAG with the same logical date is the same as a clear. Clears by a real
 scheduler are in tests/scheduler/test_kills.py, kills in tests/chaos.
@@ -25,7 +25,7 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, chain
 
-from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both are new in 3.3
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
@@ -55,21 +55,21 @@ MakeTasks = Callable[[], Any]
 def send(
     operator: type[ApptotoSendMessageOperator] = ApptotoSendMessageOperator, task_id: str = "send", **arguments: Any
 ) -> MakeTasks:
-    """Return what makes a task that sends one text."""
+    """Return a function that creates a task that sends one text."""
     fields = {"type": "sms", "to": NUMBER, "message": TEXT, **arguments}
     return lambda: operator(task_id=task_id, **fields)
 
 
 @pytest.fixture
 def state_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the file of a state database, which connection ``state`` names."""
+    """Provide the file of a state database, to which the connection ``state`` points."""
     path = tmp_path / "state.db"
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     return path
 
 
 class Clinic:
-    """A DAG that can be run again, and a server that its messages go to."""
+    """A DAG that can be run again, and a server that receives its messages."""
 
     _numbers = itertools.count(1)
 
@@ -79,7 +79,7 @@ class Clinic:
         self.day = dt.datetime.now(dt.UTC)
 
     def run(self, *tasks: MakeTasks, **arguments: Any) -> Run:
-        """Run it; by default the same run as before, as a clear does."""
+        """Run it. By default, repeat the same run, as a clear does."""
 
         def build() -> None:
             for make in tasks:
@@ -94,7 +94,7 @@ class Clinic:
 
 @pytest.fixture
 def clinic(connection: Connect, state_file: Path) -> Iterator[Clinic]:
-    """Give a DAG whose sends are remembered in a state database."""
+    """Provide a DAG whose ledger is in a state database."""
     assert not state_file.exists()
     with FaultServer() as server:
         connection(server.url, state_conn_id="state")
@@ -171,11 +171,11 @@ def test_a_wrong_setting_is_refused_before_sending(
     assert [task.state for task in run.tasks] == ["failed"]
     assert clinic.server.connections == 0
     shown = capsys.readouterr()
-    assert "idempotency_key: needs the state database" in shown.out + shown.err
+    assert "idempotency_key: needs a state database" in shown.out + shown.err
 
 
 def send_mapped(people: list[dict[str, str]], task_id: str = "send") -> MakeTasks:
-    """Return what makes a task that is mapped over people."""
+    """Return a function that creates a task that is mapped over people."""
     fields = {"task_id": task_id, "type": "email", "subject": "News"}
     return lambda: ApptotoSendMessageOperator.partial(**fields).expand_kwargs(people)
 
@@ -229,16 +229,16 @@ def test_a_task_that_was_deferred_sends_once(clinic: Clinic) -> None:
     assert clinic.copies == 1
 
 
-# --- whether it is remembered
+# --- which ledger is used
 
 
 def remembered(log: list[str]) -> list[str]:
-    return [line for line in log if "remembered" in line]
+    return [line for line in log if line.startswith(("Ledger: ", "No ledger: "))]
 
 
 def test_the_log_says_once_where_sends_are_remembered(clinic: Clinic, provider_log: list[str]) -> None:
     clinic.run(send(), send(task_id="again"))
-    assert remembered(provider_log) == ["Sends are remembered in the state database 'state'"]
+    assert remembered(provider_log) == ["Ledger: state database 'state'"]
 
 
 def test_without_a_state_database_task_state_remembers_or_a_warning_says_that_nothing_does(
@@ -248,7 +248,9 @@ def test_without_a_state_database_task_state_remembers_or_a_warning_says_that_no
         connection(server.url)
         run_dag(send())
     [line] = remembered(provider_log)
-    assert line.startswith("Sends are remembered in Airflow's task state" if HAS_TASK_STATE else "Sends are not remem")
+    assert line.startswith(
+        "Ledger: Airflow's task state" if HAS_TASK_STATE else "No ledger: if this worker is killed, a retry may resend"
+    )
 
 
 @pytest.mark.skipif(not HAS_TASK_STATE, reason="came with Airflow 3.3")
@@ -316,7 +318,7 @@ def test_a_store_that_fails_after_the_send_is_an_error_in_the_log_and_the_task_s
     clinic.server.scripts = [breaking]
     run = clinic.run(send(retries=1, retry_delay=NOW))
     assert (run["send"].state, run["send"].tries, clinic.copies) == ("success", 1, 1)
-    assert any("The outcome could not be recorded" in line and "sent" in line for line in provider_log)
+    assert any("Outcome not recorded" in line and "sent" in line for line in provider_log)
 
 
 # --- unknown outcomes
@@ -325,8 +327,8 @@ def test_a_store_that_fails_after_the_send_is_an_error_in_the_log_and_the_task_s
 def test_the_failure_names_the_message_and_the_commands_that_resolve_it(
     clinic: Clinic, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an on-call engineer does: read the failure, look in Apptoto, run what it says, clear the task."""
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")  # the command sets it, for itself
+    """Resolve it as an on-call engineer does: read the failure, check in Apptoto, run the command, clear the task."""
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")  # the command sets it for its own process
     clinic.server.scripts = [BROKEN, accepting]
     first = send(reference="appointment 4711")
     second = send(task_id="second", to=OTHER_NUMBER)
@@ -361,9 +363,9 @@ def test_a_refused_message_is_named_as_an_unknown_one_is_in_lines_that_a_log_pag
         assert lines[1].startswith(f"  sms to +1•••{number}, reference ")
         assert lines[2].startswith(f"  try 1 of {clinic.dag_id}.{task_id}, run ")
         assert re.fullmatch(r"  key [0-9a-f]{32}", lines[3])
-        assert max(map(len, lines)) <= 120  # a command, in its long form of older Airflows
+        assert max(map(len, lines)) <= 120  # a command, in the long form of older Airflows
     assert "appointment 4711" in str(errors["send"])
-    assert str(errors["send"]).endswith("then clear the task: it sends again")
+    assert str(errors["send"]).endswith("then clear the task to send it")
 
 
 def test_resend_tries_again_what_may_have_been_sent_with_and_without_a_ledger(
@@ -425,7 +427,7 @@ def test_a_task_timeout_before_the_first_byte_leaves_the_message_to_be_sent(
     connection(clinic.server.url, state_conn_id="state", requests_per_minute=2)
     clinic.run(send(to=OTHER_NUMBER), dag_id=clinic.dag_id + "_first")
     with monkeypatch.context() as patch:
-        patch.setattr(Cancellation, "sleep", run_out_of_time)  # its turn comes in half a minute
+        patch.setattr(Cancellation, "sleep", run_out_of_time)  # its slot is in half a minute
         with contextlib.suppress(AirflowTaskTimeout):  # Airflow 2.11's dag.test does not stop it
             clinic.run(send(execution_timeout=HOUR))
     assert (states(state_file), clinic.copies) == (["sent"], 1)
@@ -525,7 +527,7 @@ def test_a_secret_is_replaced_without_a_second_copy_and_its_loss_sends_nothing(
     assert "keyed with another ledger_secret" in str(errors["send"])
     monkeypatch.setenv("AIRFLOW__APPTOTO__LEDGER_SECRET", "short")
     assert clinic.run(send())["send"].state == "failed"
-    assert str(errors["send"]).startswith("AIRFLOW__APPTOTO__LEDGER_SECRET: has to be one secret")
+    assert str(errors["send"]).startswith("AIRFLOW__APPTOTO__LEDGER_SECRET: must be one secret")
     assert clinic.copies == 2
 
 
@@ -541,7 +543,7 @@ def test_a_run_that_is_older_than_max_age_is_skipped_and_says_how_to_send_all_th
     assert clinic.server.connections == 0
     shown = capsys.readouterr()
     assert re.search(
-        r"Skipped, the message is not sent: the run's time, 2026-03-02T00:00Z.*max_age=1 day.*max_age=None",
+        r"Skipped: the run is \d+ h old \(2026-03-02T00:00Z\), .*max_age=1 day.*raise max_age or set it to None",
         shown.out + shown.err,
     )
     assert clinic.run(send(max_age=None), at=OLD)["send"].state == "success"
@@ -567,7 +569,7 @@ def test_a_message_that_was_refused_and_is_too_old_by_the_retry_fails_for_it_was
     run = clinic.run(send(Ageing, retries=2, retry_delay=NOW, retry_policy=None))
     assert (run["send"].state, run["send"].tries, run.state) == ("failed", 2, "failed")
     assert (len(clinic.server.requests), clinic.copies) == (1, 0)
-    assert re.search(r"^The message was not sent: an earlier try began.*max_age=None", str(errors["send"]))
+    assert re.search(r"^The message was not sent: an earlier try started sending.*raise max_age", str(errors["send"]))
 
 
 def test_a_message_that_no_try_could_begin_to_send_fails_too_for_a_try_had_begun_in_time(
@@ -583,7 +585,7 @@ def test_a_message_that_no_try_could_begin_to_send_fails_too_for_a_try_had_begun
 
     run = clinic.run(send(Unlucky, retries=1, retry_delay=NOW))
     assert (run["send"].state, run["send"].tries, clinic.server.requests) == ("failed", 2, [])
-    assert "an earlier try began" in str(errors["send"])
+    assert "an earlier try started sending" in str(errors["send"])
 
 
 def test_a_message_that_was_refused_fails_also_where_its_task_is_cleared_too_late(clinic: Clinic) -> None:

@@ -1,4 +1,4 @@
-"""Marked people, run through every kind of end: afterwards they stand nowhere that the provider writes to."""
+"""After every kind of outcome, nothing that the provider writes contains personal data."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_mask_is_never_sent(connection: Callable[..., None], errors: dict[str,
         "stars": ({"to": "***", "message": "Hi"}, "to: is a mask"),
         "text_of_stars": ({"to": number, "message": "***"}, "message: is a mask"),
         "text": ({"to": number, "message": "•••"}, "message: is a mask"),
-        "address": ({"type": "email", "to": "m•••@•••.example", "message": "Hi"}, "is not an e-mail address"),
+        "address": ({"type": "email", "to": "m•••@•••.example", "message": "Hi"}, "is not a valid e-mail address"),
         "subject": ({"type": "email", "to": address, "subject": "***", "message": "Hi"}, "subject: is a mask"),
     }
 

@@ -1,4 +1,4 @@
-"""Apptoto gets what a task says, once or not at all: DAGs that the installed Airflow runs against a real socket."""
+"""Apptoto gets what a task specifies, at most once: DAGs that the installed Airflow runs, over a real socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, task
 
-from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both came with 3.3
+from airflow_provider_apptoto._airflow import HAS_RETRY_POLICY as HAS_TASK_STATE  # both are new in 3.3
 from airflow_provider_apptoto.client import ApptotoAuthError, ApptotoRejectedError, ApptotoUnknownOutcomeError, Message
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
@@ -33,7 +33,7 @@ NOW = timedelta(0)
 
 
 def send(**arguments: Any) -> Callable[[], object]:
-    """Return what makes a task that sends one text, and that may try three times."""
+    """Return a function that creates a task that sends one text, with up to three tries."""
     fields = {"task_id": "send", "type": "sms", "to": "+16505550199", "message": "Hi", **arguments}
     return lambda: ApptotoSendMessageOperator(retries=2, retry_delay=NOW, **fields)
 
@@ -70,7 +70,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "participant 34",
     ),
 }
-"""By task: what it says, what reaches Apptoto, and the target that may be shown."""
+"""By task: its parameters, what Apptoto receives, and the target that may be shown."""
 
 
 def test_what_the_task_says_reaches_apptoto_and_xcom_says_what_became_of_it(connection: Connect) -> None:
@@ -183,41 +183,41 @@ def test_a_task_timeout_after_the_message_went_out_does_not_send_it_again(connec
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "blank_recipient": ({"to": "{{ params.blank }}", "message": "Hi"}, "to: is blank"),
-    "blank_text": ({"to": "+16505550199", "message": "{{ params.blank }}"}, "message: is blank"),
-    "text_of_spaces": ({"to": "+16505550199", "message": " \n"}, "message: is blank"),
+    "blank_recipient": ({"to": "{{ params.blank }}", "message": "Hi"}, "to: must not be blank"),
+    "blank_text": ({"to": "+16505550199", "message": "{{ params.blank }}"}, "message: must not be blank"),
+    "text_of_spaces": ({"to": "+16505550199", "message": " \n"}, "message: must not be blank"),
     "two_targets": (
         {"to": "+16505550199", "event_id": 3, "message": "Hi"},
-        "to: exactly one of to, event_id, participant_id is needed; given: to, event_id",
+        "to: exactly one of to, event_id, participant_id is required; given: to, event_id",
     ),
-    "no_text": ({"to": "+16505550199"}, "message: a text is needed, or a template_id"),
+    "no_text": ({"to": "+16505550199"}, "message: is required unless template_id is given"),
     "subject_of_a_text": (
         {"to": "+16505550199", "message": "Hi", "subject": "News"},
-        "subject: only an email has a subject",
+        "subject: is allowed for email only",
     ),
-    "blank_event": ({"event_id": "{{ params.blank }}", "message": "Hi"}, "event_id: .* is blank"),
-    "short_number": ({"to": "+1650555", "message": "Hi"}, "to: •••0555 is not a number in use"),
+    "blank_event": ({"event_id": "{{ params.blank }}", "message": "Hi"}, "event_id: .* got a blank string"),
+    "short_number": ({"to": "+1650555", "message": "Hi"}, "to: •••0555 is not a valid phone number"),
     "no_country_code": ({"to": "650-555-0199", "message": "Hi"}, "to: •••0199 has no country code; .*default_region"),
     "other_country": (
         {"to": "+5351234567", "message": "Hi"},
-        "to: .* is a number of CU, and messages go to US only. To allow it, set allowed_regions",
+        "to: .* is a number of CU, but allowed_regions is US. To allow it, set allowed_regions",
     ),
     "call_that_costs": (
         {"type": "call", "to": "+19005550199", "message": "Hi"},
-        "to: .* is a premium-rate number, which gets neither texts nor calls",
+        "to: .* is a premium-rate number, which is not allowed",
     ),
     "long_text": (
         {"to": "+16505550199", "message": "{{ 'a' * 460 }}"},
-        "message: takes about 4 segments .GSM-7., and max_segments is 3",
+        "message: takes about 4 segments .GSM-7., more than max_segments=3",
     ),
     "longer_than_one": ({"event_id": 3, "message": "a" * 161, "max_segments": 1}, "message: takes about 2 segments"),
     "control_character": (
         {"to": "+16505550199", "message": "Hi {{ params.bell }}"},
-        "message: holds the control character U.0007 .character 4.; only newline and tab are allowed",
+        "message: contains the control character U.0007 at position 4; only newline and tab are allowed",
     ),
     "no_parameter": ({"to": "{{ params.no_such_thing }}", "message": "Hi"}, "to: .*no_such_thing is undefined"),
 }
-"""By task: what it says, and what its error says of that."""
+"""By task: its parameters, and the text of the error."""
 
 
 def test_what_makes_no_message_fails_before_a_byte_leaves(
@@ -264,7 +264,7 @@ def test_every_send_leaves_one_log_line_without_number_or_text(connection: Conne
         connection(server.url)
         run_dag(send(message="Hi Mary"))
     [*told, line] = provider_log
-    assert sorted(text.partition(" ")[0] for text in told) == ["Delivery", "Sends"]
+    assert sorted(text.partition(" ")[0] for text in told) == ["Delivery", "Ledger:"]
     assert re.fullmatch(r"sms to \+1•••0199: rejected, HTTP 422, \d+ ms, 1 segment \(GSM-7\)", line)
 
 
@@ -301,7 +301,7 @@ def test_a_hook_sends_no_template_to_a_number_or_an_address(connection: Connect,
             {"type": "email", "to": "mary@clinic.example"},
         ]
         for fields in targets:
-            with pytest.raises(ApptotoValidationError, match=r"^message: holds \{.*would be sent as it stands"):
+            with pytest.raises(ApptotoValidationError, match=r"^message: contains \{.*would be sent literally"):
                 ApptotoHook().send_message(message=text, **fields)
         ApptotoHook().send_message(type="sms", event_id=12, message=text)
     assert len(server.requests) == 1

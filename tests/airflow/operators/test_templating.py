@@ -1,7 +1,7 @@
-"""What of a text reaches Apptoto, in each kind of DAG, for each way in which a task gets its text.
+"""Apptoto gets the right text, or none, in each kind of DAG, from each source of a text.
 
-``tests/airflow/test_templating.py`` holds the rules, text by text. These tests hold that Airflow, when it runs a task,
-comes to the same: each kind of DAG and each way with a few telling texts.
+``tests/airflow/test_templating.py`` tests the rules text by text. These tests check that Airflow gives the same results
+when it runs a task, with a few typical texts for each kind of DAG and each source.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Connect = Callable[..., None]
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries", "_no_ledger")]
 
 Send: Any = ApptotoSendMessageOperator
-"""Not typed: XComs, ``literal()`` and functions stand for texts."""
+"""Untyped, because XComs, ``literal()`` and functions may replace texts."""
 EMAIL = {"type": "email", "subject": "S"}
 EVENT, PERSON = "event", "person"
 
@@ -38,32 +38,32 @@ class Refused(str):
 
 
 Case = tuple[str, str, str | Refused]
-"""The reader (an event or a person), the text, and what has to reach Apptoto."""
+"""The target (an event or a person), the text, and what Apptoto must receive."""
 UNDEFINED = Refused("is undefined")
-BRACES = Refused("came out of a value, and Apptoto would execute it")
-UNFILLED = Refused("is a dynamic field, which Apptoto fills for an event_id or participant_id only")
+BRACES = Refused("came from a value, and Apptoto would execute it")
+UNFILLED = Refused("is a dynamic field, which Apptoto fills only for an event_id or participant_id")
 AMBIGUOUS = Refused("may mean Apptoto's dynamic field")
 NONE = Refused("a value is None")
 OF_A_VALUE = Refused("in a text that comes from an XCom, a row, a file or a function")
-OTHER_DELIMITERS = Refused("would go out as it is: the DAG gives Jinja other delimiters")
-GAVE_NOTHING = Refused("the task or function that it comes from gave nothing")
+OTHER_DELIMITERS = Refused("would be sent unrendered: the DAG sets other delimiters")
+GAVE_NOTHING = Refused("the task or function that provides it returned nothing")
 PARAMS = {"who": "Mary", "braces": "{{ name }}", "nothing": None, "number": "007"}
 
 
 @pytest.fixture
 def _no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare each message nine requests to Airflow 3.3's task state: the ledger does not change a text."""
+    """Save nine requests per message to Airflow 3.3's task state; the ledger does not change texts."""
     monkeypatch.setattr(AccountState, "ledger_store", lambda *_: None)
 
 
 @pytest.fixture
 def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect what is refused: a task that fails for another reason must not pass as refused."""
+    """Collect refusals, because a task that fails for another reason must not count as refused."""
     collected: list[str] = []
     original = ApptotoValidationError.__init__
 
     def collect(self: ApptotoValidationError, field: str, problem: str, **more: Any) -> None:
-        if type(self) is ApptotoValidationError:  # the outbox makes it a final one, once more
+        if type(self) is ApptotoValidationError:  # the outbox raises it again as a final error
             collected.append(f"{field}: {problem}")
         original(self, field, problem, **more)
 
@@ -89,7 +89,7 @@ def states_of(run: Run) -> dict[tuple[str, int], str]:
 
 
 def check_refusals(refusals: Sequence[str], reasons: Sequence[Refused]) -> None:
-    """Check that each refusal has one of these reasons, and that each reason is there as often as here."""
+    """Check that each refusal has one of these reasons, and that each reason occurs as often as listed."""
     found = [next((reason for reason in set(reasons) if reason in refusal), refusal) for refusal in refusals]
     assert Counter(found) == Counter(reasons)
 
@@ -168,9 +168,9 @@ COMMON: list[Case] = [
 def test_in_a_plain_dag(connection: Connect, refusals: list[str]) -> None:
     cases: list[Case] = [
         (PERSON, "Hi {{ ti.xcom_pull(task_ids='nothing_of_the_kind') }}", NONE),
-        (PERSON, "Hi {{ var.value.nothing_of_the_kind }}", Refused("it can't be rendered")),
-        (PERSON, " {{ '' }}\n", Refused("message: is blank")),
-        (EVENT, "Hi {{ name", Refused("a variable that begins in line 1 is never closed")),
+        (PERSON, "Hi {{ var.value.nothing_of_the_kind }}", Refused("rendering failed")),
+        (PERSON, " {{ '' }}\n", Refused("message: must not be blank")),
+        (EVENT, "Hi {{ name", Refused("a variable that starts on line 1 is never closed")),
     ]
     check(connection, refusals, cases, every_way=COMMON, params=PARAMS)
 
@@ -379,7 +379,7 @@ def test_texts_that_airflow_does_not_render(connection: Connect, refusals: list[
         8: ["Hi 51"],
         9: ["Hi Hi Mary { }"],
     }
-    no_target, no_string = Refused("exactly one"), Refused("message: has to be")
+    no_target, no_string = Refused("exactly one"), Refused("message: must be")
     check_refusals(refusals, [*[OF_A_VALUE] * 9, no_target, GAVE_NOTHING, no_string])
 
 

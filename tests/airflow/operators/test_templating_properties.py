@@ -1,7 +1,7 @@
-"""For any text: what reaches Apptoto is what the rules say, or nothing does.
+"""For any text, Apptoto gets what the rules specify, or nothing.
 
-Texts are built from parts of which it is known whose they are, so that the rules need no lexer: ``says`` below states
-them for these parts, by nothing but the design's words.
+Texts are built from parts whose owner is known, so the rules need no lexer: ``says`` below states them for these parts
+independently of the implementation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOTS = ("name", "event", "participant", "contact", "practice")
-"""The documented ones, and one that the task names."""
+"""The documented roots, and one that the task adds."""
 OTHER_NAMES = ("thing", "names", "evently")
 MARK = "Qzx7"
 """Begins every value; no error may show it."""
@@ -43,7 +43,7 @@ MARK = "Qzx7"
 
 @dataclass(frozen=True)
 class Text:
-    """Characters that open nothing, stray braces included."""
+    """Characters that open no block, including stray braces."""
 
     text: str
 
@@ -111,7 +111,7 @@ class If:
 
 @dataclass(frozen=True)
 class Broken:
-    """The end of a text that is no template."""
+    """The end of a text that is not a template."""
 
     source: str
 
@@ -188,7 +188,7 @@ def write(parts: Iterable[Part], *, own: bool = False) -> str:
 
 
 def apart(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Put a space wherever two parts side by side would make a brace of Jinja's that neither of them has."""
+    """Insert a space where two adjacent parts would form a Jinja brace that neither of them has."""
     result: list[Part] = []
     for part in parts:
         match part:
@@ -211,7 +211,7 @@ class Refused(Exception):  # noqa: N818  a word of the rules
 
 
 def says(case: Case) -> str | None:
-    """Return what the rules say that Apptoto gets, or ``None`` where they say that nothing is sent."""
+    """Return what Apptoto gets by the rules, or ``None`` if nothing is sent."""
     with contextlib.suppress(Refused):
         refuse_by_what_is_written(case)
         pieces = list(rendered(case, case.parts, dict(case.macros)))
@@ -222,7 +222,7 @@ def says(case: Case) -> str | None:
                 whole += piece
                 continue
             whole += piece
-        # Braces that begin something are Apptoto's own, or came out of values, or would reach a phone.
+        # Braces that begin a block are Apptoto's, or came from values, or would reach a phone.
         piece_of = [number for number, (piece, _) in enumerate(pieces) for _ in piece]
         for opening in re.finditer(r"\{(?=[{%#])", whole):
             at = opening.start()
@@ -233,7 +233,7 @@ def says(case: Case) -> str | None:
 
 
 def refuse_by_what_is_written(case: Case) -> None:
-    """Refuse what the text's own words forbid, whatever the values are."""
+    """Refuse texts that are invalid for any values."""
     parts = list(walk(case.parts))
     if any(isinstance(part, Broken) for part in parts):
         raise Refused
@@ -245,14 +245,14 @@ def refuse_by_what_is_written(case: Case) -> None:
             continue
         if case.appointment and re.search(r"[{}]", part.rest):
             raise Refused
-        # in own delimiters, these braces are Apptoto's alone; else two meanings, or a field that nobody fills
+        # with custom delimiters, these braces are only Apptoto's; otherwise ambiguous, or a field that is not filled
         refused = not case.appointment if case.own_delimiters else (part.root in defined) == case.appointment
         if refused:
             raise Refused
 
 
 def closes_what_it_opens(inner: str) -> bool:
-    """Say whether Apptoto's blocks in a raw part end in it, with no delimiter inside, and none is left over."""
+    """Return whether Apptoto's blocks in a raw part end in it, contain no delimiters, and leave none over."""
     position, end = 0, ""
     while position < len(inner):
         two = inner[position : position + 2]
@@ -277,7 +277,7 @@ def closes_what_it_opens(inner: str) -> bool:
 
 
 def rendered(case: Case, parts: Iterable[Part], names: dict[str, str]) -> Iterator[tuple[str, bool]]:
-    """Give the pieces that come out, and whether they are Apptoto's.
+    """Yield the rendered pieces, and whether they are Apptoto's.
 
     :param names: what is defined at this place.
     """
@@ -316,13 +316,13 @@ def rendered(case: Case, parts: Iterable[Part], names: dict[str, str]) -> Iterat
 
 
 def as_a_value(parts: Sequence[Part]) -> str | None:
-    """Return what the rules say of a text that Airflow does not render."""
+    """Return the result by the rules of a text that Airflow does not render."""
     text = write(parts)
     return None if re.search(r"\{[{%#]", text) else text
 
 
 def as_a_literal(text: str, case: Case) -> str | None:
-    """Return what the rules say of a text in ``literal()``."""
+    """Return the result by the rules of a text in ``literal()``."""
     return text if case.appointment or not re.search(r"\{[{%#]", text) else None
 
 
@@ -412,7 +412,7 @@ BROKEN = st.sampled_from(
 
 @cache
 def tame_parts(*, appointment: bool, free: tuple[str, ...], depth: int = 2) -> st.SearchStrategy[tuple[Part, ...]]:
-    """Make lists of parts that nothing is wrong with.
+    """Generate lists of valid parts.
 
     :param free: names that the text may set.
     """
@@ -438,7 +438,7 @@ def tame_parts(*, appointment: bool, free: tuple[str, ...], depth: int = 2) -> s
 
 @cache
 def wild_parts(*, appointment: bool, free: tuple[str, ...]) -> st.SearchStrategy[tuple[Part, ...]]:
-    """Make one fault, or what may be one; a text gets no second one, which would hide the first."""
+    """Generate one possible fault. A text gets only one, because a second would hide the first."""
     names, tame = st.sampled_from(free), tame_parts(appointment=appointment, free=free, depth=0)
     rests = st.one_of(FIELD_RESTS, FIELD_RESTS, FIELD_RESTS_WITH_BRACES) if appointment else RESTS_TO_A_PERSON
     fields, raws = st.builds(Field, st.sampled_from(ROOTS), rests), st.builds(Raw, RAW_INNERS)
@@ -492,7 +492,7 @@ def cases(draw: Callable[..., Any]) -> Case:
 
 
 def numbered(parts: Iterable[Part], numbers: Iterator[int]) -> tuple[Part, ...]:
-    """Give each value a name of its own."""
+    """Give each value a unique name."""
     result: list[Part] = []
     for part in parts:
         match part:
@@ -539,7 +539,7 @@ def outcome(call: Callable[[], str]) -> str | None:
 
 
 class Tally:
-    """Sees to it that the examples are no empty promise."""
+    """Checks that the examples cover every kind of text."""
 
     def __init__(self) -> None:
         self.seen: Counter[tuple[bool, bool]] = Counter()
@@ -558,10 +558,10 @@ class Tally:
 
 
 def test_what_comes_out_is_what_the_rules_say() -> None:
-    """A template is rendered; a value from elsewhere and a literal go as they are, or not at all."""
+    """A template is rendered. Values from elsewhere and literals are sent unchanged, or not at all."""
     templates, values = Tally(), Tally()
 
-    # on trial, these found each of 27 faults in the renderer; half as many did not
+    # in a trial, these found each of 27 faults in the renderer; half as many did not
     @settings(max_examples=400)
     @given(cases())
     def check(case: Case) -> None:
@@ -591,7 +591,7 @@ SIGNS = st.sampled_from(["", "", "-", "+"])
 
 @st.composite
 def spaced_texts(draw: Callable[..., Any]) -> tuple[str, str]:
-    """Draw a text full of whitespace control, and the same with a value in the place of each dynamic field."""
+    """Draw a text with much whitespace control, and the same with a value instead of each dynamic field."""
     spaces = st.sampled_from(["", " ", "  ", "\n", "\n  ", " \n", "\n\n", "x", "a b\n"])
 
     def tag(inner: str) -> str:
@@ -625,7 +625,7 @@ def spaced_texts(draw: Callable[..., Any]) -> tuple[str, str]:
     return text, text.replace("{{ event.x | f }}", "{{ field }}")
 
 
-# on trial, these found each of 6 faults in what becomes of whitespace; half as many did not
+# in a trial, these found each of 6 whitespace faults; half as many did not
 @settings(max_examples=200)
 @given(spaced_texts(), st.booleans(), st.booleans(), st.booleans())
 def test_whitespace_is_as_if_a_value_stood_in_each_fields_place(
@@ -651,7 +651,7 @@ def test_what_reaches_apptoto_is_what_the_rules_say_or_nothing_does(
     tally = Tally()
     roads = st.sampled_from(["template", "template", "value", "literal"])
 
-    # half as many may hold hardly any text of one of the four kinds that the tally counts
+    # half as many may contain hardly any text of one of the four counted kinds
     @settings(max_examples=200)
     @given(cases(), roads, st.booleans())
     def check(case: Case, road: str, redact: bool) -> None:

@@ -1,4 +1,4 @@
-"""How the task of a batch ends: a row of the table for each way."""
+"""The results of a batch decide how its task ends: one row of the documented table per case."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from airflow_provider_apptoto.batch.ending import End, Facts, ending
 from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.client import Outcome
 
-OLD = "the run's time, 2026-11-20T08:00Z, is 96 h ago, more than max_age=1 day, 0:00:00"
+OLD = "the run is 96 h old (2026-11-20T08:00Z), more than max_age=1 day, 0:00:00"
 NO_LEDGER = (
     "No ledger is configured, so a retry would resend messages that were delivered. The task is not retried. Set "
     "state_conn_id on the Apptoto connection to keep a ledger"
 )
-SEND_ALL_THE_SAME = "To send them all the same, set max_age=None or a longer one, and clear the task"
+SEND_ANYWAY = "To send them anyway, raise max_age or set it to None, and clear the task"
 
 
 def facts(*, on_unknown: str = "fail", has_ledger: bool = True, **given: Any) -> Facts:
@@ -50,7 +50,7 @@ def facts(*, on_unknown: str = "fail", has_ledger: bool = True, **given: Any) ->
         ({"assumed_sent": 1, "not_sent": 4, "on_unknown": "assume_sent", "has_ledger": False}, 0, End.FAIL),
         ({"unknown": 1, "not_sent": 4, "has_ledger": False}, 0, End.FAIL),
         ({"unknown": 1, "not_sent": 4, "on_unknown": "resend", "has_ledger": False}, 0, End.FAIL),
-        # the rest comes first, whatever else is wrong: the next try still finds that
+        # unsent messages decide first: the next try still finds the other problems
         ({"sent": 1, "not_sent": 1, "rejected": 9}, 0, End.RETRY),
         ({"sent": 1, "not_sent": 1, "unknown": 1}, 0, End.RETRY),
         ({"not_sent": 1, "invalid": 9}, 0, End.RETRY),
@@ -104,16 +104,16 @@ def of_five(unsent: int = 0, unknown: int = 0, rejected: int = 0) -> str:
         ({"sent": 5, "suppressed": 1, "duplicate": 1}, ""),
         ({"sent": 3, "not_sent": 2}, f"{of_five(2)}: see the list. The next try sends the rest"),
         (
-            {"sent": 3, "not_sent": 2, "stopped": "Apptoto refused the account: HTTP 402"},
-            f"{of_five(2)}: Apptoto refused the account: HTTP 402. The next try sends the rest",
+            {"sent": 3, "not_sent": 2, "stopped": "Apptoto rejected the account: HTTP 402"},
+            f"{of_five(2)}: Apptoto rejected the account: HTTP 402. The next try sends the rest",
         ),
         (
-            {"sent": 3, "not_sent": 2, "stopped": "the task was told to end", "has_ledger": False},
-            f"{of_five(2)}: the task was told to end. {NO_LEDGER}",
+            {"sent": 3, "not_sent": 2, "stopped": "the task was stopped", "has_ledger": False},
+            f"{of_five(2)}: the task was stopped. {NO_LEDGER}",
         ),
         (
             {"sent": 3, "unknown": 2, "on_unknown": "resend"},
-            f"{of_five(0, 2)}. The next try sends again what may have been sent",
+            f"{of_five(0, 2)}. The next try resends the messages that may have been sent",
         ),
         (
             {"sent": 3, "unknown": 2, "on_unknown": "resend", "has_ledger": False},
@@ -127,10 +127,10 @@ def of_five(unsent: int = 0, unknown: int = 0, rejected: int = 0) -> str:
         ),
         ({"sent": 4, "rejected": 1}, of_five(0, 0, 1)),
         ({"sent": 5, "invalid": 1}, ""),
-        ({"late": 2, "too_old": OLD}, f"2 of 2 messages are not sent: {OLD}. {SEND_ALL_THE_SAME}"),
+        ({"late": 2, "too_old": OLD}, f"2 of 2 messages were not sent: {OLD}. {SEND_ANYWAY}"),
         (
             {"late": 2, "deduplicated": 1, "too_old": OLD, "was_begun": True},
-            f"2 of 3 messages were not sent: an earlier try began, and by now {OLD}. {SEND_ALL_THE_SAME}",
+            f"2 of 3 messages were not sent: an earlier try started sending, but now {OLD}. {SEND_ANYWAY}",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The parameters of a batch: what is allowed, and that an error says so."""
+"""Invalid parameters of a batch are errors that name the parameter and the allowed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_apptoto.client import ApptotoConfigurationError
 COUNT = "is not an integer of at least 1"
 FAILED = "is not an integer of at least 0, nor a percentage such as '5%'"
 PERCENTAGE = "is neither a count nor a percentage such as '5%'"
-LABEL = "a name has to be letters, digits and _, up to 64 characters, such as clinic"
+LABEL = "a name must be up to 64 letters, digits and _, such as clinic"
 
 
 def test_the_defaults_are_those_that_are_documented() -> None:
@@ -63,9 +63,9 @@ def test_what_is_allowed_is_kept_as_it_is(fields: dict[str, Any]) -> None:
         ("label_columns", [None], "None is not the name of a column"),
         ("label_columns", [["clinic"]], "['clinic'] is not the name of a column"),
         ("label_columns", ["a", ""], "'' is not the name of a column"),
-        ("label_columns", ["first name"], f"'first name' can't be the name of a label: {LABEL}"),
-        ("label_columns", ["1st"], f"'1st' can't be the name of a label: {LABEL}"),
-        ("label_columns", ["a" * 65], f"'{'a' * 65}' can't be the name of a label: {LABEL}"),
+        ("label_columns", ["first name"], f"'first name' is not a valid label name: {LABEL}"),
+        ("label_columns", ["1st"], f"'1st' is not a valid label name: {LABEL}"),
+        ("label_columns", ["a" * 65], f"'{'a' * 65}' is not a valid label name: {LABEL}"),
         ("on_invalid", "skip", "'skip' is not one of fail, send_others"),
         ("on_invalid", None, "None is not one of fail, send_others"),
         ("max_messages", 0, f"0 {COUNT}; None means no limit"),

@@ -1,4 +1,4 @@
-"""What the sender of a batch makes of each outcome: how it is counted, and whether the others are still sent."""
+"""The sender of a batch counts each outcome, and continues or stops as documented."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_ATTEMPT = ApptotoThrottledError | ApptotoStoppedError | ApptotoValidationErro
 
 
 def attempting(outcome: Outcome, delivered: Outcome | None = None) -> Play:
-    """Return a play of a request that has this outcome."""
+    """Return a fake request with this outcome."""
 
     def play(outbox: PlayedOutbox) -> Outcome:
         outbox.on_attempt(outcome)
@@ -48,7 +48,7 @@ def attempting(outcome: Outcome, delivered: Outcome | None = None) -> Play:
 
 
 def raising(error: Exception) -> Play:
-    """Return a play of a send that fails."""
+    """Return a fake send that fails."""
 
     def play(outbox: PlayedOutbox) -> Outcome:
         if isinstance(error, ApptotoUnknownOutcomeError):
@@ -147,7 +147,7 @@ class Batch:
         self.sender = Sender(self.messages, cast("Any", self.outbox), self.results, options)
 
     def send(self) -> dict[str, int]:
-        """Send it, and return the counts that are not zero."""
+        """Send it, and return the nonzero counts."""
         self.sender.send(lambda: None)
         return {name: count for name, count in self.results.counts().items() if count and name != "total"}
 
@@ -161,7 +161,7 @@ class Batch:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the clock of all waits."""
+    """Provide the clock for all waits."""
     clock = Clock()
     monkeypatch.setattr(cancellation, "time", clock)
     return clock
@@ -219,9 +219,9 @@ def test_a_message_that_is_too_old_after_an_earlier_try_is_too_old_and_no_failur
 
 
 def test_a_message_that_was_stopped_counts_as_not_tried() -> None:
-    batch = Batch({1: raising(ApptotoStoppedError("x", reason="the task was told to end"))})
+    batch = Batch({1: raising(ApptotoStoppedError("x", reason="the task was stopped"))})
     assert batch.send() == {"sent": 2, "not_sent": 1}
-    assert batch.failures == [(1, "not_sent", None, "stopped", "not tried: the task was told to end")]
+    assert batch.failures == [(1, "not_sent", None, "stopped", "not tried: the task was stopped")]
 
 
 def test_each_message_goes_out_with_its_item_reference_and_labels() -> None:
@@ -244,10 +244,10 @@ def test_a_refused_account_stops_at_once_and_is_no_fault_of_the_message(
     batch = Batch({1: raising(error("x", status=status))}, 10)
     assert batch.send() == {"sent": 1, "not_sent": 9}
     assert batch.outbox.asked == [0, 1]
-    assert batch.sender.stopped == f"Apptoto refused the account: HTTP {status}"
+    assert batch.sender.stopped == f"Apptoto rejected the account: HTTP {status}"
     [(_, _, shown, _, _), *untried] = batch.failures
     assert shown == status
-    assert {reason for *_, reason in untried} == {f"not tried: Apptoto refused the account: HTTP {status}"}
+    assert {reason for *_, reason in untried} == {f"not tried: Apptoto rejected the account: HTTP {status}"}
 
 
 def test_after_a_stop_the_rest_is_looked_up_where_an_earlier_try_may_have_sent_it() -> None:
@@ -264,16 +264,16 @@ def test_after_a_stop_nothing_is_looked_up_that_only_this_try_can_have_sent() ->
 
 
 def test_after_a_stop_from_outside_nothing_more_is_looked_up() -> None:
-    """Airflow kills the process soon: there is no time for it."""
+    """Airflow kills the process soon, so there is no time for lookups."""
 
     def told_to_end(outbox: PlayedOutbox) -> Outcome:
-        batch.outbox.cancellation.cancel("the task was told to end")
+        batch.outbox.cancellation.cancel("the task was stopped")
         return SENT(outbox)
 
     batch = Batch({1: told_to_end, 3: found_sent}, 6, may_have_entries=True)
     assert batch.send() == {"sent": 2, "not_sent": 4}
     assert batch.outbox.asked == [0, 1]
-    assert batch.sender.stopped == "the task was told to end"
+    assert batch.sender.stopped == "the task was stopped"
 
 
 # --- consecutive failures
@@ -285,7 +285,7 @@ def test_as_many_failures_in_a_row_as_the_user_says_stop_it(failure: Play, most:
     batch = Batch(dict.fromkeys(range(2, 20), failure), 20, most=most)
     batch.send()
     assert batch.outbox.asked == list(range(2 + most))
-    assert batch.sender.stopped == f"{most} messages in a row could not be sent, or got no answer that tells"
+    assert batch.sender.stopped == f"{most} messages in a row were not sent or have an unknown outcome"
 
 
 def test_failures_of_both_kinds_count_together() -> None:
@@ -362,14 +362,12 @@ def test_a_wait_for_a_slot_ends_when_sending_is_stopped(clock: Clock) -> None:
     class StoppedSoon(Cancellation):
         @property
         def reason(self) -> str:
-            return "the task was told to end" if clock.now >= began + 3 else ""
+            return "the task was stopped" if clock.now >= began + 3 else ""
 
     batch = Batch({0: slot_in(100)}, 4, cancellation=StoppedSoon())
     assert batch.send() == {"not_sent": 4}
     assert clock.now == pytest.approx(began + 3, abs=0.3)
-    assert {(code, reason) for *_, code, reason in batch.failures} == {
-        ("stopped", "not tried: the task was told to end")
-    }
+    assert {(code, reason) for *_, code, reason in batch.failures} == {("stopped", "not tried: the task was stopped")}
 
 
 def test_the_longest_wait_that_was_asked_for_is_kept() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the client share."""
+"""Fixtures for the tests of the client."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.support.clock import Clock
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock that only the test moves, so no wait takes real time."""
+    """Provide a clock that only the test advances, so no wait takes real time."""
     return Clock()

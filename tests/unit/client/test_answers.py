@@ -1,4 +1,4 @@
-"""What is read out of an answer: how long to wait, what it said, what it means."""
+"""The client reads the wait, the reason and the meaning from an HTTP answer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Sun, 22 Nov 2026 16:00:00 GMT", 0),
         ("Sun, 22 Nov 2026 15:00:00 GMT", 0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-        # a day at the most: a slip of the server's must not stop an account for years
+        # at most a day: a mistake of the server must not stop an account for years
         ("86400", 86400),
         ("86401", 86400),
         ("9999999999", 86400),
@@ -105,7 +105,7 @@ def test_whatever_the_header_holds_it_never_breaks_anything(header: str) -> None
 
 @pytest.mark.usefixtures("_fixed_time", "_new_york")
 def test_a_date_of_the_oldest_form_is_gmt_as_well() -> None:
-    # RFC 9110, 5.6.7: all three forms have to be taken, and all are GMT
+    # RFC 9110, 5.6.7: all three forms must be accepted, and all are in GMT
     assert parse_retry_after("Sun Nov 22 16:01:30 2026") == 90
 
 
@@ -164,7 +164,7 @@ def test_a_read_that_is_no_json_object_is_not_one_of_apptotos(body: bytes) -> No
     assert classify_read(Answer(written=True, status=200, body=body)) is Outcome.UNKNOWN
 
 
-# Hypothesis also tries constants that it finds in this code, so the one that does mean it is kept out.
+# Hypothesis also tries constants from this code, so the valid one must not appear in it.
 @given(
     (st.binary() | st.text().map(lambda text: json.dumps(text).encode())).filter(lambda body: b"success" not in body)
 )

@@ -1,4 +1,4 @@
-"""Base URLs: completed, or refused if the key could go elsewhere or be read on its way."""
+"""Base URLs are completed, or refused if the key could be sent to another server or read in transit."""
 
 from __future__ import annotations
 

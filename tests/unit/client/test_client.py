@@ -1,4 +1,4 @@
-"""The client over real sockets: what goes out, to whom, with which credentials, and what comes back."""
+"""The client sends the right requests and credentials over real sockets, and reads the answers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ EMAIL = Message("email", to="mary@clinic.example", message="Your results are in"
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no proxy, CA bundle or netrc of the machine's get in."""
+    """Ignore proxies, CA bundles and netrc of the machine."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -88,7 +88,7 @@ def failure_of(client: ApptotoClient, message: Message = MESSAGE) -> ApptotoErro
 
 
 def test_what_is_missing_here_is_noticed_before_a_message_leaves() -> None:
-    """Nothing is imported after the first byte, so no module can be found missing when the message is on its way."""
+    """Nothing is imported after the first byte, so a missing module can't fail a message in flight."""
     program = """
 import json, sys
 from airflow_provider_apptoto.client import ApptotoClient, Message
@@ -200,7 +200,7 @@ def test_a_long_wait_is_logged_when_it_begins(caplog: pytest.LogCaptureFixture) 
         ) as client,
     ):
         client.send(MESSAGE)
-    assert caplog.messages == ["Not sent (HTTP 429): attempt 2 follows in 30 s"]
+    assert caplog.messages == ["Not sent (HTTP 429); attempt 2 starts in 30 s"]
 
 
 def test_a_thread_that_waits_too_long_behind_others_sends_nothing() -> None:
@@ -382,7 +382,7 @@ ODD_LOGIN, ODD_KEY = "wilhelmina@clinic.example", "s3kr:et/api+key%"
 
 
 def echoing(exchange: Exchange) -> None:
-    """Say the credentials, in all their forms."""
+    """Contain the credentials, in all their forms."""
     header = exchange.request.headers["authorization"]
     forms = [
         f"Authorization: {header}",
@@ -521,7 +521,7 @@ def test_an_answer_that_is_not_apptotos_is_told_from_refusal_and_outage(script: 
     with (
         FaultServer([script]) as server,
         client_of(server.url) as client,
-        pytest.raises(ApptotoError, match=f"not Apptoto's API: HTTP {status}.*{says}") as raised,
+        pytest.raises(ApptotoError, match=f"not from Apptoto's API: HTTP {status}.*{says}") as raised,
     ):
         client.list_events()
     assert type(raised.value) is ApptotoError
@@ -551,7 +551,7 @@ def test_a_read_is_repeated_where_that_may_help_three_times_at_the_most(script: 
     with (
         FaultServer([script]) as server,
         client_of(server.url) as client,
-        pytest.raises(ApptotoNotSentError, match="could not be read"),
+        pytest.raises(ApptotoNotSentError, match="The request to Apptoto failed"),
     ):
         client.list_events()
     assert len(server.requests) == 3
@@ -781,7 +781,7 @@ def test_after_a_long_429_the_account_leaves_the_server_alone_and_others_go_on()
                     refused.send(MESSAGE, before_write=lambda: calls.append(None))
                 assert raised.value.retry_after == pytest.approx(3600, abs=2)
                 assert isinstance(raised.value, ApptotoThrottledError)
-                assert raised.value.status is None  # nothing was asked
+                assert raised.value.status is None  # there was no request
             with pytest.raises(ApptotoNotSentError):
                 same_account.list_events()
         assert (len(server.requests), server.connections, calls) == (1, 1, [])
@@ -893,7 +893,7 @@ def test_threads_that_share_a_client_never_mix_up_their_messages_or_callbacks() 
 
     def noting(exchange: Exchange) -> None:
         journal.append(("arrived", exchange.request.json["message"]))
-        # every third one is refused once before it is taken, so that attempts interleave as well
+        # every third one is refused once before it is accepted, so that attempts interleave too
         text = exchange.request.json["message"]
         if text.endswith("0") and journal.count(("arrived", text)) == 1:
             exchange.answer(503, b"", Retry_After="0")
@@ -1031,7 +1031,7 @@ def _tls_server(authority: trustme.CA, name: str = "127.0.0.1") -> Iterator[Faul
 
 @pytest.fixture
 def trusted(tmp_path: Path) -> Iterator[tuple[FaultServer, str, str]]:
-    """Give a server, the file that its certificate is verified with, and a file that it isn't."""
+    """Provide a server, a CA file that verifies its certificate, and one that does not."""
     authority, stranger = trustme.CA(), trustme.CA()
     ours, other = tmp_path / "ours.pem", tmp_path / "other.pem"
     authority.cert_pem.write_to_path(str(ours))
@@ -1166,7 +1166,7 @@ print(json.dumps([imported, sorted(sys.modules)]))
     imported, used = ({module.partition(".")[0] for module in modules} for modules in modules_after(program))
     heavy = {"requests", "urllib3", "phonenumbers", "email_validator", "sqlalchemy", "pendulum", "airflow"}
     assert not imported & heavy
-    # that the check can see them at all
+    # to show that the check can find them
     assert {"requests", "phonenumbers", "email_validator"} <= used
     assert not used & {"airflow", "sqlalchemy"}
 

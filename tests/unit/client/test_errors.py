@@ -1,4 +1,4 @@
-"""Errors tell by class what is known about the message, and by code what the cause is."""
+"""The class of an error shows what is known about the message, and its code shows the cause."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from airflow_provider_apptoto.client import (
 )
 
 ERRORS: list[ApptotoError] = [
-    ApptotoError("What answered is not Apptoto's API", status=200, code="not_apptoto"),
-    ApptotoConfigurationError("timeout", "-1 is not a number of seconds", code="setting_invalid"),
+    ApptotoError("The answer is not from Apptoto's API", status=200, code="not_apptoto"),
+    ApptotoConfigurationError("timeout", "must be at least 0 seconds, not -1", code="setting_invalid"),
     ApptotoNotSentError("The message was not sent", status=429, reason="slow down", retry_after=30),
     ApptotoThrottledError("Nothing was sent", retry_after=90),
     ApptotoStoppedError("The message was not sent"),
-    ApptotoRejectedError("Apptoto refused the message", status=422),
-    ApptotoAuthError("Apptoto refused login or API key", status=401),
+    ApptotoRejectedError("Apptoto rejected the message", status=422),
+    ApptotoAuthError("Apptoto rejected the login or API key", status=401),
     ApptotoValidationError("message", "is empty", code="field_empty", column="first_name"),
-    ApptotoUnknownOutcomeError("It is not known whether the message was sent", status=500),
+    ApptotoUnknownOutcomeError("The message may have been sent", status=500),
 ]
 
 
@@ -52,7 +52,7 @@ def test_every_error_has_a_code_of_its_class_unless_it_is_given_a_more_specific_
         "outcome_unknown",
     ]
     assert ApptotoValidationError("message", "is empty").code == "field_invalid"
-    assert ApptotoRejectedError("Apptoto refused the message", code="opted_out").code == "opted_out"
+    assert ApptotoRejectedError("Apptoto rejected the message", code="opted_out").code == "opted_out"
 
 
 @pytest.mark.parametrize("error", [ApptotoThrottledError("later"), ApptotoStoppedError("stopped")])

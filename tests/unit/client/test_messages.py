@@ -1,4 +1,4 @@
-"""What a message has to be before a byte of it leaves, and what of it is ever shown."""
+"""An invalid message is refused before anything is sent, and no error or repr shows personal data."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def refusal(fields: dict[str, Any]) -> ApptotoValidationError:
 
 
 def everything_shown(error: BaseException) -> str:
-    """All that a log can hold of an error: with the errors it came from, and its attributes."""
+    """Return everything that a log can show of an error, including its causes and attributes."""
     lines = traceback.format_exception(type(error), error, None)
     return "\n".join([*lines, repr(error), repr(vars(error))])
 
@@ -130,7 +130,7 @@ def test_exactly_one_target_is_taken_and_a_blank_one_is_never_passed_over(target
     error = refusal({"type": "sms", "message": "Hi", **targets})
     assert error.field == "to"
     assert "exactly one of to, event_id, participant_id" in str(error)
-    given = str(error).partition("needed")[2]
+    given = str(error).partition("required")[2]
     for name in targets or ["none"]:
         assert name in given
     assert PHONE not in everything_shown(error)
@@ -211,8 +211,8 @@ def test_of_control_characters_only_newline_and_tab_go_out(kind: dict[str, Any])
         error = refusal(fields)
         assert error.field == "message"
         assert str(error) == (
-            f"message: holds the control character U+{ord(character):04X} (character 3); only newline and tab are "
-            "allowed. Remove it where the text is made"
+            f"message: contains the control character U+{ord(character):04X} at position 3; only newline and tab are "
+            "allowed. Remove it at the source"
         )
         assert "Mary" not in everything_shown(error)
 
@@ -315,7 +315,7 @@ def test_a_text_of_more_segments_than_allowed_is_refused(
     assert Message(**fields, message=gsm(most)).message == gsm(most)
     error = refusal({**fields, "message": gsm(most) + "b"})
     assert str(error) == (
-        f"message: takes about {most + 1} segments (GSM-7), and max_segments is {most}; shorten the text, or raise "
+        f"message: takes about {most + 1} segments (GSM-7), more than max_segments={most}; shorten the text or raise "
         "max_segments (None: no limit)"
     )
 
@@ -494,7 +494,7 @@ def test_a_recipient_of_another_channel_is_refused() -> None:
 
 
 def test_a_number_that_takes_no_texts_can_still_be_called() -> None:
-    assert "no text messages" in str(refusal({**SMS, "to": "+18005550199"}))
+    assert "can't receive text messages" in str(refusal({**SMS, "to": "+18005550199"}))
     assert Message("call", to="+18005550199", message="Hi").to == "+18005550199"
 
 
@@ -636,7 +636,7 @@ def test_a_copy_with_another_field_is_checked_again() -> None:
 
 def test_a_copy_keeps_its_limit() -> None:
     message = Message("sms", to=PHONE, message="Hi", max_segments=1)
-    with pytest.raises(ApptotoValidationError, match="max_segments is 1"):
+    with pytest.raises(ApptotoValidationError, match="max_segments=1"):
         dataclasses.replace(message, message=gsm(2))
     longer = Message("sms", to=PHONE, message=gsm(5), max_segments=None)
     assert dataclasses.replace(longer, to="+16505550198").message == gsm(5)

@@ -1,4 +1,4 @@
-"""After every way to fail, over real sockets: what is known, what the server saw, and what it accepted."""
+"""For every failure over real sockets, the outcome agrees with what the server received and accepted."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_interim_answers_are_no_answers_and_the_next_message_gets_its_own(interi
         exchange.accept()
         for answer in interim:
             exchange.raw(answer)
-        time.sleep(0.1)  # whoever takes the interim answer for the final one goes on to the next message
+        time.sleep(0.1)  # a client that treats the interim answer as final continues with the next message
         exchange.answer(200, body, **({"Content_Encoding": "gzip"} if body == ZIPPED else {}))
 
     refusing = answering(422)
@@ -209,7 +209,7 @@ def test_an_answer_that_comes_after_the_server_gave_up_is_not_the_next_messages(
 
 
 def drip(exchange: Exchange, before: bytes) -> None:
-    """Send a byte now and then, for ever."""
+    """Send a byte from time to time, forever."""
     exchange.accept()
     exchange.raw(before)
     while not exchange.server.released.wait(0.02):
@@ -400,7 +400,7 @@ def test_a_server_that_asks_to_wait_a_day_is_obeyed_for_an_hour_and_the_log_says
         client.send(MESSAGE)
     assert raised.value.retry_after == 3600
     assert 3590 < limiter.reserve(max_wait=0) <= 3600
-    assert "Apptoto asks to wait 86400 s (Retry-After); max_retry_after makes it 3600 s" in provider_log
+    assert "Apptoto sent Retry-After: 86400 s; waiting 3600 s instead (max_retry_after)" in provider_log
 
 
 class _RefusalError(Exception):

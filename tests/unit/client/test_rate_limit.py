@@ -1,4 +1,4 @@
-"""The rate limit of an account: evenly spaced slots over all its clients and threads, on a clock of the test's own."""
+"""The slots of an account are evenly spaced across its clients and threads, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def slots(limiter: InProcessRateLimiter, clock: Clock, count: int) -> list[float
 
 
 def fullest_minute(times: list[float]) -> int:
-    """Count the times in the fullest 60 seconds, wherever they begin."""
+    """Return the maximum number of times in any 60 seconds."""
     return max(sum(start <= other < start + 60 - ROUNDING for other in times) for start in times)
 
 
@@ -140,7 +140,7 @@ def test_a_rest_that_is_over_holds_nothing_back(clock: Clock) -> None:
 
 
 class _Slow(float):
-    """A time whose reading lets other threads in: without a lock, two of them would get the same slot."""
+    """A clock that yields to other threads when read: without a lock, two would get the same slot."""
 
     def __gt__(self, other: float, /) -> bool:
         time.sleep(0.0005)
@@ -217,7 +217,7 @@ def test_threads_that_ask_first_at_once_get_the_same_limiter(monkeypatch: pytest
                 other = threading.Thread(target=ask)
                 others.append(other)
                 other.start()
-                # in vain if a lock keeps the other thread out, as it should
+                # times out if a lock keeps the other thread out, as it should
                 other.join(0.2)
 
     others: list[threading.Thread] = []

@@ -1,7 +1,7 @@
-"""Recipients as people write them: brought into one form, or refused before they are paid for.
+"""Recipients in any notation are normalised, or refused before a message costs anything.
 
-Numbers are of the ranges that regulators keep for fiction (NANPA 555-0100 to 0199; Ofcom; ACMA; Bundesnetzagentur; PTS;
-ARCEP), where ``phonenumbers`` counts them as numbers in use.
+Numbers are from the ranges that regulators reserve for fiction (NANPA 555-0100 to 0199; Ofcom; ACMA; Bundesnetzagentur;
+PTS; ARCEP), if ``phonenumbers`` treats them as numbers in use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airflow_provider_apptoto.client.recipients import (
 
 
 def refused_number(number: str, **options: Any) -> str:
-    """Return the refusal of a number, having made sure that it shows no more than a mask."""
+    """Return the refusal of a number, after checking that it shows only a mask."""
     with pytest.raises(ApptotoValidationError) as raised:
         normalise_phone_number(number, **options)
     assert raised.value.field == "to"
@@ -38,7 +38,7 @@ def refused_number(number: str, **options: Any) -> str:
 
 
 def refused_address(address: str) -> str:
-    """Return the refusal of an address, having made sure that it shows no more than a mask."""
+    """Return the refusal of an address, after checking that it shows only a mask."""
     with pytest.raises(ApptotoValidationError) as raised:
         normalise_email_address(address)
     assert raised.value.field == "to"
@@ -100,7 +100,7 @@ def test_one_number_has_one_form_however_it_is_written(written: str) -> None:
         ("+46 70-174 06 12", "+46701740612"),
         # in Italy the 0 belongs to the number
         ("+39 06 1234 5678", "+390612345678"),
-        # the shortest there are (Niue), and numbers of no country (universal freephone)
+        # the shortest numbers (Niue), and numbers that belong to no country (universal freephone)
         ("+683 4000", "+6834000"),
         ("+800 1234 5678", "+80012345678"),
     ],
@@ -113,7 +113,7 @@ def test_a_number_with_its_country_code_becomes_e164(written: str, e164: str) ->
 @pytest.mark.parametrize(
     "number",
     [
-        "+22 607 123 4567",  # ITU-T E.123's own example, of a country that there is not
+        "+22 607 123 4567",  # the example of ITU-T E.123, with a country that does not exist
         "+44 7700 900123",  # Ofcom's mobile numbers for fiction
         "+33 6 39 98 01 23",
         "+1 650 555 019",
@@ -129,7 +129,7 @@ def test_a_number_with_its_country_code_becomes_e164(written: str, e164: str) ->
     ],
 )
 def test_a_number_that_nobody_can_have_is_refused(number: str) -> None:
-    assert "not a number in use" in refused_number(number)
+    assert "not a valid phone number" in refused_number(number)
 
 
 # --- phone numbers without +
@@ -169,7 +169,7 @@ def test_a_local_number_is_completed_by_its_region(written: str, region: str, e1
     ],
 )
 def test_a_local_number_that_its_region_does_not_have_is_refused_and_the_region_named(number: str, region: str) -> None:
-    assert f"not a number in use in {region}" in refused_number(number, region=region)
+    assert f"not a valid phone number in {region}" in refused_number(number, region=region)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,7 @@ def test_a_local_number_that_its_region_does_not_have_is_refused_and_the_region_
 )
 def test_a_number_without_plus_and_region_is_refused_with_what_to_set(written: str) -> None:
     shown = refused_number(written)
-    assert shown.endswith(
-        "has no country code; write it with + and country code, or set default_region on the connection"
-    )
+    assert shown.endswith("has no country code; add + and the country code, or set default_region on the connection")
 
 
 # --- what is not one phone number
@@ -303,7 +301,7 @@ def test_no_digit_that_was_written_is_ever_lost(area: str, rest: str, noise: lis
     except ApptotoValidationError:
         return
     digits = "".join(str(unicodedata.decimal(character)) for character in written if character.isdecimal())
-    # but for the 0 that is dialled within the country only
+    # except for the 0 that is dialled only within the country
     assert normal == f"+49{digits.removeprefix('0')}"
     assert not any(character.isalpha() for character in written)
 
@@ -354,7 +352,7 @@ def test_a_number_that_costs_extra_or_reaches_no_person_gets_neither_texts_nor_c
         tried += 1
         for sms in (True, False):
             shown = refused_number(number, sms=sms, allowed_regions=["*"])
-            assert f"is a {named} number, which gets neither texts nor calls; use another number" in shown
+            assert f"is a {named} number, which is not allowed; use another number" in shown
     assert tried > 10
 
 
@@ -389,19 +387,19 @@ def test_a_number_of_an_allowed_region_is_let_through(number: str, regions: list
 @pytest.mark.parametrize(
     ("number", "regions", "problem"),
     [
-        ("+53 5 123 4567", ["US"], "of CU, and messages go to US only. To allow it, set allowed_regions ... to US, CU"),
+        ("+53 5 123 4567", ["US"], "of CU, but allowed_regions is US. To allow it, set allowed_regions ... to US, CU"),
         (
             "+1 514 555 0199",
             ["US"],
-            "of CA, and messages go to US only. To allow it, set allowed_regions ... to US, CA",
+            "of CA, but allowed_regions is US. To allow it, set allowed_regions ... to US, CA",
         ),
         (
             "+1 787 555 0199",
             ["US"],
-            "of PR, and messages go to US only. To allow it, set allowed_regions ... to US, PR",
+            "of PR, but allowed_regions is US. To allow it, set allowed_regions ... to US, PR",
         ),
-        ("+16505550199", ["GB", "CA"], "of US, and messages go to CA, GB only. To allow it, set ... to CA, GB, US"),
-        ("+882 16 1234 5678", ["US"], "of no country, and messages go to US only. To allow it, set ... to *"),
+        ("+16505550199", ["GB", "CA"], "of US, but allowed_regions is CA, GB. To allow it, set ... to CA, GB, US"),
+        ("+882 16 1234 5678", ["US"], "of no country, but allowed_regions is US. To allow it, set ... to *"),
     ],
 )
 def test_a_number_of_another_region_is_refused_with_the_region_to_add(
@@ -436,7 +434,7 @@ def test_a_landline_is_warned_of_where_a_text_is_to_go_there(caplog: pytest.LogC
         assert number[3:-4] not in record.getMessage()
     caplog.clear()
     normalise_phone_number("+442079460958", sms=False)
-    # in North America nobody can tell a landline by its number
+    # in North America, a number does not show whether it is a landline
     normalise_phone_number("+16505550199", sms=True)
     normalise_phone_number("+61491570156", sms=True)
     assert caplog.records == []
@@ -476,7 +474,7 @@ def test_a_list_of_regions_is_separated_by_commas(regions: str, codes: tuple[str
 
 @pytest.mark.parametrize("regions", ["UK", "US, UK", "US CA", "US;CA", "US,", ",", "**", "+1", "001", "all"])
 def test_a_list_with_what_is_no_region_is_refused(regions: str) -> None:
-    with pytest.raises(ApptotoConfigurationError, match="is not a region; give two letters") as raised:
+    with pytest.raises(ApptotoConfigurationError, match="is not a region code; use two letters") as raised:
         check_regions(regions)
     assert raised.value.field == "allowed_regions"
 
@@ -553,7 +551,7 @@ def test_an_address_that_not_all_servers_take_is_warned_of(caplog: pytest.LogCap
     ids=lambda address: ascii(address)[:40],
 )
 def test_what_is_not_one_bare_address_is_refused(address: str) -> None:
-    assert "one bare address" in refused_address(address)
+    assert "use a bare address" in refused_address(address)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028", "\0"], ids=ascii)

@@ -1,4 +1,4 @@
-"""A retry policy is what it says, or refused when it is made."""
+"""A retry policy applies its values, and invalid values are refused when it is created."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow_provider_apptoto.client import ApptotoConfigurationError, RetryPoli
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"max_attempts": 0}, "max_attempts: 0 is not a number of attempts from 1"),
-        ({"window": -1}, "window: -1 is not a number of seconds from 0"),
-        ({"backoff": -0.5}, r"backoff: -0\.5 is not a number of seconds from 0"),
-        ({"backoff": float("nan")}, "backoff: nan is not"),
+        ({"max_attempts": 0}, "max_attempts: must be at least 1, not 0"),
+        ({"window": -1}, "window: must be at least 0 seconds, not -1"),
+        ({"backoff": -0.5}, r"backoff: must be at least 0 seconds, not -0\.5"),
+        ({"backoff": float("nan")}, "backoff: must be at least 0 seconds, not nan"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(values: dict[str, Any], problem: str) -> None:

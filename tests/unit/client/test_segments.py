@@ -1,4 +1,4 @@
-"""How many SMS a text is estimated to take: the alphabet of 3GPP TS 23.038, the parts of TS 23.040."""
+"""The number of SMS segments is estimated by the alphabet of 3GPP TS 23.038 and the parts of TS 23.040."""
 
 from __future__ import annotations
 

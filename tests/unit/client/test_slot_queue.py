@@ -1,4 +1,4 @@
-"""The slots of a process, handed to its threads one after the other, on a clock of the test's own."""
+"""The threads of a process get its slots one after another, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUNDING = 1e-6
 
 
 class _NotingLimiter:
-    """Passes on the slots of a limiter, and notes them."""
+    """Passes on the slots of a limiter, and records them."""
 
     def __init__(self, limiter: RateLimiter, clock: Clock) -> None:
         self._limiter = limiter
@@ -75,7 +75,7 @@ def test_a_process_reserves_no_slot_before_the_last_one_is_a_tenth_of_a_second_a
 
 def test_while_a_thread_waits_for_a_slot_that_is_not_near_no_other_thread_reserves_one(clock: Clock) -> None:
     limiter = _NotingLimiter(InProcessRateLimiter(400, clock), clock)
-    queue = SlotQueue(limiter, clock, max_wait=0.2)  # which the other thread waits in vain
+    queue = SlotQueue(limiter, clock, max_wait=0.2)  # for which the other thread waits in vain
     errors: list[BaseException | None] = []
 
     def sleep(seconds: float) -> None:
@@ -155,14 +155,14 @@ def test_a_slot_goes_to_the_next_message_if_the_one_that_waits_for_it_is_stopped
     queue = SlotQueue(limiter, clock, MAX_WAIT)
     stopped_in(1)  # before a slot is reserved
     assert limiter.slots == []
-    stopped_in(2)  # in the wait that keeps the others out
+    stopped_in(2)  # during the wait that blocks the others
     stopped_in(3)  # in the last tenth of a second
     assert queue.take(clock.sleep).at == 1000
     assert limiter.slots == [1000]
 
 
 class _StalledLimiter(InProcessRateLimiter):
-    """A limiter whose store takes its time, before or after it decides on the slot."""
+    """A limiter with a slow store, before or after it decides on the slot."""
 
     def __init__(self, clock: Clock, before: float, after: float) -> None:
         super().__init__(30, clock)
@@ -207,7 +207,9 @@ def test_a_store_that_is_too_slow_to_be_waited_for_ends_the_wait_and_frees_the_q
     limiter = _StalledLimiter(clock, 0, 40)
     queue = SlotQueue(limiter, clock, MAX_WAIT)
     for _ in range(2):
-        with pytest.raises(ApptotoThrottledError, match=r"Rate limited: the store .* took 40 s to answer") as raised:
+        with pytest.raises(
+            ApptotoThrottledError, match=r"Rate limited: the rate limit store took 40 s to respond"
+        ) as raised:
             queue.take(clock.sleep)
         assert raised.value.retry_after == 40
     assert limiter.reserved == 2

@@ -1,3 +1,5 @@
+"""Fixtures for the tests of the sandbox."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The sandbox's command runs a server or another command, prints the messages, and ends cleanly."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            # Else a failed test would wait for it.
+            # Otherwise a failed test would wait for it.
             process.kill()
 
 
@@ -91,9 +91,9 @@ def test_it_prints_its_address_and_connection_and_ends_well_on_a_signal(number: 
     with started("--port", "0", "--login", "clinic@example.com", "--api-key", "it's") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        assert "Every connection" in process.stdout.readline()
+        assert "every Apptoto connection" in process.stdout.readline()
         everything = process.stdout.readline().strip()
-        assert "Or one connection" in process.stdout.readline()
+        assert "for one connection" in process.stdout.readline()
         name, _, value = process.stdout.readline().strip().removeprefix("export ").partition("=")
         [*command] = shlex.split(process.stdout.readline())
         assert "Ctrl-C" in process.stdout.readline()

@@ -1,4 +1,4 @@
-"""The page that shows what each person got."""
+"""The inbox page shows what each person got, and executes nothing that a message contains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def page(caller: Caller, path: str = "/") -> str:
-    # The page needs no account: the sandbox listens to this computer only.
+    # The page needs no account, because the sandbox listens only on this computer.
     caller.session.auth = None
     answer = caller.call("GET", path)
     assert answer.status_code == 200
@@ -28,7 +28,7 @@ def page(caller: Caller, path: str = "/") -> str:
 
 def test_an_empty_inbox_says_so(sandbox: Sandbox, caller: Caller) -> None:
     assert sandbox.messages() == []
-    assert "Nobody got anything yet" in page(caller)
+    assert "No messages yet" in page(caller)
 
 
 def test_each_person_is_shown_once_with_what_they_got_newest_first(caller: Caller) -> None:
@@ -90,7 +90,7 @@ def test_the_page_says_what_is_documented_and_what_is_assumed(caller: Caller) ->
 
 
 def test_the_page_shows_the_faults_that_are_switched_on(sandbox: Sandbox, caller: Caller) -> None:
-    assert "Faults that are switched on" not in page(caller)
+    assert "Active faults" not in page(caller)
     sandbox.fault(status=429, retry_after=5, times=2)
     sandbox.fault(kind="hang", seconds=3, accepted=True)
     for kind in ("reset", "close", "cut", "html"):
@@ -98,12 +98,12 @@ def test_the_page_shows_the_faults_that_are_switched_on(sandbox: Sandbox, caller
 
     section = page(caller).partition('<section class="faults"')[2].partition("</section>")[0]
     assert [re.sub(r"\s+", " ", item) for item in re.findall("<li>(.*?)</li>", section, re.DOTALL)] == [
-        "For the next 2 calls: status 429 with Retry-After: 5. The message is not kept.",
-        "For the next call: no answer for 3 s, then the connection is closed. The message is kept.",
-        "For the next call: the connection is reset, no answer. The message is not kept.",
-        "For the next call: the connection is closed, no answer. The message is not kept.",
-        "For the next call: the answer is cut in its body. The message is not kept.",
-        "For the next call: status 200 with an HTML page. The message is not kept.",
+        "For the next 2 requests: status 429 with Retry-After: 5. The message is not stored.",
+        "For the next request: no answer for 3 s, then the connection is closed. The message is stored.",
+        "For the next request: the connection is reset, no answer. The message is not stored.",
+        "For the next request: the connection is closed, no answer. The message is not stored.",
+        "For the next request: the connection is closed in the middle of the answer. The message is not stored.",
+        "For the next request: status 200 with an HTML page. The message is not stored.",
     ]
 
 

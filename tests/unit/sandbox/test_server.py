@@ -1,4 +1,4 @@
-"""Starting and stopping."""
+"""A sandbox starts and stops cleanly, and refuses invalid parameters."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ def test_it_can_be_started_again_on_the_same_port() -> None:
 
 
 def test_starting_one_that_runs_is_an_error(sandbox: Sandbox) -> None:
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="already running"):
         sandbox.start()
 
 
 def test_using_one_that_does_not_run_is_an_error() -> None:
     sandbox = Sandbox()
     for use in (lambda: sandbox.url, sandbox.connection, sandbox.messages, sandbox.clear, sandbox.fault):
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="not running"):
             use()
 
 
