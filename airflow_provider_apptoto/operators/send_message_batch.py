@@ -40,7 +40,7 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
     with ``index``, ``line``, ``reference``) as far as they fit.
 
     :param messages: rows: a list of mappings, or the output of a task that returns one. Exactly one of this and
-        ``messages_path`` is required. Values in the DAG file are templated; values from other tasks are not.
+        ``messages_path`` is required. (templated in the DAG file, not from other tasks)
     :param messages_path: absolute path or URI (Airflow's object storage) of a file with rows: CSV in UTF-8 with a
         header line (``.csv``), or JSON Lines (``.jsonl``, ``.ndjson``). (templated)
     :param defaults: fields of all messages. Templates may use the columns of the row: ``{{ row.first_name }}``. A row

@@ -294,7 +294,7 @@ class TestTestConnection:
         with FaultServer([answering(status, {"error": f"bad key {KEY}"})]) as server:
             works, says = self.press(connection, server.url)
         assert not works
-        assert says.startswith(f"Apptoto rejected the account: HTTP {status}")
+        assert says.startswith(f"Apptoto rejected the login or API key: HTTP {status}")
         assert "Check both" in says
 
     def test_unreachable(self, connection: Callable[..., None]) -> None:
