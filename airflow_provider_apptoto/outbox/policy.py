@@ -58,7 +58,8 @@ class SendPolicy:
         if age <= self.max_age:
             return ""
         shown = moment.in_timezone("UTC").format("YYYY-MM-DD[T]HH:mm[Z]")
-        return f"the run is {age.total_seconds() / 3600:.0f} h old ({shown}), more than max_age={self.max_age}"
+        hours, limit = (each.total_seconds() / 3600 for each in (age, self.max_age))
+        return f"the run is {hours:.0f} h old ({shown}), more than max_age={limit:g} h"
 
 
 def _check_max_age(value: object) -> None:

@@ -543,7 +543,7 @@ def test_a_run_that_is_older_than_max_age_is_skipped_and_says_how_to_send_all_th
     assert clinic.server.connections == 0
     shown = capsys.readouterr()
     assert re.search(
-        r"Skipped: the run is \d+ h old \(2026-03-02T00:00Z\), .*max_age=1 day.*raise max_age or set it to None",
+        r"Skipped: the run is \d+ h old \(2026-03-02T00:00Z\), .*max_age=24 h.*raise max_age or set it to None",
         shown.out + shown.err,
     )
     assert clinic.run(send(max_age=None), at=OLD)["send"].state == "success"

@@ -10,7 +10,7 @@ from airflow_provider_apptoto.batch.ending import End, Facts, ending
 from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.client import Outcome
 
-OLD = "the run is 96 h old (2026-11-20T08:00Z), more than max_age=1 day, 0:00:00"
+OLD = "the run is 96 h old (2026-11-20T08:00Z), more than max_age=24 h"
 NO_LEDGER = (
     "No ledger is configured, so a retry would resend messages that were delivered. The task is not retried. Set "
     "state_conn_id on the Apptoto connection to keep a ledger"
