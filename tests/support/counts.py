@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 class Counts:
@@ -14,6 +17,7 @@ class Counts:
         self.tags: list[dict[str, Any]] = []
         """The tags of each message."""
         self.gauges: list[tuple[str, object, dict[str, Any]]] = []
+        self.timings: list[tuple[str, timedelta, dict[str, Any]]] = []
 
     def incr(self, name: str, *, tags: dict[str, Any]) -> None:
         if name == "apptoto.messages":
@@ -23,5 +27,5 @@ class Counts:
     def gauge(self, name: str, value: object, *, tags: dict[str, Any]) -> None:
         self.gauges.append((name, value, tags))
 
-    def timing(self, *_: object, **__: object) -> None:
-        pass
+    def timing(self, name: str, value: timedelta, *, tags: dict[str, Any]) -> None:
+        self.timings.append((name, value, tags))

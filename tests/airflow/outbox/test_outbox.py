@@ -527,7 +527,7 @@ def test_a_message_that_is_too_old_is_skipped_only_if_no_try_of_its_task_began(
             outbox.send(**MESSAGE)
         assert isinstance(raised.value, AirflowFailException)
         if ends == "failed":
-            assert raised.value.code == "too_old"
+            assert (raised.value.code, raised.value.reason) == ("too_old", OLD)
             assert re.match(
                 r"The message was not sent: an earlier try started sending, but now the run is", str(raised.value)
             )
@@ -566,6 +566,7 @@ def test_nothing_is_sent_while_the_ledger_can_not_be_used_and_airflow_may_retry(
     with pytest.raises(ApptotoNotSentError, match=rf"^The message was not sent: {error}\. Nothing is sent") as raised:
         outbox_of(clinic, memory, clock).send(**MESSAGE)
     assert (raised.value.code, isinstance(raised.value, AirflowFailException)) == ("ledger_unusable", False)
+    assert raised.value.reason == str(error)
     assert clinic.requests == []
 
 

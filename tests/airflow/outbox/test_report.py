@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_apptoto.client import ApptotoError, ApptotoRejectedError, ApptotoUnknownOutcomeError, Routing
+from airflow_provider_apptoto.client import (
+    ApptotoError,
+    ApptotoNotSentError,
+    ApptotoRejectedError,
+    ApptotoUnknownOutcomeError,
+    Routing,
+)
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.report import show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from tests.support.entries import SECOND
-from tests.support.faults import answering, resetting
+from tests.support.faults import FaultServer, answering, resetting
 from tests.support.memory_store import MemoryStore
 from tests.support.outboxes import NUMBER, TEXT, outbox_of
 
 if TYPE_CHECKING:
     from tests.support.clock import Clock
     from tests.support.counts import Counts
-    from tests.support.faults import FaultServer, Script
+    from tests.support.faults import Script
 
 MESSAGE: dict[str, Any] = {"type": "sms", "to": NUMBER, "message": TEXT}
 TOO_OLD = "the run's time is 96 h ago"
@@ -68,8 +75,47 @@ def test_an_attempt_is_logged_in_one_line_and_counted_once(
         assert outcome in {"not_sent", "rejected", "unknown"}
     [logged] = [each for each in provider_log if "to +1" in each]
     assert re.fullmatch(line, logged), logged
+    if took := re.search(r"(\d+) ms", logged):
+        assert int(took[1]) < 60_000
     assert counts.tags == [{"channel": "sms", "outcome": outcome, "conn_id": "clinic"}]
     assert not any(mark in str(provider_log) for mark in (NUMBER, TEXT))
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [(None, "2xx"), (answering(422), "4xx"), (answering(500), "5xx"), (resetting(accepted=False), "none")],
+)
+def test_a_request_is_timed_under_its_connection_and_the_kind_of_its_answer(
+    clinic: FaultServer, clock: Clock, counts: Counts, *, script: Script | None, status: str
+) -> None:
+    clinic.scripts = [script] if script else []
+    with contextlib.suppress(ApptotoError):
+        outbox_of(clinic, None, clock, conn_id="clinic").send(**MESSAGE)
+    [(name, took, tags)] = counts.timings
+    assert (name, tags) == ("apptoto.request.duration", {"status": status, "conn_id": "clinic"})
+    assert 0 < took.total_seconds() < 60
+    sent = [("apptoto.last_sent", {"conn_id": "clinic"})] if status == "2xx" else []
+    assert [(name, tags) for name, _, tags in counts.gauges] == sent
+
+
+def test_what_never_left_is_not_timed(clock: Clock, counts: Counts) -> None:
+    with FaultServer() as gone:
+        pass
+    with pytest.raises(ApptotoNotSentError):
+        outbox_of(gone, None, clock).send(**MESSAGE)
+    assert counts.timings == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(422, "rejected"), (401, "credentials_refused"), (500, "outcome_unknown")]
+)
+def test_the_ledger_keeps_the_code_of_what_went_wrong(
+    memory: MemoryStore, clinic: FaultServer, clock: Clock, *, status: int, code: str
+) -> None:
+    clinic.scripts = [answering(status)]
+    with pytest.raises(ApptotoError) as raised:
+        outbox_of(clinic, memory, clock).send(**MESSAGE)
+    assert (memory.only.code, raised.value.code) == (code, code)
 
 
 @pytest.mark.parametrize(("message", "more"), [(TEXT, ""), ("Another", r"\. .*text.*")])
