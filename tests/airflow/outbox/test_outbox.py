@@ -32,11 +32,11 @@ from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.identity import texts_of
-from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.ledger import LedgerTiming, recipient_hash
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
 from tests.support.entries import FIRST, SECOND
 from tests.support.faults import Exchange, FaultServer, accepting, answering
-from tests.support.memory_store import MemoryStore
+from tests.support.memory_store import KEYS, MemoryStore
 from tests.support.outboxes import NUMBER, OTHER_NUMBER, TEXT, outbox_of
 
 if TYPE_CHECKING:
@@ -252,6 +252,8 @@ def test_reference_and_labels_are_kept_in_clear_and_nothing_of_the_person_is(
     assert memory.only.reference == "4711"
     assert memory.only.labels == {"clinic": "north", "wave": "2"}
     assert (memory.only.target, memory.only.channel, memory.only.segments) == ("+1•••0199", "sms", 1)
+    assert memory.only.recipient == recipient_hash(KEYS[0], NUMBER)
+    assert memory.only.account == "c•••@•••.example"
     for mark in (NUMBER, "5550199", "Gwendolyn", "clinic@clinic.example", "sekret"):
         assert mark not in str(memory.only)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,10 @@ def test_what_an_earlier_try_sent_is_logged_with_its_time_and_that_try(
     line = rf"{MASKED}: already sent at 2026-\S+Z by try 1 of clinic\.remind, run monday{more}"
     assert re.fullmatch(line, provider_log[-1]), provider_log[-1]
     assert counts.tags[-1] == {"channel": "sms", "outcome": "deduplicated", "conn_id": "clinic"}
+    provider_log.clear()
+    quiet = outbox_of(clinic, memory, clock, origin=SECOND, log_level=logging.DEBUG)
+    quiet.send(**{**MESSAGE, "message": message})
+    assert bool(provider_log) is bool(more)  # that a text has changed is a warning
 
 
 @pytest.mark.parametrize("has_ledger", [True, False])
@@ -164,6 +169,22 @@ def test_an_error_of_a_message_without_a_reference_says_that_it_has_none(
     clinic.scripts = [answering(422)]
     with pytest.raises(ApptotoRejectedError, match=r"\n  sms to \+1•••0199, reference none, at 2026-"):
         outbox_of(clinic, memory, clock).send(**MESSAGE)
+
+
+@pytest.mark.parametrize(("left", "reason"), [(State.UNKNOWN, "down"), (State.SENDING, "an earlier try ended")])
+def test_a_message_in_doubt_is_an_error_that_says_why_and_what_to_do(
+    memory: MemoryStore, clinic: FaultServer, clock: Clock, *, left: State, reason: str
+) -> None:
+    outbox_of(clinic, memory, clock).send(**MESSAGE)
+    entry = memory.only.changed(left, lease=0.0, reason="down" if left is State.UNKNOWN else None)
+    memory.entries[entry.key] = entry
+    clock.now += 1
+    with pytest.raises(ApptotoUnknownOutcomeError) as raised:
+        outbox_of(clinic, memory, clock, origin=SECOND, conn_id="clinic").send(**MESSAGE)
+    assert reason in str(raised.value.reason)
+    assert reason in str(raised.value)
+    assert f"ledger resolve --conn-id clinic {entry.key} --to sent" in str(raised.value)
+    assert len(clinic.requests) == 1
 
 
 def test_without_a_ledger_an_unknown_outcome_is_the_error_of_the_client(clinic: FaultServer, clock: Clock) -> None:

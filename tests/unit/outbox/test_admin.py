@@ -146,6 +146,7 @@ def test_an_author_gives_a_name_and_a_note_of_one_line(line: str) -> None:
 
 
 def test_a_resolution_can_be_reversed_by_force_and_an_answer_of_apptoto_can_not(admin: LedgerAdmin) -> None:
+    assert keys(admin.resolvable(ALL, force=True)) == [UNKNOWN_KEY, ABANDONED_KEY]
     admin.resolve(admin.resolvable(ALL), State.SENT, ANN)
     assert admin.resolvable(ALL) == []
     again = admin.resolve(admin.resolvable(ALL, force=True), State.NOT_SENT, BOB)
