@@ -339,6 +339,7 @@ def test_without_any_database_there_are_no_slots(tmp_path: Path, clock: Clock, h
     assert raised.value.code == "rate_limit_unusable"
     assert raised.value.reason is not None
     assert raised.value.reason in str(raised.value)
+    assert ("unable to open database file" if has_spare else "no temporary directory") in raised.value.reason
     limiter.back_off(1)
 
 
