@@ -99,6 +99,20 @@ def test_a_request_is_timed_under_its_connection_and_the_kind_of_its_answer(
     assert [(name, tags) for name, _, tags in counts.gauges] == sent
 
 
+def test_a_rehearsal_shows_a_text_that_need_not_be_hidden(
+    clinic: FaultServer, clock: Clock, provider_log: list[str]
+) -> None:
+    routing = Routing(DeliveryMode.DRY_RUN)
+    outbox_of(clinic, None, clock, routing=routing).send(**MESSAGE, redact=False)
+    assert provider_log[-1].endswith(f": {TEXT!r}")
+    outbox_of(clinic, None, clock, routing=routing).send(
+        **{**MESSAGE, "message": None, "template_id": "7"}, redact=False
+    )
+    assert "None" not in provider_log[-1]
+    outbox_of(clinic, None, clock, routing=routing).send(**MESSAGE)
+    assert re.fullmatch(rf"{MASKED}: dry_run, .*\(GSM-7\)", provider_log[-1])
+
+
 def test_what_never_left_is_not_timed(clock: Clock, counts: Counts) -> None:
     with FaultServer() as gone:
         pass

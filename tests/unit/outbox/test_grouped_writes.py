@@ -110,21 +110,22 @@ def test_of_two_writes_of_one_message_one_is_done(store: SqlLedgerStore) -> None
     assert Counter(at_once(store, inserts(rivals))) == {True: 1, False: THREADS - 1}
 
 
+@pytest.mark.parametrize("count", [2, THREADS])
 @pytest.mark.parametrize(
     "bad", [{"http_status": 2**70}, {"reason": None}, {"reference": "\ud800"}], ids=["too large", "null", "no text"]
 )
 def test_a_write_that_the_database_refuses_fails_alone(
-    database: StateDatabase, store: SqlLedgerStore, bad: dict[str, Any]
+    database: StateDatabase, store: SqlLedgerStore, bad: dict[str, Any], count: int
 ) -> None:
-    entries = fresh()
-    entries[THREADS // 2] = dataclasses.replace(entries[THREADS // 2], **bad)
+    entries = fresh(count)
+    entries[count // 2] = dataclasses.replace(entries[count // 2], **bad)
     results = at_once(store, inserts(entries))
-    refused = results.pop(THREADS // 2)
+    refused = results.pop(count // 2)
     assert isinstance(refused, LedgerStoreError)
     assert str(refused).startswith(("the state database rejected the ledger entry", "the state database can't be used"))
-    assert results == [True] * (THREADS - 1)
-    assert len(versions(store, entries)) == THREADS - 1
-    assert isinstance(at_once(store, [(None, entries[THREADS // 2])])[0], LedgerStoreError)
+    assert results == [True] * (count - 1)
+    assert len(versions(store, entries)) == count - 1
+    assert isinstance(at_once(store, [(None, entries[count // 2])])[0], LedgerStoreError)
     database.init()
 
 
