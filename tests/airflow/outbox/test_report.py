@@ -211,6 +211,11 @@ def test_without_a_ledger_an_unknown_outcome_is_the_error_of_the_client(clinic: 
     assert raised.value.status == 500
 
 
+def test_outside_of_airflow_a_delivery_has_no_try(clinic: FaultServer, clock: Clock) -> None:
+    delivery = outbox_of(clinic, None, clock, origin=None).send(**MESSAGE)
+    assert (delivery.outcome, delivery.try_number) == ("sent", None)
+
+
 def test_the_messages_that_wait_for_a_person_are_shown_under_their_connection(
     memory: MemoryStore, clinic: FaultServer, clock: Clock, counts: Counts
 ) -> None:

@@ -104,6 +104,7 @@ def test_another_mapped_task_with_another_text_for_the_same_recipient_is_an_erro
     store.entries["k1"] = entry(other, text="another")
     with pytest.raises(ApptotoValidationError, match=r"mapped task 3 .* idempotency_key") as raised:
         looked_up(store, clock)
+    assert raised.value.field == "idempotency_key"
     assert raised.value.code == "ambiguous"
     store.entries["k1"] = entry(other).changed(State.SENT)
     assert isinstance(looked_up(store, clock), Entry)  # its list changed its order
