@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     import jinja2
     from airflow.providers.common.compat.sdk import Context
@@ -61,6 +61,23 @@ def is_running_task(context: Mapping[str, Any]) -> bool:
     except (AirflowException, RuntimeError):
         return False
     return current is not None and current is context.get("ti")
+
+
+def deferral_until(moment: datetime, method_name: str) -> BaseException:
+    """Return the exception that lets a task wait for a point in time without a worker.
+
+    :param moment: with a time zone.
+    :param method_name: the method of the task that Airflow then calls.
+    """
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: the trigger moved to the provider "standard" in Airflow 3.
+    try:
+        module = importlib.import_module("airflow.providers.standard.triggers.temporal")
+    except ImportError:
+        module = importlib.import_module("airflow.triggers.temporal")
+    deferral: BaseException = TaskDeferred(trigger=module.DateTimeTrigger(moment=moment), method_name=method_name)
+    return deferral
 
 
 def never_expire() -> timedelta:

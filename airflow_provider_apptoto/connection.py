@@ -29,9 +29,14 @@ from airflow_provider_apptoto.client.settings import (
     DEFAULT_TIMEOUT,
 )
 from airflow_provider_apptoto.get_provider_info import get_provider_info
+from airflow_provider_apptoto.outbox.policy import OFF, limits_of, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from zoneinfo import ZoneInfo
+
+    from airflow_provider_apptoto.outbox.limit import Limit
+    from airflow_provider_apptoto.outbox.window import SendWindow
 
 T = TypeVar("T")
 Defaults = Mapping[str, tuple[str, str]]
@@ -83,6 +88,9 @@ class ConnectionSettings:
     redirect_email_to: str | None
     ca_bundle: str | None
     state_conn_id: str | None
+    send_window: SendWindow | None
+    timezone: ZoneInfo | None
+    at_most: tuple[Limit, ...]
 
     def __repr__(self) -> str:
         """Show the base URL, not login and API key."""
@@ -104,7 +112,11 @@ class ConnectionSettings:
             sources = {field: source for field, (_, source) in defaults.items() if field not in own}
             if "delivery_mode" in own:
                 modes[name] = DeliveryMode.strictest(own["delivery_mode"])
-            return cls._read(connection, {**own, **{field: defaults[field][0] for field in sources}}, modes)
+            fields = {**own, **{field: defaults[field][0] for field in sources}}
+            limits = [own.get("at_most"), defaults.get("at_most", (None, ""))[0]]
+            if all(limits):  # both apply, and neither can turn the other off
+                fields["at_most"] = ", ".join(str(each) for each in limits if each != OFF) or OFF
+            return cls._read(connection, fields, modes)
         except ApptotoConfigurationError as error:
             if error.field in sources:
                 raise _wrong_default(sources[error.field], error) from None
@@ -138,6 +150,9 @@ class ConnectionSettings:
             ),
             ca_bundle=_checked(fields, "ca_bundle", _file),
             state_conn_id=_checked(fields, "state_conn_id", str),
+            send_window=_checked(fields, "send_window", window_of),
+            timezone=_checked(fields, "timezone", _zone),
+            at_most=_checked(fields, "at_most", limits_of) or (),
         )
 
 
@@ -249,6 +264,12 @@ def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) ->
         return check(value.strip())
     except ApptotoValidationError as error:
         raise ApptotoConfigurationError(name, error.problem, code=error.code) from None
+
+
+def _zone(name: str) -> ZoneInfo:
+    from airflow_provider_apptoto.outbox.window import zone_named
+
+    return zone_named(name, "timezone")
 
 
 def _file(path: str) -> str:

@@ -117,6 +117,24 @@ def get_provider_info() -> dict[str, Any]:
                         "sqlite for one host, postgres for several.",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "send_window": {
+                        "label": "Sending window",
+                        "description": "When messages may be sent, in the recipient's time zone, such as "
+                        "Mon-Fri 09:00-18:00, Sat 10:00-14:00; off or blank: at any time.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "timezone": {
+                        "label": "Time zone of recipients",
+                        "description": "Time zone for the sending window, such as America/Chicago. "
+                        "Default: that of the phone number, if it has only one.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "at_most": {
+                        "label": "Messages per recipient",
+                        "description": "Limit on the messages to one recipient over all DAGs, such as 3/day, 1/hour "
+                        "or 5/7d. Needs the state database.",
+                        "schema": {"type": ["string", "null"]},
+                    },
                 },
             },
         ],
@@ -213,6 +231,29 @@ def get_provider_info() -> dict[str, Any]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "apptoto_state",
+                        "default": None,
+                    },
+                    "send_window": {
+                        "description": "When messages may be sent, in the recipient's time zone.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "Mon-Fri 09:00-18:00, Sat 10:00-14:00",
+                        "default": None,
+                    },
+                    "timezone": {
+                        "description": "Time zone of recipients for the sending window. If it is not set, that of the "
+                        "phone number applies.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "America/Chicago",
+                        "default": None,
+                    },
+                    "at_most": {
+                        "description": "Limit on the messages to one recipient over all DAGs. Needs the state "
+                        "database.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "3/day",
                         "default": None,
                     },
                     "ledger_secret": {

@@ -24,6 +24,8 @@ class End(Enum):
     """The next try sends the rest."""
     RETRY_UNKNOWN = 4
     """The next try resends the messages that may have been sent (``on_unknown="resend"``)."""
+    HOLD = 6
+    """Wait for the sending window of the held messages."""
     FAIL = 5
     """A retry would not help, or would do harm."""
 
@@ -58,7 +60,7 @@ class Facts:
     stopped: str = ""
 
 
-def ending(facts: Facts, options: BatchOptions) -> Ending:
+def ending(facts: Facts, options: BatchOptions) -> Ending:  # noqa: PLR0911  one per kind of ending
     """Decide how the task ends."""
     counts = facts.counts
     unsent, unknown, rejected, invalid = (
@@ -69,12 +71,14 @@ def ending(facts: Facts, options: BatchOptions) -> Ending:
     )
     if unsent:
         return _retry(facts, End.RETRY, f"{text}: {facts.stopped or 'see the list'}", "sends the rest")
+    if counts[Outcome.HELD]:
+        return Ending(End.HOLD, f"{counts[Outcome.HELD]} of {facts.messages} messages are held for send_window")
     if rejected + invalid > options.most_failed(facts.messages + invalid):
         also = f", and {invalid} rows were invalid" if invalid else ""
         return Ending(End.FAIL, f"{text}{also}: more than max_failed={options.max_failed!r}")
     if unknown and facts.on_unknown != OnUnknown.RESEND:
         return Ending(End.FAIL, text)
-    if counts[Outcome.TOO_OLD]:
+    if counts[Outcome.TOO_OLD] and (facts.too_old or not _done(counts)):
         return _too_old(facts)
     if unknown:
         return _retry(facts, End.RETRY_UNKNOWN, text, "resends the messages that may have been sent")
@@ -95,10 +99,11 @@ def _retry(facts: Facts, end: End, text: str, what: str) -> Ending:
 def _too_old(facts: Facts) -> Ending:
     """Skip the task. If an earlier try started sending, fail it: a skip would hide that the batch is incomplete."""
     some = f"{facts.counts[Outcome.TOO_OLD]} of {facts.messages} messages were not sent"
-    advice = "To send them anyway, raise max_age or set it to None, and clear the task"
+    if not facts.too_old:
+        return Ending(End.SKIP, f"{some}: their not_after has passed")
     if facts.was_begun:
-        return Ending(End.FAIL, f"{some}: an earlier try started sending, but now {facts.too_old}. {advice}")
-    return Ending(End.SKIP, f"{some}: {facts.too_old}. {advice}")
+        return Ending(End.FAIL, f"{some}: an earlier try started sending, but now {facts.too_old}")
+    return Ending(End.SKIP, f"{some}: {facts.too_old}")
 
 
 def _done(counts: Mapping[Outcome, int]) -> int:

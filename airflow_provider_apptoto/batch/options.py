@@ -28,6 +28,8 @@ class BatchOptions:
     id_column: str | None = None
     reference_column: str | None = None
     label_columns: Sequence[str] = ()
+    timezone_column: str | None = None
+    not_after_column: str | None = None
     on_invalid: OnInvalidName = "fail"
     max_messages: int | None = 1000
     max_failed: int | str = 0
@@ -36,7 +38,7 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         """Check all values."""
-        for name in ("id_column", "reference_column"):
+        for name in ("id_column", "reference_column", "timezone_column", "not_after_column"):
             if getattr(self, name) is not None:
                 _check_column(name, getattr(self, name))
         _check_label_columns(self.label_columns)

@@ -6,20 +6,23 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_apptoto.batch.rows import FileRow
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import TARGETS
+from airflow_provider_apptoto.outbox.guards import moment_of, zone_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from airflow_provider_apptoto.batch.options import BatchOptions
     from airflow_provider_apptoto.batch.rendering import Columns, RowRenderer
     from airflow_provider_apptoto.batch.rows import ReadRow
     from airflow_provider_apptoto.batch.suppression import Suppression
     from airflow_provider_apptoto.client import Message
+    from airflow_provider_apptoto.outbox.guards import Guards
 
 T = TypeVar("T")
 
@@ -38,6 +41,8 @@ class PlannedMessage:
     :param item: value of the row's ``id_column``.
     :param reference: value of the row's ``reference_column``.
     :param line: line of the file on which the row starts, from 1; ``None`` for a row of a list.
+    :param timezone: value of the row's ``timezone_column``.
+    :param not_after: value of the row's ``not_after_column``.
     """
 
     index: int
@@ -47,6 +52,8 @@ class PlannedMessage:
     reference: str | None
     line: int | None = None
     labels: Mapping[str, str] | None = None
+    timezone: str | None = None
+    not_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Problem:
 
     :param code: stable name of the cause.
     :param column: the column that caused it, if known.
+    :param recipient: the recipient, if it can be compared with those who opted out.
     """
 
     index: int
@@ -64,6 +72,7 @@ class Problem:
     reason: str
     code: str
     column: str | None
+    recipient: str | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ class Planner:
     :param build: builds a checked message from its fields.
     :param key_of: returns the ledger key of a message and its ``item``.
     :param suppression: recipients who must not get a message.
+    :param guards: the guards of the outbox, which may need the time zone of each recipient.
     :param options: the columns that identify messages, and the limits.
     """
 
@@ -113,6 +123,7 @@ class Planner:
     build: Callable[..., Message]
     key_of: Callable[[Message, str | None], str]
     suppression: Suppression
+    guards: Guards
     options: BatchOptions
 
     def plan(self, rows: Iterable[ReadRow | FileRow]) -> Plan:
@@ -129,16 +140,37 @@ class Planner:
                 msg = f"is {most}, but the batch has more messages. Nothing was sent. Raise it if this is intended"
                 raise ApptotoConfigurationError("max_messages", msg, code="too_many_messages")
         plan.messages = list(planned.values())
+        self._leave_out_optouts(plan)
         return plan
+
+    def _leave_out_optouts(self, plan: Plan) -> None:
+        """Leave out the rows of people on the opt-out lists, also those that are invalid."""
+        if self.guards.optouts is None:
+            return
+        recipients = {each.message.to for each in plan.messages} | {each.recipient for each in plan.problems}
+        asked = [each for each in recipients if each is not None]
+        found = self.guards.optouts.lists_holding(asked, self.guards.optout_lists)
+        if not found:
+            return
+        rows: list[PlannedMessage | Problem] = [*plan.messages, *plan.problems]
+        left_out = [each for each in rows if _recipient_of(each) in found]
+        plan.suppressed += len(left_out)
+        for row in sorted(left_out, key=lambda each: each.index):
+            _keep(plan.suppressed_rows, LeftOut(row.index, row.line, row.reference))
+        plan.messages = [each for each in plan.messages if each.message.to not in found]
+        problems = [each for each in plan.problems if each.recipient not in found]
+        plan.invalid -= len(plan.problems) - len(problems)
+        plan.problems = problems
 
     def _add(self, plan: Plan, planned: dict[str, PlannedMessage], index: int, read: ReadRow | FileRow) -> None:
         line, row = read if isinstance(read, FileRow) else (None, read)
-        reference = None
+        reference, recipient = None, None
         try:
             if isinstance(row, ApptotoValidationError):
                 raise row
             columns = self.renderer.columns(row)
             shown = self.renderer.shown(columns)
+            recipient = self.renderer.recipient(columns, shown)
             if self.options.reference_column is not None:
                 reference = _name(shown, self.options.reference_column, "reference_column", required=False)
             item = None
@@ -151,8 +183,9 @@ class Planner:
                 _keep(plan.suppressed_rows, LeftOut(index, line, reference))
                 return
             given_labels = {name: value for name, value in labels.items() if value is not None}
+            timezone, not_after = self._times(message, shown)
             key = self.key_of(message, item)
-            new = PlannedMessage(index, message, key, item, reference, line, given_labels or None)
+            new = PlannedMessage(index, message, key, item, reference, line, given_labels or None, timezone, not_after)
             earlier = planned.setdefault(key, new)
             if earlier is not new and not self._is_duplicate(earlier.message, message):
                 raise self._ambiguity(earlier)
@@ -160,12 +193,40 @@ class Planner:
                 plan.duplicates += 1
                 _keep(plan.duplicate_rows, LeftOut(index, line, reference))
         except ApptotoValidationError as error:
+            if self.suppression.holds_written(recipient):
+                plan.suppressed += 1
+                _keep(plan.suppressed_rows, LeftOut(index, line, reference))
+                return
             plan.invalid += 1
             column = error.column
             if column is None and isinstance(row, Mapping) and error.field in row:
                 column = error.field
-            problem = Problem(index, line, reference, error.field, error.problem, error.code, column)
+            comparable = self.suppression.comparable(recipient)
+            problem = Problem(index, line, reference, error.field, error.problem, error.code, column, comparable)
             _keep(plan.problems, problem)
+
+    def _times(self, message: Message, shown: Columns) -> tuple[str | None, datetime | None]:
+        """Return the time zone and the latest time of a row; check that the zone is known if there is a window.
+
+        :raises ApptotoValidationError: they are invalid, or the zone is unknown.
+        """
+        timezone = self._optional(shown, self.options.timezone_column)
+        zone = zone_or_none(timezone, self.options.timezone_column or "")
+        if self.guards.window is not None:
+            self.guards.zone(message, zone)
+        not_after = self._optional(shown, self.options.not_after_column)
+        return timezone, moment_of(not_after, self.options.not_after_column or "")
+
+    def _optional(self, shown: Columns, column: str | None) -> Any:
+        """Return the value of a column; ``None`` if it is blank, or not asked for."""
+        if column is None:
+            return None
+        try:
+            value = shown[column]
+        except KeyError:
+            msg = "the row has no such column"
+            raise ApptotoValidationError(column, msg, code="column_missing", column=column) from None
+        return None if isinstance(value, str) and not value.strip() else value
 
     def _is_duplicate(self, one: Message, other: Message) -> bool:
         """Return whether two messages are the same, even if their recipients are written differently."""
@@ -179,6 +240,10 @@ class Planner:
         msg += "; set id_column so that a retry can tell them apart"
         target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
         return ApptotoValidationError(target, msg, code="ambiguous")
+
+
+def _recipient_of(row: PlannedMessage | Problem) -> str | None:
+    return row.message.to if isinstance(row, PlannedMessage) else row.recipient
 
 
 def place(index: int, line: int | None, reference: str | None = None) -> str:

@@ -121,6 +121,13 @@ class RowRenderer:
         to_appointment = fields["event_id"] is not None or fields["participant_id"] is not None
         return fields | {name: self._field(name, columns, shown, to_appointment=to_appointment) for name in TEXT_FIELDS}
 
+    def recipient(self, columns: dict[str, FieldSource], shown: Columns) -> object:
+        """Return the value of ``to`` in a row that may be invalid, or ``None``."""
+        try:
+            return self._field("to", columns, shown, to_appointment=None)
+        except ApptotoValidationError:
+            return None
+
     def _check_given_once(self, columns: dict[str, FieldSource]) -> None:
         """Check that the row and ``defaults`` don't set the same field. Blank columns are checked later.
 

@@ -161,7 +161,8 @@ class BatchResults:
 
     def progress(self) -> str:
         """Return the progress as one line."""
-        ended = self.done + sum(self[outcome] for outcome in (*FAILED, Outcome.TOO_OLD))
+        withheld = [outcome for outcome in Outcome if outcome.is_withheld and outcome is not Outcome.SUPPRESSED]
+        ended = self.done + sum(self[outcome] for outcome in (*FAILED, Outcome.HELD, *withheld))
         # messages that an earlier try sent take no time, and would make the estimate too short
         asked = ended - self[Outcome.DEDUPLICATED]
         seconds = time.monotonic() - self._started

@@ -18,12 +18,15 @@ from airflow_provider_apptoto.batch.sending import Sender
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client.errors import ApptotoNotSentError, ApptotoUnknownOutcomeError
 from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.client.routing import DeliveryMode
+from airflow_provider_apptoto.outbox.errors import FinalConfigurationError
 from airflow_provider_apptoto.outbox.instructions import how_to_resolve
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from airflow_provider_apptoto.batch.fields import RenderedBatch
     from airflow_provider_apptoto.batch.options import BatchOptions
@@ -34,6 +37,17 @@ log = logging.getLogger(__name__)
 
 MAX_LISTED = 50
 """Maximum number of rows that an error or a log line lists."""
+
+
+class HeldError(Exception):
+    """Messages are held: the task must wait, without a worker, and then run again.
+
+    :param until: when the first of them may be sent.
+    """
+
+    def __init__(self, until: datetime, text: str) -> None:
+        super().__init__(text)
+        self.until = until
 
 
 def run(
@@ -56,7 +70,14 @@ def run(
     :raises AirflowFailException: rows are invalid, too many messages failed, or some may have been sent; or the run is
         too old for the messages that an earlier try did not send.
     :raises AirflowSkipException: the run is too old for the remaining messages.
+    :raises HeldError: all open messages were handled, and others are held.
     """
+    if outbox.store is None and outbox.guards.window is not None and outbox.guards.may_hold:
+        msg = (
+            "is 'hold', but there is no ledger, so the task could not tell after the wait which messages were sent. "
+            "Set state_conn_id on the Apptoto connection, or set when_closed to 'skip'"
+        )
+        raise FinalConfigurationError("when_closed", msg, code="state_database_needed")
     try:
         plan = _plan(batch, options, outbox, build, default_region)
     except LedgerStoreError as error:
@@ -89,7 +110,7 @@ def run(
         on_unknown=outbox.policy.on_unknown,
         has_ledger=outbox.store is not None,
         was_begun=sender.was_begun,
-        too_old=outbox.why_too_old,
+        too_old=sender.too_old,
         stopped=sender.stopped,
     )
     _end(ending(facts, options), results, sender, outbox)
@@ -109,6 +130,7 @@ def _plan(
         build=build,
         key_of=outbox.key_of,
         suppression=Suppression(batch.suppressed(), default_region),
+        guards=outbox.guards,
         options=options,
     )
     plan = planner.plan(rows)
@@ -175,6 +197,8 @@ def _end(found: Ending, results: BatchResults, sender: Sender, outbox: Outbox) -
     text = found.text + (f":{_listed(results.failures(untried=False), failed)}" if failed else "")
     if found.end is End.SKIP:
         raise AirflowSkipException(f"Skipped: {text}")
+    if found.end is End.HOLD and sender.held_until is not None and outbox.client.mode is not DeliveryMode.DRY_RUN:
+        raise HeldError(sender.held_until, found.text)
     if found.end is End.RETRY:
         raise ApptotoNotSentError(text, reason=sender.stopped, retry_after=sender.retry_after)
     if found.end is End.RETRY_UNKNOWN:

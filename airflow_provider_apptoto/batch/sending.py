@@ -23,6 +23,7 @@ from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from airflow_provider_apptoto.batch.options import BatchOptions
     from airflow_provider_apptoto.batch.plan import PlannedMessage
@@ -65,6 +66,10 @@ class Sender:
         """Whether workers must stop without checking the ledger."""
         self.retry_after: float | None = None
         """Seconds after which the server asked for the next request."""
+        self.held_until: datetime | None = None
+        """When the first held message may be sent."""
+        self.too_old = ""
+        """Why messages were withheld because of the age of the run; empty if none was."""
 
     @property
     def stopped(self) -> str:
@@ -130,6 +135,7 @@ class Sender:
             self._results.add_untried([message], error.reason)
         except ApptotoNotSentError as error:
             if error.code == Outcome.TOO_OLD:
+                self.too_old = error.reason
                 self._results.add(message, Outcome.TOO_OLD)
                 return
             if error.retry_after is not None:
@@ -144,14 +150,27 @@ class Sender:
         except ApptotoUnknownOutcomeError as error:
             self._results.add(message, Outcome.UNKNOWN, error)
         else:
+            self._note_withheld(delivery)
             self._results.add(message, delivery.outcome)
+
+    def _note_withheld(self, delivery: Delivery) -> None:
+        with self._lock:
+            if delivery.held_until is not None:
+                self.held_until = min(self.held_until or delivery.held_until, delivery.held_until)
+            if delivery.is_aged:
+                self.too_old = delivery.reason
 
     def _send_in_turn(self, planned: PlannedMessage) -> Delivery:
         """Send a message. A batch waits longer for a slot than the client does."""
         while True:
             try:
                 return self._outbox.send(
-                    planned.message, item=planned.item, reference=planned.reference, labels=planned.labels
+                    planned.message,
+                    item=planned.item,
+                    reference=planned.reference,
+                    labels=planned.labels,
+                    recipient_timezone=planned.timezone,
+                    not_after=planned.not_after,
                 )
             except ApptotoThrottledError as error:
                 if error.retry_after is None or error.retry_after > MAX_WAIT:

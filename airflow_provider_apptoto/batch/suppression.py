@@ -30,6 +30,7 @@ class Suppression:
             msg = f"must be a list of phone numbers and e-mail addresses, not {type(recipients).__name__}"
             raise ApptotoConfigurationError(_FIELD, msg)
         self._suppressed: set[str | None] = set()
+        self._region = region
         problems = []
         for index, value in enumerate(recipients):
             recipient = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
@@ -58,6 +59,20 @@ class Suppression:
         if message.type == "email":
             return message.to.casefold() in self._suppressed
         return message.to in self._suppressed
+
+    def holds_written(self, recipient: object) -> bool:
+        """Return whether a recipient, as it is written in a row that may be invalid, is suppressed."""
+        comparable = self.comparable(recipient) if self._suppressed else None
+        return comparable is not None and comparable in self._suppressed
+
+    def comparable(self, recipient: object) -> str | None:
+        """Return a recipient in the form that can be compared, or ``None``."""
+        if recipient is None:
+            return None
+        try:
+            return _comparable(recipient, self._region)
+        except ApptotoValidationError:
+            return None
 
 
 def _comparable(recipient: object, region: str | None) -> str | None:

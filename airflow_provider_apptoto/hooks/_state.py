@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client import RateLimiter
     from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
     from airflow_provider_apptoto.outbox.database import StateDatabase
+    from airflow_provider_apptoto.outbox.guards import Guards
+    from airflow_provider_apptoto.outbox.optouts import OptOuts
     from airflow_provider_apptoto.outbox.origin import Origin
     from airflow_provider_apptoto.outbox.pin import Memory, Pin
+    from airflow_provider_apptoto.outbox.policy import SendPolicy
     from airflow_provider_apptoto.outbox.secret import LedgerSecret
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
     from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
@@ -111,6 +114,34 @@ class AccountState:
             self._task_state_store = TaskStateLedgerStore(task_state, ledger_secret())
         return self._task_state_store
 
+    def guards(self, policy: SendPolicy, context: Mapping[str, Any]) -> Guards:
+        """Return the guards of an outbox: the task's settings, and the connection's where the task has none.
+
+        :raises ApptotoConfigurationError: a guard needs the state database, and there is none.
+        """
+        from airflow_provider_apptoto.outbox.caps import Caps
+        from airflow_provider_apptoto.outbox.guards import Guards
+        from airflow_provider_apptoto.outbox.policy import limits_of, time_of, window_of
+
+        settings, store = self._settings, self._sql_store
+        window = settings.send_window if policy.send_window is None else window_of(policy.send_window)
+        limits = (*limits_of(policy.at_most), *settings.at_most)
+        for name, is_set in {"at_most": limits, "optout_lists": policy.optout_lists}.items():
+            if is_set and store is None:
+                msg = "needs a state database: set state_conn_id on the Apptoto connection"
+                raise ApptotoConfigurationError(name, msg, code="state_database_needed")
+        return Guards(
+            why_too_old="" if window is not None else policy.why_too_old(context),
+            run_time=time_of(context),
+            max_age=policy.max_age,
+            window=window,
+            may_hold=policy.when_closed == "hold",
+            timezone=settings.timezone,
+            optouts=self.optouts,
+            optout_lists=tuple(policy.optout_lists),
+            caps=Caps(store, limits, settings.login) if limits and store is not None else None,
+        )
+
     @cached_property
     def _sql_store(self) -> SqlLedgerStore | None:
         if self.database is None:
@@ -118,6 +149,15 @@ class AccountState:
         from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 
         return SqlLedgerStore(self.database, self.pin(Variables()), ledger_secret())
+
+    @cached_property
+    def optouts(self) -> OptOuts | None:
+        """The lists of people who opted out, or ``None`` without a state database."""
+        if self.database is None or self._sql_store is None:
+            return None
+        from airflow_provider_apptoto.outbox.optouts import OptOuts
+
+        return OptOuts(self.database, self._sql_store.hash_keys, self._settings.default_region)
 
     def pin(self, memory: Memory) -> Pin | None:
         """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.

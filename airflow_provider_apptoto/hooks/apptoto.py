@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import logging
 from functools import cached_property
@@ -10,18 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._airflow import (
     connection_form_fields,
-    mask_secret,
 )
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.configuration import connection_defaults
 from airflow_provider_apptoto.hooks._state import AccountState, tell_once
 from airflow_provider_apptoto.outbox.policy import MAX_AGE
 from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta
 
     from airflow_provider_apptoto.client import ApptotoClient, Message, Outcome, RetryPolicy
@@ -30,9 +28,10 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.database import StateDatabase
     from airflow_provider_apptoto.outbox.delivery import Delivery
     from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+    from airflow_provider_apptoto.outbox.optouts import OptOuts
     from airflow_provider_apptoto.outbox.outbox import Outbox
     from airflow_provider_apptoto.outbox.pin import Memory, Pin
-    from airflow_provider_apptoto.outbox.policy import OnUnknownName
+    from airflow_provider_apptoto.outbox.policy import OnUnknownName, WhenClosedName
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +83,16 @@ class ApptotoHook(BaseHook):
         on_unknown: OnUnknownName = "fail",
         max_age: timedelta | None = MAX_AGE,
         idempotency_key: str | None = None,
+        send_window: str | None = None,
+        when_closed: WhenClosedName = "skip",
+        at_most: str | None = None,
+        optout_lists: Collection[str] = (),
+        can_wait: bool = False,
+        is_resumed: bool = False,
         cancellation: Cancellation | None = None,
         log_level: int = logging.INFO,
         on_attempt: Callable[[Outcome], None] | None = None,
+        on_departure: Callable[[Message], None] | None = None,
     ) -> Outbox:
         """Return the outbox, which sends each message at most once across retries, clears and killed workers.
 
@@ -101,9 +107,20 @@ class ApptotoHook(BaseHook):
         :param max_age: withhold messages of runs older than this, more than 0; ``None``: no limit.
         :param idempotency_key: your name for the occasion. Tasks, DAGs and runs that use the same key send the message
             only once to the same recipient. Needs the state database.
+        :param send_window: when messages may be sent, in the recipient's time zone: ``Mon-Fri 09:00-18:00, Sat
+            10:00-14:00``. ``None``: the connection's; ``off``: at any time.
+        :param when_closed: what to do outside the window: ``skip`` withholds the message. ``hold`` is for operators,
+            which wait without a worker.
+        :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour``, ``5/7d``
+            (rolling). The connection's limit applies too. Needs the state database.
+        :param optout_lists: named lists of people who opted out, such as ``campaigns``; the list ``all`` is always
+            obeyed.
+        :param can_wait: whether the caller waits for the window when a delivery is ``held``.
+        :param is_resumed: whether this try continues after such a wait.
         :param cancellation: cancels sends.
         :param log_level: level of log lines about messages that were sent, now or earlier.
         :param on_attempt: called with the outcome of each attempt to send.
+        :param on_departure: called with each message right before its ledger write; may raise ``WithheldError``.
         :raises ApptotoConfigurationError: a parameter or the connection is invalid, or a required ledger is missing.
             Nothing was sent.
         """
@@ -115,7 +132,18 @@ class ApptotoHook(BaseHook):
         from airflow_provider_apptoto.outbox.policy import SendPolicy
 
         key = None if idempotency_key is None else str(idempotency_key)
-        policy = SendPolicy(on_unknown=on_unknown, max_age=max_age, idempotency_key=key)
+        policy = SendPolicy(
+            on_unknown=on_unknown,
+            max_age=max_age,
+            idempotency_key=key,
+            send_window=send_window,
+            when_closed=when_closed,
+            at_most=at_most,
+            optout_lists=optout_lists,
+        )
+        if when_closed == "hold" and not can_wait:
+            msg = "is 'hold', but only operators and decorators can wait for the window; set it to 'skip'"
+            raise ApptotoConfigurationError("when_closed", msg)
         origin = Origin.from_context(context)
         store = self._state.ledger_store(context, origin)
         check_ledger(policy, store, origin)
@@ -126,11 +154,13 @@ class ApptotoHook(BaseHook):
             origin=origin,
             store=store,
             conn_id=self.apptoto_conn_id,
-            why_too_old=policy.why_too_old(context),
+            guards=self._state.guards(policy, context),
             is_retry=is_retry(context),
+            is_resumed=is_resumed,
             cancellation=cancellation or Cancellation(),
             timing=self.ledger_timing or LedgerTiming(),
             log_level=log_level,
+            on_departure=on_departure,
             texts=texts_of(context.get("ti")),
             **({} if on_attempt is None else {"on_attempt": on_attempt}),
         )
@@ -159,12 +189,14 @@ class ApptotoHook(BaseHook):
         """
         from airflow_provider_apptoto.outbox.ledger import LedgerTiming
         from airflow_provider_apptoto.outbox.outbox import Outbox
+        from airflow_provider_apptoto.outbox.policy import SendPolicy
 
         try:
             outbox = Outbox(
                 client=self.get_conn(),
                 build=self.build_message,
                 conn_id=self.apptoto_conn_id,
+                guards=self._state.guards(SendPolicy(max_age=None), {}),
                 timing=self.ledger_timing or LedgerTiming(),
             )
             return outbox.send(
@@ -279,6 +311,19 @@ class ApptotoHook(BaseHook):
         """The database that ``state_conn_id`` of the connection names, or ``None``."""
         return self._state.database
 
+    @property
+    def optouts(self) -> OptOuts:
+        """The lists of people who opted out, in the state database.
+
+        ``hook.optouts.replace("campaigns", recipients)`` in a ``@task`` makes a list hold exactly these recipients.
+
+        :raises ApptotoConfigurationError: the connection has no state database.
+        """
+        if (optouts := self._state.optouts) is None:
+            msg = f"is required for opt-outs; set it on the Apptoto connection {self.apptoto_conn_id!r}"
+            raise ApptotoConfigurationError("state_conn_id", msg, code="state_database_needed")
+        return optouts
+
     def ledger_pin(self, memory: Memory) -> Pin | None:
         """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
 
@@ -300,28 +345,12 @@ class ApptotoHook(BaseHook):
             raise
 
     def _build_client(self, settings: ConnectionSettings) -> ApptotoClient:
-        from airflow import __version__ as airflow_version
+        from airflow_provider_apptoto.hooks._client import build_client
 
-        from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Routing
-
-        # Airflow masks the password itself, but not its Basic authentication form
-        mask_secret(settings.api_key)
-        mask_secret(base64.b64encode(f"{settings.login}:{settings.api_key}".encode()).decode())
-        modes: dict[str, str | None] = {**settings.delivery_modes, "the task": self.delivery_mode}
-        mode = DeliveryMode.strictest(*modes.values())
-        setters = [source for source, each in modes.items() if each is not None and DeliveryMode(each.strip()) is mode]
-        tell_once(logging.INFO, f"Delivery mode: {mode} ({f'set by {setters[0]}' if setters else 'default'})")
-        return ApptotoClient(
-            login=settings.login,
-            api_key=settings.api_key,
-            base_url=settings.base_url,
-            timeout=settings.timeout,
-            connect_timeout=settings.connect_timeout,
-            total_timeout=self.total_timeout,
-            max_retry_after=settings.max_retry_after,
+        return build_client(
+            settings,
+            task_mode=self.delivery_mode,
             rate_limiter=self._state.rate_limiter(),
-            routing=Routing(mode, settings.redirect_phone_to, settings.redirect_email_to),
-            ca_bundle=settings.ca_bundle,
-            user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
+            total_timeout=self.total_timeout,
             retry_policy=self.retry_policy,
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.cancellation import Cancellation
     from airflow_provider_apptoto.outbox.outbox import Outbox
-    from airflow_provider_apptoto.outbox.policy import OnUnknownName
+    from airflow_provider_apptoto.outbox.policy import OnUnknownName, WhenClosedName
 
 DeliveryModeName = Literal["live", "redirect", "dry_run"]
 
@@ -60,6 +60,10 @@ class SendingOperator(OwnRendering, BaseOperator):
         on_unknown: OnUnknownName = "fail",
         max_age: timedelta | None = MAX_AGE,
         max_segments: int | None = 3,
+        send_window: str | None = None,
+        when_closed: WhenClosedName = "hold",
+        at_most: str | None = None,
+        optout_lists: Collection[str] = (),
         delivery_mode: DeliveryModeName | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
@@ -74,11 +78,22 @@ class SendingOperator(OwnRendering, BaseOperator):
         self.on_unknown = on_unknown
         self.max_age = max_age
         self.max_segments = max_segments
+        self.send_window = send_window
+        self.when_closed = when_closed
+        self.at_most = at_most
+        self.optout_lists = optout_lists
         self.delivery_mode = delivery_mode
         self.dynamic_fields = dynamic_fields
         self.redact = redact
         with final_settings():
-            SendPolicy(on_unknown=on_unknown, max_age=max_age)
+            SendPolicy(
+                on_unknown=on_unknown,
+                max_age=max_age,
+                send_window=send_window,
+                when_closed=when_closed,
+                at_most=at_most,
+                optout_lists=optout_lists,
+            )
             if max_segments is not None:
                 check_count("max_segments", max_segments, 1, hint="; None means no limit")
             if delivery_mode is not None:
@@ -89,6 +104,12 @@ class SendingOperator(OwnRendering, BaseOperator):
 
     _cancellation: Cancellation | None = None
     _is_killed = False
+    _is_resumed = False
+
+    def execute_held(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002  the trigger's
+        """Continue when the sending window opens."""
+        self._is_resumed = True
+        return self.execute(context)
 
     def on_kill(self) -> None:
         """Stop sending. Requests in flight are awaited until Airflow kills the process."""
@@ -111,6 +132,12 @@ class SendingOperator(OwnRendering, BaseOperator):
             on_unknown=self.on_unknown,
             max_age=self.max_age,
             idempotency_key=self.idempotency_key,
+            send_window=self.send_window,
+            when_closed=self.when_closed,
+            at_most=self.at_most,
+            optout_lists=self.optout_lists,
+            can_wait=True,
+            is_resumed=self._is_resumed,
             cancellation=self._cancellation,
             **own,
         )

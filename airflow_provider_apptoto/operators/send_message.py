@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_provider_apptoto._airflow import deferral_until
 from airflow_provider_apptoto.client.errors import ApptotoUnknownOutcomeError
 from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.operators._base import SendingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     import jinja2
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class ApptotoSendMessageOperator(SendingOperator):
@@ -85,6 +88,9 @@ class ApptotoSendMessageOperator(SendingOperator):
         "idempotency_key",
         "reference",
         "labels",
+        "recipient_timezone",
+        "not_after",
+        "suppression",
     )
 
     _rendered_for: object = None
@@ -101,6 +107,9 @@ class ApptotoSendMessageOperator(SendingOperator):
         template_id: int | str | None = None,
         reference: str | None = None,
         labels: Mapping[str, str] | None = None,
+        recipient_timezone: str | None = None,
+        not_after: datetime | str | None = None,
+        suppression: Iterable[str | None] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -113,6 +122,9 @@ class ApptotoSendMessageOperator(SendingOperator):
         self.template_id = template_id
         self.reference = reference
         self.labels = labels
+        self.recipient_timezone = recipient_timezone
+        self.not_after = not_after
+        self.suppression = suppression
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, unless it was already sent."""
@@ -124,12 +136,20 @@ class ApptotoSendMessageOperator(SendingOperator):
         outbox = self._outbox(ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode), context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
         try:
-            delivery = outbox.send(**fields, reference=self.reference, labels=self.labels)
+            delivery = outbox.send(
+                **fields,
+                reference=self.reference,
+                labels=self.labels,
+                recipient_timezone=self.recipient_timezone,
+                not_after=self.not_after,
+            )
         except ApptotoUnknownOutcomeError:
             outbox.show_unresolved()
             raise
         if delivery.outcome is Outcome.ASSUMED_SENT:
             outbox.show_unresolved()
+        if delivery.held_until is not None and outbox.client.mode is not DeliveryMode.DRY_RUN:
+            raise deferral_until(delivery.held_until, "execute_held")
         if delivery.outcome.is_withheld:
             context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
             raise AirflowSkipException(f"Skipped: {delivery.reason}")

@@ -7,6 +7,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto._airflow import deferral_until
 from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.operators._base import SendingOperator, final_settings
@@ -102,6 +103,8 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         id_column: str | None = None,
         reference_column: str | None = None,
         label_columns: Sequence[str] = (),
+        timezone_column: str | None = None,
+        not_after_column: str | None = None,
         on_invalid: OnInvalidName = "fail",
         max_messages: int | None = 1000,
         max_failed: int | str = 0,
@@ -117,6 +120,8 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         self.id_column = id_column
         self.reference_column = reference_column
         self.label_columns = label_columns
+        self.timezone_column = timezone_column
+        self.not_after_column = not_after_column
         self.on_invalid = on_invalid
         self.max_messages = max_messages
         self.max_failed = max_failed
@@ -132,7 +137,7 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the messages that were not sent yet."""
-        from airflow_provider_apptoto.batch.run import run
+        from airflow_provider_apptoto.batch.run import HeldError, run
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         if self._rendered is None:
@@ -141,7 +146,10 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
         outbox = self._outbox(hook, context, log_level=logging.DEBUG)
         build = functools.partial(hook.build_message, max_segments=self.max_segments, redact=self.redact)
-        return run(rendered, self._options(), outbox, build, context, default_region=hook.default_region)
+        try:
+            return run(rendered, self._options(), outbox, build, context, default_region=hook.default_region)
+        except HeldError as held:
+            raise deferral_until(held.until, "execute_held") from None
 
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.batch.fields import render_batch_fields

@@ -30,6 +30,8 @@ class Delivery:
     :param response: the stored part of Apptoto's answer: ``success``, and the message's ``id`` as a string.
     :param segments: estimated SMS segments; ``None`` for other channels and stored templates.
     :param reason: why it was withheld, as text; not part of the XCom.
+    :param held_until: when a held message may be sent; not part of the XCom.
+    :param is_aged: whether it was withheld because its run is older than ``max_age``; not part of the XCom.
     """
 
     outcome: Outcome
@@ -43,6 +45,8 @@ class Delivery:
     response: Mapping[str, Any] = field(default_factory=dict)
     segments: int | None = None
     reason: str = ""
+    held_until: datetime | None = None
+    is_aged: bool = False
 
     def to_xcom(self) -> dict[str, Any]:
         """Return the delivery as plain values for an XCom."""

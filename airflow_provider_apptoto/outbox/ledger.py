@@ -19,6 +19,7 @@ from airflow_provider_apptoto.client.errors import ApptotoNotSentError, ApptotoV
 from airflow_provider_apptoto.client.rate_limit import LOGGED_WAIT
 from airflow_provider_apptoto.outbox.entry import DELIVERED, Entry, State
 from airflow_provider_apptoto.outbox.stores.base import (
+    Cap,
     LedgerAwayError,
     LedgerStore,
     LedgerStoreError,
@@ -140,11 +141,13 @@ class Attempt:
         """The existing entry, or ``None``."""
         return self._found
 
-    def begin(self, total_timeout: float) -> None:
+    def begin(self, total_timeout: float, cap: Cap | None = None) -> None:
         """Record that the first byte is about to be written.
 
         :param total_timeout: maximum duration of an exchange in seconds.
+        :param cap: limits on the messages to the recipient.
         :raises LostError: another try was first.
+        :raises CapReachedError: the recipient got as many messages as a limit allows.
         :raises LedgerStoreError: the store can't be written, so nothing may be sent.
         """
         if self.has_begun:  # the previous attempt sent nothing
@@ -153,7 +156,11 @@ class Attempt:
         lease = total_timeout + self._timing.margin
         new = self.entry.changed(State.SENDING, lease=lease, sent_at=time.time())
         self._own.add(new.version)
-        if not self._store.compare_and_swap(self._found, new):
+        if cap is None:
+            is_written = self._store.compare_and_swap(self._found, new)
+        else:
+            is_written = cap.store.compare_and_swap_capped(self._found, new, cap)
+        if not is_written:
             raise LostError
         self._found = self.entry = new
         self.has_begun = True

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.client.errors import (
     ApptotoConfigurationError,
     ApptotoError,
@@ -21,6 +19,8 @@ from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.errors import final
+from airflow_provider_apptoto.outbox.exchange import Exchange
+from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, capped, moment_of, zone_or_none
 from airflow_provider_apptoto.outbox.identity import NO_LEDGER, Identity
 from airflow_provider_apptoto.outbox.ledger import (
     Attempt,
@@ -32,12 +32,13 @@ from airflow_provider_apptoto.outbox.ledger import (
 )
 from airflow_provider_apptoto.outbox.origin import NO_ORIGIN, Origin
 from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
-from airflow_provider_apptoto.outbox.report import Draft, Reporter, is_no_attempt, outcome_of, show_unresolved
-from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
+from airflow_provider_apptoto.outbox.report import Draft, Reporter, show_unresolved
+from airflow_provider_apptoto.outbox.stores.base import CapReachedError, LedgerStoreError, RateLimitAwayError
 from airflow_provider_apptoto.privacy import remove_frames, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from datetime import datetime
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.outbox.delivery import Delivery
@@ -64,8 +65,10 @@ class Outbox:
     :param origin: the task or callback that sends; ``None`` outside Airflow.
     :param store: storage of the ledger; ``None``: no ledger.
     :param conn_id: the Apptoto connection.
-    :param why_too_old: why the run is too old to send; empty if it is not.
+    :param guards: who may be messaged, and when.
+    :param on_departure: called right before the ledger write of each message; may raise :class:`WithheldError`.
     :param is_retry: whether an earlier try of the task failed.
+    :param is_resumed: whether this try continues after a wait, so that its own earlier outcomes stand.
     :param cancellation: cancels sends.
     :param timing: timing of the ledger.
     :param log_level: level of log lines about messages that were sent, now or earlier.
@@ -79,8 +82,10 @@ class Outbox:
     origin: Origin | None = None
     store: LedgerStore | None = None
     conn_id: str = ""
-    why_too_old: str = ""
+    guards: Guards = field(default_factory=Guards)
+    on_departure: Callable[[Message], None] | None = None
     is_retry: bool = False
+    is_resumed: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
     timing: LedgerTiming = field(default_factory=LedgerTiming)
     log_level: int = logging.INFO
@@ -113,6 +118,8 @@ class Outbox:
         item: str | None = None,
         reference: str | None = None,
         labels: Mapping[str, str] | None = None,
+        recipient_timezone: str | None = None,
+        not_after: datetime | str | None = None,
         **fields: Any,
     ) -> Delivery:
         """Send one message, unless it was already sent, and return its delivery.
@@ -121,9 +128,13 @@ class Outbox:
         :param item: identifies the message within the occasion; by default channel and recipient do.
         :param reference: your own id, such as an appointment id, stored in clear; one line of up to 200 characters.
         :param labels: at most four names and values for grouping in reports, stored in clear: clinic, campaign.
+        :param recipient_timezone: time zone of the recipient for ``send_window``, such as ``America/Chicago``; by
+            default the connection's ``timezone``, else that of the phone number if it has only one.
+        :param not_after: latest time to send it, as ISO 8601 with a zone or an aware ``datetime``.
         :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
         :return: ``delivery.outcome`` is ``sent``, ``deduplicated`` (sent earlier), ``assumed_sent``, ``redirected``,
-            ``dry_run``, or ``too_old`` (withheld).
+            ``dry_run``, or why it was withheld: ``suppressed`` (opted out), ``too_old``, ``outside_window``,
+            ``capped``.
         :raises ApptotoNotSentError: the message was not sent; a retry is safe.
         :raises ApptotoRejectedError: it was rejected, by Apptoto or by validation. Airflow does not retry the task.
         :raises ApptotoUnknownOutcomeError: it may have been sent. Airflow does not retry the task, unless
@@ -132,8 +143,9 @@ class Outbox:
         """
         if checked is not None and fields:
             raise TypeError(f"Pass a Message or its fields, not both; also passed: {', '.join(fields)}")
+        given = {"item": item, "reference": reference, "labels": labels, "timezone": recipient_timezone}
         try:
-            return self._send_or_fail(checked, fields, item, reference, labels)
+            return self._send_or_fail(checked, fields, {**given, "not_after": not_after})
         except BaseException as error:  # also the task timeout
             # the frames hold recipient and text, and some log handlers print local variables
             remove_frames(error)
@@ -187,17 +199,17 @@ class Outbox:
         if self.store is not None:
             show_unresolved(self.store, self.conn_id)
 
-    def _send_or_fail(
-        self, checked: Message | None, fields: Mapping[str, Any], item: str | None, reference: object, labels: object
-    ) -> Delivery:
+    def _send_or_fail(self, checked: Message | None, fields: Mapping[str, Any], given: Mapping[str, Any]) -> Delivery:
         """Send a message; make errors final for Airflow if a retry would be useless or harmful."""
         try:
             message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
             draft = Draft(
                 message=message,
-                item=item,
-                reference=checked_reference(reference),
-                labels=checked_labels(labels),
+                item=given["item"],
+                reference=checked_reference(given["reference"]),
+                labels=checked_labels(given["labels"]),
+                timezone=zone_or_none(given["timezone"]),
+                not_after=moment_of(given["not_after"], "not_after"),
             )
             return self._send(draft)
         except ApptotoError as error:
@@ -209,16 +221,25 @@ class Outbox:
             raise final(error) from error.__cause__
 
     def _send(self, draft: Draft) -> Delivery:
-        if self.store is None or self.client.mode is DeliveryMode.DRY_RUN:
-            return self._withheld(draft, None) or self.patiently(lambda: self._exchange(draft, None))
         own: set[str] = set()
+        has_ledger = self.store is not None and self.client.mode is not DeliveryMode.DRY_RUN
         try:
-            return self.patiently(lambda: self._send_once(draft, own))
+            return self.patiently(lambda: self._send_once(draft, own) if has_ledger else self._send_unrecorded(draft))
         except RateLimitAwayError:
             raise
         except LedgerStoreError as error:
             msg = f"The message was not sent: {error}. Nothing is sent while the ledger can't be used"
             raise ApptotoNotSentError(msg, reason=str(error), code="ledger_unusable") from None
+
+    def _send_unrecorded(self, draft: Draft) -> Delivery:
+        if withheld := self._withheld(draft, None):
+            return withheld
+        if self.guards.caps is not None and self.client.mode is DeliveryMode.DRY_RUN:
+            try:
+                self.guards.caps.rehearse(draft.message)
+            except CapReachedError as reached:
+                return self._report.withheld(draft, capped(reached))
+        return self._exchange(draft, None)
 
     def _send_once(self, draft: Draft, own: set[str]) -> Delivery:
         assert self.store is not None  # noqa: S101  see _send
@@ -235,7 +256,13 @@ class Outbox:
             )
             if isinstance(found, Entry):
                 self._note_begun(found)
-                return self._report.known(draft, found, other_text=found.fingerprint != entry.fingerprint)
+                other_text = found.fingerprint != entry.fingerprint
+                return self._report.known(draft, found, other_text=other_text, is_own=self._is_of_this_try(found))
+            previous = found.previous
+            if previous is not None and previous.state is State.REJECTED and self._is_of_this_try(previous):
+                raise ApptotoRejectedError(
+                    "Rejected before this task waited", status=previous.http_status, reason=previous.reason
+                )
             if withheld := self._withheld(draft, found.previous):
                 return withheld
             self.cancellation.check()
@@ -270,66 +297,47 @@ class Outbox:
         return lambda: found
 
     def _withheld(self, draft: Draft, found: Entry | None) -> Delivery | None:
-        """Withhold a message whose run is too old.
+        """Return the delivery of a message that the guards withhold.
 
-        :raises ApptotoNotSentError: an earlier try started in time, so skipping would hide an unsent message.
+        :raises ApptotoNotSentError: it is too old, but an earlier try started in time, so skipping would hide an unsent
+            message.
         """
         self._note_begun(found)
-        if not self.why_too_old:
-            return None
-        if not self.is_retry and (found is None or not self._is_of_this_task(found)):
-            return self._report.withheld(draft, Outcome.TOO_OLD, f"{self.why_too_old}. {_TOO_OLD_ADVICE}")
-        msg = f"The message was not sent: an earlier try started sending, but now {self.why_too_old}. {_TOO_OLD_ADVICE}"
-        raise final(ApptotoNotSentError(msg, reason=self.why_too_old, code=Outcome.TOO_OLD))
+        try:
+            self.guards.plan(draft)
+        except WithheldError as why:
+            is_begun = self.is_retry or (found is not None and self._is_of_this_task(found))
+            if not (is_begun and why.outcome is Outcome.TOO_OLD):
+                return self._report.withheld(draft, why)
+            msg = f"The message was not sent: an earlier try started sending, but now {why.reason}"
+            raise final(ApptotoNotSentError(msg, reason=why.reason, code=Outcome.TOO_OLD)) from None
+        return None
 
     def _is_of_this_task(self, found: Entry) -> bool:
         return self.origin is not None and found.origin.task == self.origin.task
+
+    def _is_of_this_try(self, found: Entry) -> bool:
+        """Return whether this try wrote an entry before it waited for the sending window."""
+        is_of_task = self.is_resumed and self._is_of_this_task(found)
+        return is_of_task and self.origin is not None and found.origin.try_number == self.origin.try_number
 
     def _note_begun(self, found: Entry | None) -> None:
         if found is not None and self._is_of_this_task(found):
             self.was_begun = True
 
     def _exchange(self, draft: Draft, attempt: Attempt | None, other_keys: Collection[str] = ()) -> Delivery:
-        """Send a message, and record its outcome."""
-        started, written_at = time.monotonic(), 0.0
-
-        def before_write() -> None:
-            self.cancellation.check()
-            if attempt is not None:
-                self._check_other_keys(other_keys)
-                attempt.begin(self.client.total_timeout)
-
-        def last_check() -> None:
-            nonlocal written_at
-            self.cancellation.check()
-            if attempt is not None:
-                attempt.check_lease()
-            written_at = time.monotonic()
-
-        try:
-            result = self.client.send(
-                draft.message, before_write=before_write, last_check=last_check, sleep=self.cancellation.sleep
-            )
-        except ApptotoError as error:
-            state = _recorded_as(error, attempt)
-            if attempt is not None and state is not None:
-                attempt.record(state, http_status=error.status, code=error.code, reason=error.reason)
-            if is_no_attempt(error):
-                raise
-            self._note_request(written_at, error.status)
-            outcome = outcome_of(error)
-            self.on_attempt(outcome)
-            entry, took = (None if attempt is None else attempt.entry), time.monotonic() - started
-            return self._report.failed(draft, outcome, error, entry, took)
-        if attempt is not None:
-            state = State(result.outcome.value)
-            attempt.record(state, http_status=result.http_status, response_id=result.response.get("id"))
-        if result.outcome is not Outcome.DRY_RUN:
-            self._note_request(written_at, result.http_status)
-            metrics.sent_now(self.conn_id)
-            self.on_attempt(result.outcome)
-        took = time.monotonic() - started
-        return self._report.sent(draft, result, None if attempt is None else attempt.entry, took)
+        return Exchange(
+            client=self.client,
+            guards=self.guards,
+            report=self._report,
+            cancellation=self.cancellation,
+            draft=draft,
+            attempt=attempt,
+            caps=None if self.client.mode is DeliveryMode.REDIRECT else self.guards.caps,
+            check_others=lambda: self._check_other_keys(other_keys),
+            on_departure=self.on_departure,
+            on_attempt=self.on_attempt,
+        ).run()
 
     def _check_other_keys(self, keys: Collection[str]) -> None:
         """Check again for an entry under another secret, which a process with the old secret may have written.
@@ -339,21 +347,5 @@ class Outbox:
         if keys and self.store is not None and self.store.find(keys):
             raise LostError
 
-    def _note_request(self, written_at: float, status: int | None) -> None:
-        """Emit the duration of a request.
-
-        :param written_at: when the first byte was written (``time.monotonic``); 0 if none was.
-        """
-        if written_at:
-            metrics.request_took(time.monotonic() - written_at, status, self.conn_id)
-
 
 _WAITING = "%s to %s: another try started sending it first; waiting for the outcome (key %s)"
-_TOO_OLD_ADVICE = "To send it anyway, raise max_age or set it to None, and clear the task"
-
-
-def _recorded_as(error: ApptotoError, attempt: Attempt | None) -> State | None:
-    """Return the state to record after an error; ``None`` if there is nothing to record."""
-    if is_no_attempt(error):
-        return State.NOT_SENT if attempt is not None and attempt.has_begun else None
-    return State(outcome_of(error).value)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line
 
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.outbox.limit import Limit
+    from airflow_provider_apptoto.outbox.window import SendWindow
+
 OnUnknownName = Literal["fail", "resend", "assume_sent"]
+WhenClosedName = Literal["hold", "skip"]
+OFF = "off"
+"""Turns a setting of the connection off."""
 MAX_AGE = timedelta(hours=24)
 """Default of ``max_age``."""
 MAX_LABELS = 4
@@ -33,12 +40,20 @@ class SendPolicy:
     :param on_unknown: what to do if a message may have been sent: ``fail``, ``resend`` or ``assume_sent``.
     :param max_age: withhold messages of runs older than this, more than 0; ``None``: no limit.
     :param idempotency_key: the user's name for the occasion; one line.
+    :param send_window: when messages may be sent; ``None``: the connection's; ``off``: at any time.
+    :param when_closed: what to do outside the window: ``hold`` or ``skip``.
+    :param at_most: limit on the messages to one recipient, in addition to the connection's.
+    :param optout_lists: lists of people who opted out, in addition to ``all``.
     :raises ApptotoConfigurationError: a parameter is invalid.
     """
 
     on_unknown: OnUnknownName | OnUnknown = OnUnknown.FAIL
     max_age: timedelta | None = MAX_AGE
     idempotency_key: str | None = None
+    send_window: str | None = None
+    when_closed: WhenClosedName = "skip"
+    at_most: str | None = None
+    optout_lists: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -46,10 +61,17 @@ class SendPolicy:
         _check_max_age(self.max_age)
         if self.idempotency_key is not None and not str(self.idempotency_key).strip():
             raise ApptotoConfigurationError("idempotency_key", "must not be blank; name the occasion, or omit it")
+        check_choice("when_closed", self.when_closed, ("hold", "skip"))
+        window_of(self.send_window)
+        limits_of(self.at_most)
+        if self.optout_lists:
+            from airflow_provider_apptoto.outbox.optouts import check_lists
+
+            check_lists(self.optout_lists)
 
     def why_too_old(self, context: Mapping[str, Any]) -> str:
         """Return a text if the run is older than ``max_age``, else an empty string."""
-        if self.max_age is None or (time := _time_of(context)) is None:
+        if self.max_age is None or (time := time_of(context)) is None:
             return ""
         import pendulum
 
@@ -62,12 +84,38 @@ class SendPolicy:
         return f"the run is {hours:.0f} h old ({shown}), more than max_age={limit:g} h"
 
 
+def window_of(text: object) -> SendWindow | None:
+    """Return the sending window that a setting describes; ``None`` if it is not set, or ``off``.
+
+    :raises ApptotoConfigurationError: it describes no window.
+    """
+    if text is None or text == OFF:
+        return None
+    from airflow_provider_apptoto.outbox.window import SendWindow
+
+    if not isinstance(text, str):
+        raise ApptotoConfigurationError("send_window", f"must be a string, not {type(text).__name__}")
+    return SendWindow.parse(text)
+
+
+def limits_of(text: object) -> tuple[Limit, ...]:
+    """Return the limits that ``at_most`` describes, separated by commas; none if it is not set, or ``off``.
+
+    :raises ApptotoConfigurationError: it describes no limits.
+    """
+    if text is None or text == OFF:
+        return ()
+    from airflow_provider_apptoto.outbox.limit import Limit
+
+    return tuple(Limit.parse(each, "at_most") for each in (text.split(",") if isinstance(text, str) else [text]))
+
+
 def _check_max_age(value: object) -> None:
     if value is not None and not (isinstance(value, timedelta) and value > timedelta(0)):
         raise ApptotoConfigurationError("max_age", f"{value!r} is not a positive timedelta; None means no limit")
 
 
-def _time_of(context: Mapping[str, Any]) -> datetime | None:
+def time_of(context: Mapping[str, Any]) -> datetime | None:
     """Return the time from which the age of a run counts; ``None`` if the context has no run.
 
     For a run triggered between two scheduled intervals, that is the time it was triggered for, not the end of the last

@@ -27,9 +27,12 @@ from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.client.client import SendResult
+    from airflow_provider_apptoto.outbox.guards import WithheldError
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore, StoreKind
 
 log = logging.getLogger(__name__)
@@ -37,12 +40,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A message with its item, reference and labels."""
+    """A message with its item, reference and labels, the zone of its recipient, and the latest time to send it."""
 
     message: Message
     item: str | None
     reference: str | None
     labels: Mapping[str, str] | None
+    timezone: ZoneInfo | None = None
+    not_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +88,24 @@ class Reporter:
             draft, result.outcome, http_status=result.http_status, sent_at=result.sent_at, response=result.response
         )
 
-    def withheld(self, draft: Draft, outcome: Outcome, reason: str) -> Delivery:
-        """Report a message that was withheld."""
+    def withheld(self, draft: Draft, why: WithheldError) -> Delivery:
+        """Report a message that was withheld or is held."""
         message = draft.message
-        metrics.message(message.type, outcome, self.conn_id)
-        log.log(self.log_level, "%s to %s: %s, not sent: %s", message.type, message.target, outcome, reason)
-        return self._without_entry(draft, outcome, reason=reason)
+        metrics.message(message.type, why.outcome, self.conn_id)
+        log.log(self.log_level, "%s to %s: %s, not sent: %s", message.type, message.target, why.outcome, why.reason)
+        return self._without_entry(draft, why.outcome, reason=why.reason, held_until=why.until, is_aged=why.is_aged)
 
-    def known(self, draft: Draft, found: Entry, *, other_text: bool) -> Delivery:
+    def known(self, draft: Draft, found: Entry, *, other_text: bool, is_own: bool = False) -> Delivery:
         """Report a message that was sent earlier, or may have been sent.
 
         :param other_text: whether the text has changed since.
+        :param is_own: whether this try sent it, before it waited.
         """
         message = draft.message
         if found.state not in DELIVERED:
             return self._unknown(draft, found, None)
+        if is_own:
+            return Delivery.of_entry(Outcome(found.state.value), message, found)
         log.log(
             logging.WARNING if other_text else self.log_level,
             "%s to %s: already sent at %s by try %d of %s%s",

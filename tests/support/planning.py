@@ -11,6 +11,7 @@ from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.rows import ROW
 from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import Message
+from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.ledger import message_key
 from airflow_provider_apptoto.outbox.origin import Origin
 from airflow_provider_apptoto.templating.fields import renderer_of
@@ -53,6 +54,7 @@ def plan_of(
     reference_column: str | None = None,
     label_columns: tuple[str, ...] = (),
     max_messages: int | None = None,
+    guards: Guards | None = None,
     **dag_arguments: Any,
 ) -> Plan:
     """Return the plan of these rows.
@@ -74,6 +76,7 @@ def plan_of(
         build=functools.partial(Message, default_region=region),
         key_of=key_of,
         suppression=Suppression(suppression, region),
+        guards=Guards() if guards is None else guards,
         options=BatchOptions(
             id_column=id_column,
             reference_column=reference_column,

@@ -89,7 +89,7 @@ def test_only_the_outbox_sends() -> None:
         for path in SOURCES
         if (found := re.findall(r"(?:client|get_conn\(\)|_client)\.send\(", path.read_text()))
     }
-    assert {path: len(found) for path, found in callers.items()} == {"outbox/outbox.py": 1}
+    assert {path: len(found) for path, found in callers.items()} == {"outbox/exchange.py": 1}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=lambda path: path.name)

@@ -14,9 +14,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 
 from airflow_provider_apptoto.outbox.entry import Entry, State
-from airflow_provider_apptoto.outbox.schema import ledger
+from airflow_provider_apptoto.outbox.schema import ledger, recipients
 from airflow_provider_apptoto.outbox.secret import LedgerSecret
-from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError, StoreKind
+from airflow_provider_apptoto.outbox.stores.base import (
+    Cap,
+    CapReachedError,
+    LedgerAwayError,
+    LedgerStoreError,
+    StoreKind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,6 +41,12 @@ _INSERT = {
     "sqlite": sqlite.insert(ledger).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(ledger).on_conflict_do_nothing(),
 }
+_LOCKABLE = {
+    "sqlite": sqlite.insert(recipients).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(recipients).on_conflict_do_nothing(),
+}
+_COUNTED = (State.SENDING, State.SENT, State.UNKNOWN)
+"""States of messages that count for a limit: the recipient got them, or may have got them."""
 _UPDATE = (
     update(ledger)
     .where(and_(ledger.c.message_key == bindparam(_OLD_KEY), ledger.c.version == bindparam(_OLD_VERSION)))
@@ -48,8 +60,9 @@ class _Write:
 
     old: Entry | None
     new: Entry
+    cap: Cap | None = None
     done: bool | None = None
-    error: LedgerStoreError | None = None
+    error: LedgerStoreError | CapReachedError | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -108,12 +121,23 @@ class SqlLedgerStore:
         All writes that are pending when a transaction begins are part of it. Each has its own statement and row count.
         They are sorted, so that two processes can't deadlock.
         """
-        write = _Write(old, new)
+        return self._queue(_Write(old, new))
+
+    def compare_and_swap_capped(self, old: Entry | None, new: Entry, cap: Cap) -> bool:
+        """Do :meth:`compare_and_swap`, if the new message respects the limits."""
+        return self._queue(_Write(old, new, cap))
+
+    def _queue(self, write: _Write) -> bool:
         self._pending.append(write)
         with self._turn:
             if write.is_pending:
                 self._write_pending()
-        return write.result() or self._is_written(new)
+        return write.result() or self._is_written(write.new)
+
+    def check_cap(self, cap: Cap, planned: int = 0) -> None:
+        """Check limits without writing."""
+        with self._database.transaction() as connection:
+            _check_cap(connection, cap, planned=planned)
 
     def unresolved(self) -> int:
         """Count the messages that may have been sent."""
@@ -135,6 +159,7 @@ class SqlLedgerStore:
     def _write(self, group: Sequence[_Write]) -> None:
         try:
             with self._database.transaction() as connection:
+                self._lock_recipients(connection, group)
                 results = [self._execute(connection, write) for write in group]
                 if any(write.new.state is State.SENDING for write in group):
                     self._database.confirm_secret(self._secret, connection)
@@ -150,9 +175,24 @@ class SqlLedgerStore:
             group[0].error = LedgerStoreError(f"the state database rejected the ledger entry: {type(error).__name__}")
         else:
             for write, done in zip(group, results, strict=True):
-                write.done = done
+                if write.error is None:
+                    write.done = done
+
+    def _lock_recipients(self, connection: Connection, group: Sequence[_Write]) -> None:
+        """Lock the rows of recipients with a cap, in order, so that their messages are counted one at a time."""
+        hashes = sorted({each for write in group if write.cap is not None for each in write.cap.recipients})
+        if hashes:
+            connection.execute(_LOCKABLE[self._database.dialect], [{"recipient": each} for each in hashes])
+            query = select(recipients.c.recipient).where(recipients.c.recipient.in_(hashes))
+            connection.execute(query.order_by(recipients.c.recipient).with_for_update()).all()
 
     def _execute(self, connection: Connection, write: _Write) -> bool:
+        if write.cap is not None:
+            try:
+                _check_cap(connection, write.cap, write.new.key)
+            except CapReachedError as error:
+                write.error = error
+                return False
         values = values_of(write.new)
         if write.old is None:
             return bool(connection.execute(_INSERT[self._database.dialect], values).rowcount)
@@ -163,6 +203,26 @@ class SqlLedgerStore:
         """Return whether an earlier commit, which seemed to fail, wrote the entry."""
         found = self.find([new.key]).get(new.key)
         return found is not None and found.version == new.version
+
+
+def _check_cap(connection: Connection, cap: Cap, key: str = "", planned: int = 0) -> None:
+    """Check limits.
+
+    :param key: key of the message itself, which does not count.
+    :param planned: further messages that count.
+    :raises CapReachedError: a limit is reached.
+    """
+    for limit in cap.limits:
+        condition = and_(
+            ledger.c.recipient.in_(cap.recipients),
+            ledger.c.account == cap.account,
+            ledger.c.state.in_(_COUNTED),
+            ledger.c.message_key != key,
+            func.coalesce(ledger.c.sent_at, ledger.c.created_at) > time.time() - limit.seconds,
+        )
+        sent = connection.execute(select(func.count()).select_from(ledger).where(condition)).scalar_one()
+        if sent + planned >= limit.count:
+            raise CapReachedError(limit, sent + planned)
 
 
 def unresolved_condition(now: float) -> ColumnElement[bool]:

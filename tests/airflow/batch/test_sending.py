@@ -15,6 +15,7 @@ from airflow_provider_apptoto.batch.sending import LOOK_AHEAD, Sender
 from airflow_provider_apptoto.client import ApptotoClient, InProcessRateLimiter, Message, Outcome, RetryPolicy
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
 from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 from airflow_provider_apptoto.outbox.origin import Origin
 from airflow_provider_apptoto.outbox.outbox import Outbox
@@ -77,7 +78,7 @@ class Batch:
             policy=SendPolicy(on_unknown=on_unknown),
             origin=Origin(dag_id="clinic", task_id="remind", run_id="run", map_index=-1, try_number=try_number),
             store=store,
-            why_too_old=too_old,
+            guards=Guards(why_too_old=too_old),
             cancellation=cancellation or Cancellation(),
             timing=LedgerTiming(patience=0.0, record_retries=()),
         )

@@ -18,6 +18,7 @@ from airflow_provider_apptoto.client import (
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.report import show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from tests.support.entries import SECOND
@@ -50,7 +51,7 @@ def kept(memory: MemoryStore, clinic: FaultServer, clock: Clock, state: State) -
         (answering(422), {}, "rejected", rf"{MASKED}: rejected, HTTP 422, \d+ ms, .*1 segment.*"),
         (answering(500), {}, "unknown", rf"{MASKED}: unknown, HTTP 500, \d+ ms, .*1 segment.*"),
         (resetting(accepted=True), {}, "unknown", rf"{MASKED}: unknown, no complete answer, \d+ ms, .*1 segment.*"),
-        (None, {"why_too_old": TOO_OLD}, "too_old", rf"{MASKED}: too_old, not sent: {TOO_OLD}\. .*"),
+        (None, {"guards": Guards(why_too_old=TOO_OLD)}, "too_old", rf"{MASKED}: too_old, not sent: {TOO_OLD}\. .*"),
         (None, {"routing": Routing(DeliveryMode.DRY_RUN)}, "dry_run", rf"{MASKED}: dry_run, .*1 segment.*"),
     ],
 )

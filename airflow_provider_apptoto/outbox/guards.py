@@ -1,0 +1,228 @@
+"""Decide who may be messaged, and when: opt-outs, age, sending window.
+
+The guards run twice: on the plan, before a slot is taken, and at the departure, right before the first byte. The cap
+(``at_most``) is checked by the ledger store, in the transaction that writes ``sending``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.client.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from zoneinfo import ZoneInfo
+
+    from airflow_provider_apptoto.client import Message
+    from airflow_provider_apptoto.outbox.caps import Caps
+    from airflow_provider_apptoto.outbox.optouts import OptOuts
+    from airflow_provider_apptoto.outbox.report import Draft
+    from airflow_provider_apptoto.outbox.stores.base import CapReachedError
+    from airflow_provider_apptoto.outbox.window import SendWindow
+
+_FRESH = 1.0
+"""Seconds for which a lookup of opt-outs is not repeated."""
+_AGE_ADVICE = "To send it anyway, raise max_age or set it to None, and clear the task"
+
+
+class WithheldError(Exception):
+    """A message must not be sent, or not now. It is caught by the outbox, which returns a delivery.
+
+    :param outcome: a withheld outcome, or ``held``.
+    :param reason: why, and how to send the message anyway.
+    :param until: when a held message may be sent.
+    :param is_aged: whether the run, rather than the message, is too old.
+    """
+
+    def __init__(self, outcome: Outcome, reason: str, *, until: datetime | None = None, is_aged: bool = False) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+        self.until = until
+        self.is_aged = is_aged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guards:
+    """The guards of an outbox.
+
+    :param why_too_old: why the run is too old to send; empty if it is not, or if there is a sending window.
+    :param run_time: the time from which the age of the run counts.
+    :param max_age: maximum age at the first opening of the window.
+    :param window: when messages may be sent; ``None``: at any time.
+    :param may_hold: whether the sender can wait for the window; else a message outside it is withheld.
+    :param timezone: zone of recipients without a zone of their own.
+    :param optouts: the lists of people who opted out; ``None`` without a state database.
+    :param optout_lists: the named lists to obey, besides ``all``.
+    :param caps: limits on the messages to one recipient.
+    """
+
+    why_too_old: str = ""
+    run_time: datetime | None = None
+    max_age: timedelta | None = None
+    window: SendWindow | None = None
+    may_hold: bool = False
+    timezone: ZoneInfo | None = None
+    optouts: OptOuts | None = None
+    optout_lists: tuple[str, ...] = ()
+    caps: Caps | None = None
+    _fresh: dict[str, float] = field(default_factory=dict)
+    """When the opt-outs of a recipient were last looked up (``time.monotonic``)."""
+
+    def plan(self, draft: Draft) -> None:
+        """Check a message before it waits for a slot.
+
+        :raises WithheldError: it must not be sent, or not now.
+        :raises ApptotoValidationError: the zone of the recipient is unknown.
+        """
+        self._check_optouts(draft.message)
+        if self.why_too_old:
+            raise WithheldError(Outcome.TOO_OLD, f"{self.why_too_old}. {_AGE_ADVICE}", is_aged=True)
+        self._check_time(draft)
+
+    def depart(self, draft: Draft) -> None:
+        """Check a message right before its first byte, because it may have waited.
+
+        :raises WithheldError: it must not be sent, or not now.
+        """
+        self._check_optouts(draft.message)
+        self._check_time(draft)
+
+    def note_optouts(self, found: Mapping[str, str], recipients: list[str]) -> None:
+        """Remember that recipients were looked up together, and which of them no list holds."""
+        now = time.monotonic()
+        self._fresh.update({each: now for each in recipients if each not in found})
+
+    def zone(self, message: Message, own: ZoneInfo | None) -> ZoneInfo:
+        """Return the zone of a recipient: its own, the connection's, or that of its number.
+
+        :raises ApptotoValidationError: none of them is known.
+        """
+        if known := own or self.timezone:
+            return known
+        if message.to is not None and "@" not in message.to:
+            from airflow_provider_apptoto.outbox.window import zone_of_number
+
+            if found := zone_of_number(message.to):
+                return found
+        msg = (
+            f"the time zone of {message.target} is unknown, and send_window needs it. Set recipient_timezone "
+            "(in a batch, timezone_column), or timezone on the Apptoto connection"
+        )
+        raise ApptotoValidationError("send_window", msg, code="timezone_unknown")
+
+    def _check_optouts(self, message: Message) -> None:
+        if self.optouts is None or message.to is None:
+            return
+        now = time.monotonic()
+        if now - self._fresh.get(message.to, -_FRESH) < _FRESH:
+            return
+        if holding := self.optouts.lists_holding([message.to], self.optout_lists).get(message.to):
+            raise opted_out(holding)
+        self._fresh[message.to] = now
+
+    def _check_time(self, draft: Draft) -> None:
+        now = datetime.now(UTC)
+        if draft.not_after is not None and now > draft.not_after:
+            raise WithheldError(Outcome.TOO_OLD, f"not_after was {_shown(draft.not_after)}. {_NOT_AFTER_ADVICE}")
+        if self.window is None:
+            return
+        zone = self.zone(draft.message, draft.timezone)
+        opening = self.window.next_opening(now, zone)
+        is_open = opening <= now
+        start = now if is_open or not self.may_hold else opening
+        self._check_age_at(start, zone)
+        if is_open:
+            return
+        where = f"it is outside send_window={str(self.window)!r} in {zone.key}"
+        if not self.may_hold:
+            advice = 'To send it later, use an operator with when_closed="hold"; to send it now, set send_window="off"'
+            raise WithheldError(Outcome.OUTSIDE_WINDOW, f"{where}, which opens at {_shown(opening)}. {advice}")
+        if draft.not_after is not None and opening > draft.not_after:
+            reason = f"{where}, which opens at {_shown(opening)}, after not_after={_shown(draft.not_after)}"
+            raise WithheldError(Outcome.TOO_OLD, f"{reason}. {_NOT_AFTER_ADVICE}")
+        raise WithheldError(Outcome.HELD, f"{where}; held until {_shown(opening)}", until=opening)
+
+    def _check_age_at(self, start: datetime, zone: ZoneInfo) -> None:
+        """Check the age that a message has when it starts, counted from the first opening at or after the run's time.
+
+        :raises WithheldError: it is too old.
+        """
+        if self.run_time is None or self.max_age is None or self.window is None:
+            return
+        due = self.window.next_opening(self.run_time, zone)
+        if start - due > self.max_age:
+            reason = (
+                f"it was due at {_shown(due)} (the first opening of send_window after the run's time), and "
+                f"{_shown(start)} is more than max_age={self.max_age.total_seconds() / 3600:g} h later"
+            )
+            raise WithheldError(Outcome.TOO_OLD, f"{reason}. {_AGE_ADVICE}", is_aged=True)
+
+
+_NOT_AFTER_ADVICE = "To send it anyway, set a later not_after or None, and clear the task"
+
+
+def opted_out(listed: str) -> WithheldError:
+    """Return the error for a recipient who opted out.
+
+    :param listed: the list that holds the recipient.
+    """
+    reason = (
+        f"the recipient opted out (list {listed!r}). If they agreed to be messaged again, run: airflow apptoto optout "
+        f"remove --list {listed}"
+    )
+    return WithheldError(Outcome.SUPPRESSED, reason)
+
+
+def capped(reached: CapReachedError) -> WithheldError:
+    """Return the error for a recipient who got as many messages as a limit allows."""
+    reason = (
+        f"the recipient got {reached.sent} messages within the time of at_most={str(reached.limit)!r}. To send it "
+        "anyway, raise at_most on the task and on the connection, and clear the task"
+    )
+    return WithheldError(Outcome.CAPPED, reason)
+
+
+def zone_or_none(name: object, field_name: str = "recipient_timezone") -> ZoneInfo | None:
+    """Return the time zone of a recipient.
+
+    :param field_name: name of the setting or the column in the error.
+    :raises ApptotoValidationError: there is no such zone.
+    """
+    if name is None:
+        return None
+    from airflow_provider_apptoto.outbox.window import zone_named
+
+    try:
+        return zone_named(name, field_name)
+    except ApptotoConfigurationError as error:
+        raise ApptotoValidationError(error.field, error.problem, code="timezone_unknown") from None
+
+
+def moment_of(value: object, field_name: str) -> datetime | None:
+    """Return a point in time, from a ``datetime`` or ISO 8601 text with a zone.
+
+    :raises ApptotoValidationError: it is neither, or has no zone.
+    """
+    if value is None:
+        return None
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            moment = None
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return moment.astimezone(UTC)
+    msg = "must be a time with a zone, such as 2026-03-02T18:00-05:00, or a datetime with tzinfo"
+    raise ApptotoValidationError(field_name, msg, code="time_invalid")
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
