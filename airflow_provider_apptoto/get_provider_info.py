@@ -35,6 +35,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_apptoto.hooks.apptoto"],
             },
         ],
+        "notifications": ["airflow_provider_apptoto.notifications.apptoto.ApptotoNotifier"],
         "connection-types": [
             {
                 "connection-type": "apptoto",

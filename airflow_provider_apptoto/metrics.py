@@ -25,6 +25,11 @@ def message(channel: str, outcome: Outcome, conn_id: str) -> None:
     _emit(Stats.incr, "apptoto.messages", tags=tags)
 
 
+def notification_failed(channel: str, conn_id: str) -> None:
+    """Count a notification that failed (``apptoto.notifications.failed``)."""
+    _emit(Stats.incr, "apptoto.notifications.failed", tags={"channel": channel, "conn_id": conn_id})
+
+
 def request_took(seconds: float, status: int | None, conn_id: str) -> None:
     """Emit the duration of a request, from its first byte to its answer (``apptoto.request.duration``)."""
     kind = "none" if status is None else f"{status // 100}xx"

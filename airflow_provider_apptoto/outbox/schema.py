@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 meta = Table(
@@ -88,6 +88,15 @@ optouts = Table(
     Column("note", Text, nullable=False),
 )
 """Keyed hashes of recipients that opted out."""
+storms = Table(
+    "apptoto_storm",
+    metadata,
+    Column("recipient", String(32), primary_key=True),
+    Column("account", String(32), primary_key=True),
+    Column("sent_at", Text, nullable=False),
+    Column("held_back", Integer, nullable=False),
+)
+"""Recent notifications to each recipient, as a JSON list of seconds since 1970, and how many were held back since."""
 
 MESSAGES_VIEW = "apptoto_messages"
 MESSAGES_VIEW_QUERY = """\

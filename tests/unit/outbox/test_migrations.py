@@ -289,7 +289,7 @@ def test_the_statements_that_are_printed_do_what_the_first_use_does(
 
 @pytest.mark.parametrize("version", [-1, SCHEMA_VERSION])
 def test_statements_from_an_unknown_version_are_refused(tmp_path: Path, version: int) -> None:
-    with pytest.raises(ValueError, match=f"{version} is not a schema version from 0 to 1"):
+    with pytest.raises(ValueError, match=f"{version} is not a schema version from 0 to {SCHEMA_VERSION - 1}"):
         StateDatabase(URL.create("sqlite", database=str(tmp_path / "state.db"))).ddl(version)
 
 
