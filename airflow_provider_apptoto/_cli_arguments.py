@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID
+from airflow_provider_apptoto.outbox.optout_lists import ALL
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 """Flags and settings, as argparse and Airflow expect them."""
@@ -93,5 +94,31 @@ PURGE = [
         metavar="DAYS",
         help="remove entries finished more than this many days ago (default: %(default)s)",
     ),
+    _CONN_ID,
+]
+_LIST_NAME = _option(
+    "--list",
+    default=ALL,
+    metavar="NAME",
+    help="name of the list: all, which every sender obeys (default), or one that tasks name in optout_lists",
+)
+_RECIPIENTS = _option(
+    "recipients",
+    nargs="+",
+    metavar="RECIPIENT",
+    help="phone number or e-mail address. The shell's history keeps it: use - to read one per line from standard input",
+)
+_ADDED_BY = [
+    _option("--by", help="who adds them; stored (default: the current user)"),
+    _option("--note", default="", help="where they said so; one line without personal data; stored"),
+]
+OPTOUT_ADD = [_RECIPIENTS, _LIST_NAME, *_ADDED_BY, _CONN_ID]
+OPTOUT_REMOVE = [_RECIPIENTS, _LIST_NAME, _CONN_ID]
+OPTOUT_CHECK = [_RECIPIENTS, _CONN_ID]
+OPTOUT_IMPORT = [
+    _option("file", metavar="FILE", help="CSV file in UTF-8; - for standard input"),
+    _option("--column", metavar="NAME", help="column with the recipients, if the file has several"),
+    _LIST_NAME,
+    *_ADDED_BY,
     _CONN_ID,
 ]

@@ -1,16 +1,20 @@
-"""``airflow apptoto ledger`` (Airflow 3.2 and newer), ``python -m airflow_provider_apptoto ledger`` (all versions)."""
+"""``airflow apptoto`` (Airflow 3.2 and newer) and ``python -m airflow_provider_apptoto`` (all versions).
+
+Here are the groups of commands, and those of ``ledger``.
+"""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto._airflow import Variables, read_connections_from_database, without_logs
-from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RESOLVE, Option
+from airflow_provider_apptoto import _cli_optout
+from airflow_provider_apptoto._airflow import Variables
+from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RESOLVE
+from airflow_provider_apptoto._cli_common import NOTHING, REFUSED, Commands, command, connect, end, user_name
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.instructions import ledger_command
 from airflow_provider_apptoto.privacy import printable
@@ -20,14 +24,11 @@ if TYPE_CHECKING:
 
     from airflow.cli.cli_config import CLICommand
 
-    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.admin import Author, LedgerAdmin, Record, Selection
-    from airflow_provider_apptoto.outbox.database import StateDatabase
 
 _DAY = 86_400
+_NO_DATABASE = "On Airflow 3.3 and newer, find the entries in the task instance: Storage, Task State Store."
 _KEY = re.compile(r"[0-9a-f]{8,32}")
-_NOTHING, _REFUSED = 1, 2
-"""Exit codes: nothing matched or changed; the command line is invalid or the command failed."""
 _COLUMNS = (
     *("key", "state", "at", "channel", "target", "reference", "dag_id", "task_id", "run_id", "map_index"),
     *("try_number", "why"),
@@ -38,12 +39,16 @@ def get_cli_commands() -> list[CLICommand]:
     """Return the commands for Airflow's own command line."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
 
-    commands = [
-        ActionCommand(name=name, help=text, func=function, args=[Arg(flags, **settings) for flags, settings in options])
-        for name, (text, function, options) in _COMMANDS.items()
-    ]
-    ledger = GroupCommand(name="ledger", help=_LEDGER_HELP, subcommands=commands)
-    return [GroupCommand(name="apptoto", help="Manage the Apptoto provider", subcommands=[ledger])]
+    groups = []
+    for group, (about, commands) in _GROUPS.items():
+        actions = [
+            ActionCommand(
+                name=name, help=text, func=function, args=[Arg(flags, **settings) for flags, settings in options]
+            )
+            for name, (text, function, options) in commands.items()
+        ]
+        groups.append(GroupCommand(name=group, help=about, subcommands=actions))
+    return [GroupCommand(name="apptoto", help="Manage the Apptoto provider", subcommands=groups)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_apptoto", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
-    ledger = groups.add_parser("ledger", help=_LEDGER_HELP, description=_LEDGER_HELP)
-    commands = ledger.add_subparsers(required=True, metavar="COMMAND")
-    for name, (text, function, options) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.set_defaults(function=function)
-        for flags, settings in options:
-            command.add_argument(*flags, **settings)
+    for group, (about, commands) in _GROUPS.items():
+        names = groups.add_parser(group, help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+        for name, (text, function, options) in commands.items():
+            each = names.add_parser(name, help=text, description=text, allow_abbrev=False)
+            each.set_defaults(function=function)
+            for flags, settings in options:
+                each.add_argument(*flags, **settings)
     given = parser.parse_args(arguments)
     given.function(given)
 
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _list(given: argparse.Namespace) -> None:
     if given.limit < 1:
-        _end("--limit must be at least 1.", _REFUSED)
+        end("--limit must be at least 1.", REFUSED)
     found = _admin(given).select(_selection(given), limit=given.limit)
     _print(given.output, found)
     if len(found) == given.limit:
@@ -94,13 +99,13 @@ def _init(given: argparse.Namespace) -> None:
     from airflow_provider_apptoto.hooks._state import ledger_secret
 
     if given.from_version and not given.sql:
-        _end("--from needs --sql.", _REFUSED)
-    hook, database = _connect(given)
+        end("--from needs --sql.", REFUSED)
+    hook, database = connect(given, _NO_DATABASE)
     if given.sql:
         try:
             print(database.ddl(given.from_version), end="")
         except ValueError as error:
-            _end(f"--from: {error}.", _REFUSED)
+            end(f"--from: {error}.", REFUSED)
         return
     pin = hook.ledger_pin(Variables("airflow.models.variable"))
     if pin is not None:
@@ -111,7 +116,7 @@ def _init(given: argparse.Namespace) -> None:
 
 def _purge(given: argparse.Namespace) -> None:
     if not given.older_than >= 0:
-        _end("--older-than must be at least 0 days.", _REFUSED)
+        end("--older-than must be at least 0 days.", REFUSED)
     count = _admin(given).purge(given.older_than * _DAY)
     what = "entry" if count == 1 else "entries"
     print(f"Removed {count} {what} finished more than {given.older_than:g} days ago.")
@@ -126,11 +131,11 @@ def _change_arguments(given: argparse.Namespace) -> tuple[Selection, Author, Led
 
     selection = _selection(given)
     if not (selection.keys or selection.dag_id or selection.task_id or selection.run_id or selection.reference):
-        _end("Select entries by KEY, --dag, --task, --run or --reference.", _REFUSED)
+        end("Select entries by KEY, --dag, --task, --run or --reference.", REFUSED)
     try:
-        author = Author(by=_user() if given.by is None else given.by, note=given.note)
+        author = Author(by=user_name() if given.by is None else given.by, note=given.note)
     except ValueError as error:
-        _end(f"--{error}.", _REFUSED)
+        end(f"--{error}.", REFUSED)
     return selection, author, _admin(given)
 
 
@@ -145,19 +150,19 @@ def _change(
     from airflow_provider_apptoto.outbox.admin import Selection
 
     if not chosen:
-        _end(f"No matching entry can be changed. List them with: {ledger_command('list', given.conn_id)}", _NOTHING)
+        end(f"No matching entry can be changed. List them with: {ledger_command('list', given.conn_id)}", NOTHING)
     if len(chosen) > 1 and not given.yes:
         _print("table", chosen)
         if not sys.stdin.isatty():
-            _end(f"Nothing was changed. Add --yes to change these {len(chosen)} entries.", _REFUSED)
+            end(f"Nothing was changed. Add --yes to change these {len(chosen)} entries.", REFUSED)
         if input(f"Change these {len(chosen)} entries? [y/N] ").strip().lower() not in {"y", "yes"}:
-            _end("Nothing was changed.", _NOTHING)
+            end("Nothing was changed.", NOTHING)
     changed = change()
     _print(given.output, changed)
     if left := len(chosen) - len(changed):
         print(f"Skipped because they were changed in the meantime: {left}.", file=sys.stderr)
     if not changed:
-        _end("Nothing was changed.", _NOTHING)
+        end("Nothing was changed.", NOTHING)
     print(summary.format(len(changed)), file=sys.stderr)
     metrics.unresolved(admin.count(Selection(states=(State.UNKNOWN,))), given.conn_id)
 
@@ -170,10 +175,10 @@ def _selection(given: argparse.Namespace) -> Selection:
 
     for key in given.keys:
         if not _KEY.fullmatch(key):
-            _end(f"{key!r} is not a KEY: use at least the first 8 of the 32 hex digits that `list` shows.", _REFUSED)
+            end(f"{key!r} is not a KEY: use at least the first 8 of the 32 hex digits that `list` shows.", REFUSED)
     for option in ("dag", "task", "run", "reference"):
         if (value := getattr(given, option)) is not None and not value.strip():
-            _end(f"--{option} must not be blank.", _REFUSED)
+            end(f"--{option} must not be blank.", REFUSED)
     return Selection(
         keys=given.keys,
         states=given.state or (),
@@ -187,31 +192,10 @@ def _selection(given: argparse.Namespace) -> Selection:
     )
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container user may have no name
-        _end("The current user has no name. Add --by NAME.", _REFUSED)
-
-
 def _admin(given: argparse.Namespace) -> LedgerAdmin:
     from airflow_provider_apptoto.outbox.admin import LedgerAdmin
 
-    return LedgerAdmin(_connect(given)[1])
-
-
-def _connect(given: argparse.Namespace) -> tuple[ApptotoHook, StateDatabase]:
-    read_connections_from_database()
-    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
-
-    hook = ApptotoHook(given.conn_id)
-    if hook.state_database is None:
-        _end(
-            f"Connection {given.conn_id!r} has no state_conn_id, so there is no state database. On Airflow 3.3 and "
-            "newer, find the entries in the task instance: Storage, Task State Store.",
-            _REFUSED,
-        )
-    return hook, hook.state_database
+    return LedgerAdmin(connect(given, _NO_DATABASE)[1])
 
 
 # --- output
@@ -228,53 +212,30 @@ def _print(output: str, records: Iterable[Record]) -> None:
         print(tabulate(lines, headers=_COLUMNS, disable_numparse=True))
 
 
-def _end(text: str, code: int) -> NoReturn:
-    print(text, file=sys.stderr)
-    raise SystemExit(code)
-
-
-def _command(function: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Wrap a command, so that it prints only its output, or one line if it fails."""
-
-    def command(given: argparse.Namespace) -> None:
-        from airflow.providers.common.compat.sdk import AirflowException
-
-        from airflow_provider_apptoto.client.errors import ApptotoError
-        from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
-
-        try:
-            without_logs(function)(given)
-        except (AirflowException, ApptotoError, LedgerStoreError) as error:
-            text = str(error)
-            if isinstance(error, LedgerStoreError):  # its text is usually part of a sentence
-                text = text[:1].upper() + text[1:]
-            print(text, file=sys.stderr)
-            raise SystemExit(_REFUSED) from None
-
-    return command
-
-
-_LEDGER_HELP = "Show and resolve ledger entries in the state database"
-_COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], None], list[Option]]] = {
-    "list": ("List entries, newest first", _command(_list), LIST),
+_COMMANDS: Commands = {
+    "list": ("List entries, newest first", command(_list), LIST),
     "resolve": (
         "Record whether messages with an unknown outcome were sent; then clear their tasks",
-        _command(_resolve),
+        command(_resolve),
         RESOLVE,
     ),
     "forget": (
         "Remove entries, so that their messages are sent again when the tasks are cleared",
-        _command(_forget),
+        command(_forget),
         FORGET,
     ),
     "init": (
         "Create or migrate the tables of the state database (the first send does this too)",
-        _command(_init),
+        command(_init),
         INIT,
     ),
     "purge": (
         "Remove old finished entries, never those in flight or unresolved",
-        _command(_purge),
+        command(_purge),
         PURGE,
     ),
+}
+_GROUPS: dict[str, tuple[str, Commands]] = {
+    "ledger": ("Show and resolve ledger entries in the state database", _COMMANDS),
+    "optout": ("Manage the lists of people who opted out, in the state database", _cli_optout.COMMANDS),
 }

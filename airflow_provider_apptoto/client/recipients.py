@@ -13,6 +13,7 @@ from airflow_provider_apptoto.privacy import mask_recipient
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from email_validator import ValidatedEmail
     from phonenumbers import PhoneNumber
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,71 @@ _WRITTEN_NUMBER = re.compile(r"[\s(]*\+?[\d\s().\-/]+")
 _MIN_DIGITS, _MAX_DIGITS = 7, 15
 """Subscriber numbers have at least seven digits in practice, and at most 15 (ITU-T E.164)."""
 ALL_REGIONS = "*"
+_SCHEME = re.compile(r"\s*(?:tel|mailto):", re.IGNORECASE)
+_OTHER_FORMS = (
+    # Mexico dropped these prefixes of mobile numbers in 2019
+    (re.compile(r"\+52(?:1|01|044|045)(\d{10})"), r"+52\1"),
+    # Brazil put a 9 before its mobile numbers until 2016
+    (re.compile(r"\+55(\d\d)([689]\d{7})"), r"+55\g<1>9\2"),
+    # in Italy, only numbers of landlines begin with 0, also after +39
+    (re.compile(r"\+390(3\d{8,9})"), r"+39\1"),
+    (re.compile(r"\+39([1-9]\d+)"), r"+390\1"),
+)
+"""Old or mistaken ways to write E.164 numbers, and today's; used only if the first is not a number in use."""
+_ARGENTINA = re.compile(r"\+549?([1-8]\d{9})")
+"""A number in Argentina; mobile numbers have a 9 here, which is often omitted."""
+
+
+def canonical(recipient: object, region: str | None, *, field: str = "recipient") -> str:
+    """Return one form for all spellings of a recipient, to compare recipients. It is not meant for sending.
+
+    A recipient in the normal form of messages is returned unchanged, except that addresses are in lower case. A number
+    that is not in use is allowed if it has a country code.
+
+    :param recipient: a phone number or an e-mail address.
+    :param region: region of numbers without ``+``.
+    :param field: name of the field in the error.
+    :raises ApptotoValidationError: it is neither, or a number without ``+`` that is not in use in ``region``.
+    """
+    import phonenumbers
+
+    if not isinstance(recipient, str):
+        raise ApptotoValidationError(field, f"must be a string, not {type(recipient).__name__}", code="field_not_text")
+    bare = recipient[found.end() :] if (found := _SCHEME.match(recipient)) else recipient
+    if "@" in bare:
+        return _validated_address(bare, field=field).normalized.casefold()
+    written = written_number(bare, field=field)
+    try:
+        return e164(written, region=region, field=field)
+    except ApptotoValidationError as error:
+        if error.code == "region_needed":
+            raise
+        refusal = error
+    try:
+        parsed = phonenumbers.parse(written, region)
+    except phonenumbers.NumberParseException:
+        number = f"+{''.join(filter(str.isdigit, written))}"
+    else:
+        number = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    for pattern, form in _OTHER_FORMS:
+        other = pattern.sub(form, number) if pattern.fullmatch(number) else number
+        if other != number and phonenumbers.is_valid_number(phonenumbers.parse(other)):
+            return other
+    if "+" not in written:
+        raise refusal
+    return number
+
+
+def spellings(recipient: str) -> tuple[str, ...]:
+    """Return all forms that name the same recipient as a canonical one, in an order that depends on the recipient only.
+
+    In Argentina, numbers with and without the 9 of mobile numbers are the same: no number is both mobile and landline.
+
+    :param recipient: as :func:`canonical` returns it, or ``Message.to``.
+    """
+    if found := _ARGENTINA.fullmatch(recipient):
+        return f"+549{found[1]}", f"+54{found[1]}"
+    return (recipient,)
 
 
 def normalise_phone_number(
@@ -153,6 +219,15 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
     :param field: name of the field in the error.
     :raises ApptotoValidationError: it is not a single valid address.
     """
+    found = _validated_address(address, field=field)
+    if found.ascii_email is None:
+        log.warning(
+            "%s: %s has non-ASCII letters, which some mail servers reject (no SMTPUTF8)", field, mask_recipient(address)
+        )
+    return found.normalized
+
+
+def _validated_address(address: str, *, field: str) -> ValidatedEmail:
     import email_validator
 
     try:
@@ -163,11 +238,7 @@ def normalise_email_address(address: str, *, field: str = "to") -> str:
     if found is None:
         msg = f"{mask_recipient(address)} is not a valid e-mail address; use a bare address such as name@clinic.example"
         raise ApptotoValidationError(field, msg, code="recipient_invalid")
-    if found.ascii_email is None:
-        log.warning(
-            "%s: %s has non-ASCII letters, which some mail servers reject (no SMTPUTF8)", field, mask_recipient(address)
-        )
-    return found.normalized
+    return found
 
 
 def check_region(region: str, *, field: str = "default_region") -> str:
