@@ -61,7 +61,7 @@ class CapReachedError(Exception):
     """
 
     def __init__(self, limit: Limit, sent: int) -> None:
-        super().__init__(str(limit))
+        super().__init__(limit, sent)  # each thread raises a copy, made from these
         self.limit = limit
         self.sent = sent
 
