@@ -50,6 +50,7 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
         ("sms", "+16505550102"),
         ("email", "reception@clinic.example"),
     },
+    "example_apptoto_notifier": {("sms", "+16505550198")},
     "example_apptoto_two_languages": {("sms", 4711)},
 }
 APPOINTMENTS = """
