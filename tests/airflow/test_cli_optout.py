@@ -102,7 +102,8 @@ def test_recipients_can_be_read_from_standard_input(optout: Command) -> None:
     [
         (f"{ANN}\n{CAT}\n", (), [ANN, CAT]),
         (f"phone\n{ANN}\n\n  \n{CAT}", (), [ANN, CAT]),
-        (f"\ufeff{ANN}\r\n{CAT}\r\n", (), [ANN, CAT]),
+        (f"\ufeff{CAT}\r\n{ANN}\r\n", (), [ANN, CAT]),
+        (f"\ufeffphone,id\r\n{ANN},4711\r\n", ("--column", "phone"), [ANN]),
         (f"\ufeffPhone or e-mail\r\n{ANN}\r\n", (), [ANN]),
         ('"+1 650\n555-0199"\n', (), [ANN]),
         (f"id,phone\n4711,{ANN}\n4712,\n4713,{BEN}\n", ("--column", "phone"), [ANN, BEN]),
