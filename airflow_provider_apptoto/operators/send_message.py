@@ -13,11 +13,11 @@ from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.operators._base import SendingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import jinja2
-    from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.providers.common.compat.sdk import Context
 
 
 class ApptotoSendMessageOperator(SendingOperator):
@@ -60,6 +60,16 @@ class ApptotoSendMessageOperator(SendingOperator):
         ``run_after``. If an earlier try started, the task fails instead, so that an unsent message is noticed.
     :param max_segments: maximum estimated segments of an SMS, at least 1; ``None``: no limit. A longer SMS is rejected.
         Texts with dynamic fields are not limited, because their length is unknown.
+    :param send_window: when messages may be sent, in the recipient's time zone, such as ``Mon-Fri 09:00-18:00, Sat
+        10:00-14:00``. ``None``: the connection's; ``off``: at any time.
+    :param when_closed: outside the window, ``hold`` (wait for the opening without a worker; the age counts from the
+        first opening after the run) or ``skip``.
+    :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour`` or ``5/7d``; the
+        connection's applies too. Needs the state database.
+    :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
+    :param recipient_timezone: time zone of the recipient, such as ``America/Chicago``; by default the connection's
+        ``timezone``, else that of the phone number if it has only one. (templated)
+    :param not_after: latest time to send the message: ISO 8601 with a zone, or an aware ``datetime``. (templated)
     :param dynamic_fields: first names of Apptoto's dynamic fields, in addition to ``name``, ``event``, ``participant``
         and ``contact``.
     :param redact: mask recipient and text in rendered fields, logs and XCom. ``False`` shows them, but never the API
@@ -90,7 +100,6 @@ class ApptotoSendMessageOperator(SendingOperator):
         "labels",
         "recipient_timezone",
         "not_after",
-        "suppression",
     )
 
     _rendered_for: object = None
@@ -109,7 +118,6 @@ class ApptotoSendMessageOperator(SendingOperator):
         labels: Mapping[str, str] | None = None,
         recipient_timezone: str | None = None,
         not_after: datetime | str | None = None,
-        suppression: Iterable[str | None] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -124,7 +132,6 @@ class ApptotoSendMessageOperator(SendingOperator):
         self.labels = labels
         self.recipient_timezone = recipient_timezone
         self.not_after = not_after
-        self.suppression = suppression
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the message, unless it was already sent."""

@@ -68,6 +68,15 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         started in time is completed.
     :param max_segments: maximum estimated segments of an SMS; a row with a longer SMS is invalid. See
         :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`.
+    :param send_window: when messages may be sent, in the recipient's time zone, such as ``Mon-Fri 09:00-18:00, Sat
+        10:00-14:00``. ``None``: the connection's; ``off``: at any time.
+    :param when_closed: outside the window, ``hold`` (send the others, then wait for the opening without a worker; the
+        age counts from the first opening after the run) or ``skip``.
+    :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour`` or ``5/7d``; the
+        connection's applies too. Needs the state database.
+    :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
+    :param timezone_column: the column with the recipient's time zone.
+    :param not_after_column: the column with the latest time to send the message.
     :param dynamic_fields: additional first names of Apptoto's dynamic fields.
     :param redact: mask rows in rendered fields, logs and XCom. ``False`` shows them, but never the API key.
     :param delivery_mode: ``live``, ``redirect`` or ``dry_run`` for this task.

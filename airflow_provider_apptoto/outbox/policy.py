@@ -65,7 +65,7 @@ class SendPolicy:
         window_of(self.send_window)
         limits_of(self.at_most)
         if self.optout_lists:
-            from airflow_provider_apptoto.outbox.optouts import check_lists
+            from airflow_provider_apptoto.outbox.optout_lists import check_lists
 
             check_lists(self.optout_lists)
 

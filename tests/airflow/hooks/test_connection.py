@@ -57,6 +57,9 @@ def test_login_and_key_are_all_that_is_needed() -> None:
         redirect_email_to=None,
         ca_bundle=None,
         state_conn_id=None,
+        send_window=None,
+        timezone=None,
+        at_most=(),
     )
     assert KEY not in repr(settings)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 from configparser import ConfigParser
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.providers.common.compat.sdk import conf
@@ -15,6 +16,7 @@ from airflow_provider_apptoto.configuration import connection_defaults
 from airflow_provider_apptoto.connection import EXTRA_FIELDS, ConnectionSettings
 from airflow_provider_apptoto.hooks import _state
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.outbox.window import SendWindow
 from airflow_provider_apptoto.sandbox import Sandbox
 from tests.support.faults import FaultServer
 
@@ -43,6 +45,16 @@ FIELDS: dict[str, tuple[Any, tuple[str, Any], tuple[Any, Any]]] = {
     "redirect_email_to": (None, ("test@Clinic.example", "test@clinic.example"), ("a@b.example", "a@b.example")),
     "ca_bundle": (None, (__file__, __file__), (pytest.__file__, pytest.__file__)),
     "state_conn_id": (None, ("apptoto_state", "apptoto_state"), ("clinic_state", "clinic_state")),
+    "send_window": (
+        None,
+        ("Mon-Fri 09:00-18:00", SendWindow.parse("Mon-Fri 09:00-18:00")),
+        ("off", None),
+    ),
+    "timezone": (
+        None,
+        ("America/Chicago", ZoneInfo("America/Chicago")),
+        ("Europe/Berlin", ZoneInfo("Europe/Berlin")),
+    ),
 }
 SETTINGS = {**{field: field for field in FIELDS}, "host": "base_url"}
 
@@ -88,7 +100,31 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConnectionSettings]:
 
 
 def test_the_table_of_these_tests_has_every_field() -> None:
-    assert {*FIELDS, "delivery_mode"} == {"host", *EXTRA_FIELDS}
+    assert {*FIELDS, "delivery_mode", "at_most"} == {"host", *EXTRA_FIELDS}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "connection", "limits"),
+    [
+        (None, None, []),
+        ("3/day", None, ["3/day"]),
+        (None, "1/hour", ["1/hour"]),
+        ("3/day", "1/hour", ["1/hour", "3/day"]),
+        ("3/day", "off", ["3/day"]),
+        ("off", "1/hour", ["1/hour"]),
+        ("off", "off", []),
+    ],
+)
+def test_the_limits_of_the_deployment_and_of_the_connection_both_apply(
+    deployment: str | None,
+    connection: str | None,
+    limits: list[str],
+    set_default: SetDefault,
+    read: Callable[..., ConnectionSettings],
+) -> None:
+    if deployment is not None:
+        set_default("at_most", deployment)
+    assert [str(each) for each in read(at_most=connection).at_most] == limits
 
 
 @pytest.mark.parametrize("field", FIELDS)
