@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
-from airflow_provider_apptoto.client.recipients import e164, normalise_email_address, written_number
+from airflow_provider_apptoto.client.recipients import canonical, spellings
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.client import Message
@@ -29,7 +29,7 @@ class Suppression:
         if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
             msg = f"must be a list of phone numbers and e-mail addresses, not {type(recipients).__name__}"
             raise ApptotoConfigurationError(_FIELD, msg)
-        self._suppressed: set[str | None] = set()
+        self._suppressed: set[str] = set()
         self._region = region
         problems = []
         for index, value in enumerate(recipients):
@@ -37,7 +37,7 @@ class Suppression:
             if recipient is None:
                 continue
             try:
-                self._suppressed.add(_comparable(recipient, region))
+                self._suppressed.update(spellings(canonical(recipient, region, field=_FIELD)))
             except ApptotoValidationError as error:
                 problems.append(f"entry {index} {error.problem}")
         if problems:
@@ -70,22 +70,6 @@ class Suppression:
         if recipient is None:
             return None
         try:
-            return _comparable(recipient, self._region)
+            return canonical(recipient, self._region, field=_FIELD)
         except ApptotoValidationError:
             return None
-
-
-def _comparable(recipient: object, region: str | None) -> str | None:
-    """Return a recipient as messages write it, or ``None`` if no message can have this recipient."""
-    if not isinstance(recipient, str):
-        problem = f"must be a string, not {type(recipient).__name__}"
-        raise ApptotoValidationError(_FIELD, problem, code="field_not_text")
-    if "@" in recipient:
-        return normalise_email_address(recipient, field=_FIELD).casefold()
-    written = written_number(recipient, field=_FIELD)
-    try:
-        return e164(written, region=region, field=_FIELD)
-    except ApptotoValidationError:
-        if "+" in written:  # the number is not in use
-            return None
-        raise

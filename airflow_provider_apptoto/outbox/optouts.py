@@ -176,7 +176,7 @@ class OptOuts:
         people = self._people(recipients, None)
         if not people and not allow_empty:
             msg = (
-                f"is empty, which would remove everybody from list {name!r}. The list is unchanged. If nobody has "
+                f"is empty, which would remove all recipients from list {name!r}. The list is unchanged. If no one has "
                 "opted out, pass allow_empty=True"
             )
             raise ApptotoConfigurationError(_FIELD, msg, code="suppression_invalid")

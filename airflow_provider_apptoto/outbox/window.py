@@ -237,7 +237,9 @@ def _utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         msg = "moment must have a time zone"
         raise ValueError(msg)
-    return moment.astimezone(UTC)  # also of a moment in the zone itself, whose wall time may not exist
+    utc = moment.astimezone(UTC)  # also of a moment in the zone itself, whose wall time may not exist
+    # Airflow's times are pendulum's, which can't be compared with stdlib times without a zone
+    return datetime.combine(utc.date(), utc.time(), UTC)
 
 
 def _change(moment: datetime, zone: ZoneInfo) -> datetime:

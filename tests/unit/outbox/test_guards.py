@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pendulum
 import pytest
 
 from airflow_provider_apptoto.client import ApptotoValidationError, Message, Outcome
@@ -160,3 +161,11 @@ def test_a_time_without_a_zone_is_an_error(value: object) -> None:
     with pytest.raises(ApptotoValidationError, match="must be a time with a zone") as raised:
         moment_of(value, "not_after")
     assert raised.value.code == "time_invalid"
+
+
+def test_a_time_of_airflow_is_a_moment_like_any_other() -> None:
+    """Airflow's times are pendulum's."""
+    moment = datetime(2026, 3, 8, 9, 30, tzinfo=UTC)
+    chicago, window = ZoneInfo("America/Chicago"), SendWindow.parse("09:00-18:00")
+    assert window.next_opening(pendulum.instance(moment), chicago) == window.next_opening(moment, chicago)
+    assert type(window.next_opening(pendulum.instance(moment), chicago)) is datetime

@@ -1,0 +1,143 @@
+"""Operators skip, hold and send messages as the guards say, in DAGs that the installed Airflow runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from tests.support.dag_runs import run_dag
+from tests.support.faults import FaultServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.dag_runs import TaskRun
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+PHONE, OTHER_PHONE = "+16505550199", "+16505550198"
+SMS = {"task_id": "send", "type": "sms", "to": PHONE, "message": "See you soon", "recipient_timezone": "UTC"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@pytest.fixture
+def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    """Provide the server of a connection with a state database."""
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield server
+
+
+def send(**fields: Any) -> TaskRun:
+    return run_dag(lambda: ApptotoSendMessageOperator(**{**SMS, **fields}))["send"]
+
+
+def closed_window() -> str:
+    """Return a window that opens in two days (UTC)."""
+    day = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    return f"{DAYS[day.weekday()]} 00:00-24:00"
+
+
+def outcome(run: TaskRun) -> tuple[str, str]:
+    return run.state, run.xcom["outcome"]
+
+
+def test_outside_its_window_a_task_that_may_skip_is_skipped_and_says_so(server: FaultServer) -> None:
+    assert outcome(send(send_window=closed_window(), when_closed="skip")) == ("skipped", "outside_window")
+    assert server.requests == []
+
+
+def test_the_window_of_the_connection_applies_unless_the_task_sets_its_own(
+    server: FaultServer, connection: Callable[..., None]
+) -> None:
+    connection(server.url, state_conn_id="state", send_window=closed_window(), timezone="UTC")
+    assert outcome(send(when_closed="skip")) == ("skipped", "outside_window")
+    assert outcome(send(when_closed="skip", send_window="off")) == ("success", "sent")
+
+
+def test_a_dry_run_says_that_a_message_would_be_held_and_does_not_wait(server: FaultServer) -> None:
+    assert outcome(send(send_window=closed_window(), delivery_mode="dry_run")) == ("success", "held")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("not_after", ["2026-03-02T18:00Z", "{{ params.until }}"])
+def test_a_message_past_its_not_after_is_skipped(server: FaultServer, not_after: str) -> None:
+    run = send(not_after=not_after, params={"until": "2026-03-02T18:00:00-05:00"})
+    assert (*outcome(run), server.requests) == ("skipped", "too_old", [])
+
+
+def test_a_held_message_whose_opening_comes_too_late_is_skipped_at_once(server: FaultServer) -> None:
+    tomorrow = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=20)).isoformat()
+    assert outcome(send(send_window=closed_window(), not_after=tomorrow)) == ("skipped", "too_old")
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("server")
+def test_a_message_over_the_limit_is_skipped_in_whichever_dag_it_is() -> None:
+    assert outcome(send(at_most="1/day")) == ("success", "sent")
+    assert outcome(send(at_most="1/day")) == ("skipped", "capped")
+    assert outcome(send(at_most="1/day", to=OTHER_PHONE)) == ("success", "sent")
+
+
+@pytest.mark.parametrize(
+    ("held_by", "lists", "ends"),
+    [
+        ("all", (), ("skipped", "suppressed")),
+        ("campaigns", ("campaigns",), ("skipped", "suppressed")),
+        ("campaigns", (), ("success", "sent")),
+    ],
+)
+def test_a_task_obeys_the_list_of_all_and_those_that_it_names(
+    server: FaultServer, held_by: str, lists: tuple[str, ...], ends: tuple[str, str]
+) -> None:
+    ApptotoHook().optouts.add(held_by, [PHONE], by="test")
+    assert outcome(send(optout_lists=lists)) == ends
+    assert len(server.requests) == (ends[1] == "sent")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_batch_counts_who_opted_out_and_an_invalid_row_of_theirs_fails_nobody() -> None:
+    ApptotoHook().optouts.add("all", [PHONE], by="test")
+    rows = [{"to": PHONE, "message": " "}, {"to": PHONE, "message": "Hi"}, {"to": OTHER_PHONE, "message": "Hi"}]
+    run = run_dag(lambda: ApptotoSendMessageBatchOperator(task_id="send", messages=rows, defaults={"type": "sms"}))[
+        "send"
+    ]
+    assert (run.state, run.xcom["suppressed"], run.xcom["sent"], run.xcom["invalid"]) == ("success", 2, 1, 0)
+
+
+def test_a_batch_sends_the_open_rows_then_waits_for_the_others_and_sends_each_once(server: FaultServer) -> None:
+    """The window opens at the next full minute where it is noon, and is open where it is 15:00."""
+    now = dt.datetime.now(dt.UTC)
+    opening = now.replace(second=0, microsecond=0) + dt.timedelta(minutes=1 if now.second < 50 else 2)
+    noon, later = _zone_at(12, opening), _zone_at(15, opening)
+    window = f"12:{opening.minute:02}-13:00" if opening.minute else "12:00-13:00"
+    rows = [
+        {"to": PHONE, "message": "open", "zone": later},
+        {"to": OTHER_PHONE, "message": "held", "zone": noon},
+    ]
+    run = run_dag(
+        lambda: ApptotoSendMessageBatchOperator(
+            task_id="send",
+            messages=rows,
+            defaults={"type": "sms"},
+            timezone_column="zone",
+            send_window=f"{window}, 14:00-17:00",
+        )
+    )["send"]
+    assert (run.state, run.xcom["total"], run.xcom["sent"], run.xcom["held"]) == ("success", 2, 2, 0)
+    first, second = (request.json["message"] for request in server.accepted)
+    assert (first, second) == ("open", "held")
+    assert dt.datetime.now(dt.UTC) >= opening
+
+
+def _zone_at(hour: int, moment: dt.datetime) -> str:
+    """Return a zone in which a moment has this hour. POSIX signs are reversed: Etc/GMT+5 is UTC-5."""
+    ahead = (hour - moment.hour + 11) % 24 - 11
+    return "Etc/GMT" if ahead == 0 else f"Etc/GMT{-ahead:+d}"
