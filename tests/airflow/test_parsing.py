@@ -143,10 +143,16 @@ SHARED: list[tuple[str, Any, str]] = [
     ("dynamic_fields", [1], "must contain only non-empty strings"),
     ("redact", "yes", "must be True or False, not 'yes'"),
     ("redact", None, "must be True or False, not None"),
+    ("send_window", 9, "must be a string, not int"),
+    ("when_closed", "wait", "'wait' is not one of hold, skip"),
+    ("at_most", "2", "'2' is not a limit such as '2/day', '1/hour', '3/7d' or '1/12h'; 'off' means no limit"),
+    ("optout_lists", "campaigns", 'must be a list of names, such as ("campaigns",), not str'),
 ]
 BATCH: list[tuple[str, Any, str]] = [
     ("id_column", " ", "' ' is not the name of a column"),
     ("reference_column", 1, "1 is not the name of a column"),
+    ("timezone_column", "", "'' is not the name of a column"),
+    ("not_after_column", 5, "5 is not the name of a column"),
     ("label_columns", "clinic", "'clinic' is not a list of at most 4 columns"),
     ("on_invalid", "skip", "'skip' is not one of fail, send_others"),
     ("max_messages", 0, "0 is not an integer of at least 1; None means no limit"),
