@@ -145,11 +145,9 @@ class Planner:
 
     def _leave_out_optouts(self, plan: Plan) -> None:
         """Leave out the rows of people on the opt-out lists, also those that are invalid."""
-        if self.guards.optouts is None:
-            return
         recipients = {each.message.to for each in plan.messages} | {each.recipient for each in plan.problems}
         asked = [each for each in recipients if each is not None]
-        found = self.guards.optouts.lists_holding(asked, self.guards.optout_lists)
+        found = self.guards.opted_out(asked)
         if not found:
             return
         rows: list[PlannedMessage | Problem] = [*plan.messages, *plan.problems]

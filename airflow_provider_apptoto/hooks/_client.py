@@ -1,4 +1,4 @@
-"""Build the HTTP client of a connection."""
+"""Build the HTTP client of a connection, and say whether it works."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from airflow import __version__ as airflow_version
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto._airflow import mask_secret
-from airflow_provider_apptoto.client import ApptotoClient, DeliveryMode, Routing
+from airflow_provider_apptoto.client import (
+    ApptotoAuthError,
+    ApptotoClient,
+    ApptotoError,
+    ApptotoNotSentError,
+    DeliveryMode,
+    Routing,
+)
 from airflow_provider_apptoto.hooks._state import tell_once
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_apptoto.client import RateLimiter, RetryPolicy
     from airflow_provider_apptoto.connection import ConnectionSettings
 
@@ -51,3 +61,25 @@ def build_client(
         user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
         retry_policy=retry_policy,
     )
+
+
+def outcome_of_test(check: Callable[[], None], base_url: Callable[[], str]) -> tuple[bool, str]:
+    """Return whether a check of a connection succeeds, and a sentence for the user.
+
+    :param check: raises if the connection does not work.
+    :param base_url: returns the URL that was checked; called only after the settings were read.
+    """
+    try:
+        check()
+    except (ApptotoAuthError, LedgerStoreError) as error:
+        text = str(error)
+        return False, text[:1].upper() + text[1:]
+    except ApptotoNotSentError as error:
+        if error.status is None:
+            return False, f"{base_url()} can't be reached: {error.reason}"
+        return False, f"{base_url()} is temporarily unavailable: {error}"
+    except ApptotoError as error:
+        return False, str(error)
+    except Exception as error:  # noqa: BLE001  the form always needs a sentence
+        return False, f"{type(error).__name__}: {error}"
+    return True, f"Connected to Apptoto at {base_url()}. Login and API key are valid"

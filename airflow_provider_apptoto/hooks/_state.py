@@ -140,6 +140,7 @@ class AccountState:
             optouts=self.optouts,
             optout_lists=tuple(policy.optout_lists),
             caps=Caps(store, limits, settings.login) if limits and store is not None else None,
+            conn_id=self._conn_id,
         )
 
     @cached_property

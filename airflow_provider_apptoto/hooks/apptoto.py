@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.delivery import Delivery
     from airflow_provider_apptoto.outbox.ledger import LedgerTiming
     from airflow_provider_apptoto.outbox.optouts import OptOuts
+    from airflow_provider_apptoto.outbox.origin import Origin
     from airflow_provider_apptoto.outbox.outbox import Outbox
     from airflow_provider_apptoto.outbox.pin import Memory, Pin
     from airflow_provider_apptoto.outbox.policy import OnUnknownName, WhenClosedName
@@ -187,19 +188,8 @@ class ApptotoHook(BaseHook):
         :raises ApptotoRejectedError: Apptoto rejected the message.
         :raises ApptotoUnknownOutcomeError: the message may have been sent; a retry could send it twice.
         """
-        from airflow_provider_apptoto.outbox.ledger import LedgerTiming
-        from airflow_provider_apptoto.outbox.outbox import Outbox
-        from airflow_provider_apptoto.outbox.policy import SendPolicy
-
         try:
-            outbox = Outbox(
-                client=self.get_conn(),
-                build=self.build_message,
-                conn_id=self.apptoto_conn_id,
-                guards=self._state.guards(SendPolicy(max_age=None), {}),
-                timing=self.ledger_timing or LedgerTiming(),
-            )
-            return outbox.send(
+            return self.outbox_without_ledger().send(
                 type=type,
                 to=to,
                 event_id=event_id,
@@ -213,6 +203,28 @@ class ApptotoHook(BaseHook):
             # this frame holds the message
             remove_frames(error)
             raise
+
+    def outbox_without_ledger(self, *, origin: Origin | None = None, send_window: str | None = None) -> Outbox:
+        """Return an outbox that remembers nothing: whatever sends again sends twice. All guards but the age apply.
+
+        :param origin: the task or callback that sends, for errors.
+        :param send_window: ``None``: the connection's; ``off``: messages may be sent at any time.
+        :raises ApptotoConfigurationError: the connection is invalid.
+        """
+        from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+        from airflow_provider_apptoto.outbox.outbox import Outbox
+        from airflow_provider_apptoto.outbox.policy import SendPolicy
+
+        policy = SendPolicy(max_age=None, send_window=send_window)
+        return Outbox(
+            client=self.get_conn(),
+            build=self.build_message,
+            policy=policy,
+            origin=origin,
+            conn_id=self.apptoto_conn_id,
+            guards=self._state.guards(policy, {}),
+            timing=self.ledger_timing or LedgerTiming(),
+        )
 
     def build_message(self, **fields: Any) -> Message:
         """Return a validated message, using the connection's ``default_region`` and ``allowed_regions``.
@@ -238,31 +250,16 @@ class ApptotoHook(BaseHook):
 
         :return: whether the connection works, and a sentence for the user.
         """
-        from airflow_provider_apptoto.client import (
-            ApptotoAuthError,
-            ApptotoError,
-            ApptotoNotSentError,
-        )
-        from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+        from airflow_provider_apptoto.hooks._client import outcome_of_test
 
-        try:
+        def check() -> None:
             timeout = min(self._settings.timeout, _TEST_SECONDS)
             with self._build_client(dataclasses.replace(self._settings, timeout=timeout)) as client:
                 client.list_events(page_size=1)
             if self.state_database is not None:
                 self.state_database.init()
-        except (ApptotoAuthError, LedgerStoreError) as error:
-            text = str(error)
-            return False, text[:1].upper() + text[1:]
-        except ApptotoNotSentError as error:
-            if error.status is None:
-                return False, f"{self._settings.base_url} can't be reached: {error.reason}"
-            return False, f"{self._settings.base_url} is temporarily unavailable: {error}"
-        except ApptotoError as error:
-            return False, str(error)
-        except Exception as error:  # noqa: BLE001  the form always needs a sentence
-            return False, f"{type(error).__name__}: {error}"
-        return True, f"Connected to Apptoto at {self._settings.base_url}. Login and API key are valid"
+
+        return outcome_of_test(check, lambda: self._settings.base_url)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from airflow_provider_apptoto.notifications._texts import Occasion, clean, fitte
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 from airflow_provider_apptoto.outbox.limit import Limit
 from airflow_provider_apptoto.outbox.origin import Origin
-from airflow_provider_apptoto.outbox.outbox import Outbox
-from airflow_provider_apptoto.outbox.policy import OFF, SendPolicy
+from airflow_provider_apptoto.outbox.policy import OFF
 from airflow_provider_apptoto.outbox.storm import HeldBackChangedError, Storm
 from airflow_provider_apptoto.privacy import printable
 from airflow_provider_apptoto.templating.fields import renderer_of
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.notifications.apptoto import ApptotoNotifier
     from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +104,7 @@ def _outbox(hook: ApptotoHook, occasion: Occasion, key: str, on_departure: Calla
         "No ledger for notifications: if Airflow calls a callback twice, the recipient gets two messages. Set "
         "state_conn_id on the Apptoto connection",
     )
-    return Outbox(
-        client=hook.get_conn(),
-        build=hook.build_message,
-        policy=SendPolicy(max_age=None, send_window=OFF),
-        origin=Origin.from_context(occasion.context),
-        conn_id=hook.apptoto_conn_id,
-        timing=hook.ledger_timing or LedgerTiming(),
-    )
+    return hook.outbox_without_ledger(origin=Origin.from_context(occasion.context), send_window=OFF)
 
 
 def _storm(notifier: ApptotoNotifier, hook: ApptotoHook) -> Storm | None:

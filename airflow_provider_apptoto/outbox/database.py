@@ -122,7 +122,8 @@ class StateDatabase:
                 connection.exec_driver_sql(f"LOCK TABLE {meta.name} IN ACCESS EXCLUSIVE MODE")
             if others:
                 connection.execute(meta.delete().where(meta.c.name.in_(others)))
-            connection.execute(meta.insert().values(name=checks[0], value=""))
+            if checks[0] not in found:
+                connection.execute(meta.insert().values(name=checks[0], value=""))
 
     def confirm_secret(self, secret: LedgerSecret, connection: Connection) -> None:
         """Check that no other secret was stored since :meth:`check_secret`: its entries could not be found.

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.cancellation import Cancellation
     from airflow_provider_apptoto.outbox.caps import Caps
     from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.guards import Guards
     from airflow_provider_apptoto.outbox.ledger import Attempt
-    from airflow_provider_apptoto.outbox.report import Draft, Reporter
+    from airflow_provider_apptoto.outbox.report import Reporter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Exchange:
     :param caps: limits on the messages to each recipient.
     :param check_others: raises :class:`~airflow_provider_apptoto.outbox.ledger.LostError` if the message has an entry
         under another secret.
+    :param withhold: returns the delivery of a message that must not be sent after all, or raises.
     :param on_departure: called right before the ledger write; may raise :class:`WithheldError`.
     :param on_attempt: called with the outcome.
     """
@@ -47,6 +49,7 @@ class Exchange:
     attempt: Attempt | None
     caps: Caps | None
     check_others: Callable[[], None]
+    withhold: Callable[[WithheldError], Delivery]
     on_departure: Callable[[Message], None] | None
     on_attempt: Callable[[Outcome], None]
     _written_at: float = field(init=False, default=0.0)
@@ -112,7 +115,7 @@ class Exchange:
     def _withheld(self, error: WithheldError | CapReachedError) -> Delivery:
         if self.attempt is not None and self.attempt.has_begun:  # an earlier request of this try was refused
             self.attempt.record(State.NOT_SENT)
-        return self.report.withheld(self.draft, capped(error) if isinstance(error, CapReachedError) else error)
+        return self.withhold(capped(error) if isinstance(error, CapReachedError) else error)
 
     def _note_request(self, status: int | None) -> None:
         """Emit the duration of the request, if a byte was written."""

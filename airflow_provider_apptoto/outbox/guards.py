@@ -6,6 +6,7 @@ The guards run twice: on the plan, before a slot is taken, and at the departure,
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,21 +14,23 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID, optout_command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import timedelta
     from zoneinfo import ZoneInfo
 
     from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.outbox.caps import Caps
+    from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.optouts import OptOuts
-    from airflow_provider_apptoto.outbox.report import Draft
     from airflow_provider_apptoto.outbox.stores.base import CapReachedError
     from airflow_provider_apptoto.outbox.window import SendWindow
 
 _FRESH = 1.0
-"""Seconds for which a lookup of opt-outs is not repeated."""
+"""Seconds after which the lists of people who opted out are read again at the departure."""
+_NOT_AFTER_ADVICE = "To send it anyway, set a later not_after or None, and clear the task"
 _AGE_ADVICE = "To send it anyway, raise max_age or set it to None, and clear the task"
 
 
@@ -61,6 +64,7 @@ class Guards:
     :param optouts: the lists of people who opted out; ``None`` without a state database.
     :param optout_lists: the named lists to obey, besides ``all``.
     :param caps: limits on the messages to one recipient.
+    :param conn_id: the Apptoto connection, for commands in reasons.
     """
 
     why_too_old: str = ""
@@ -72,8 +76,9 @@ class Guards:
     optouts: OptOuts | None = None
     optout_lists: tuple[str, ...] = ()
     caps: Caps | None = None
-    _fresh: dict[str, float] = field(default_factory=dict)
-    """When the opt-outs of a recipient were last looked up (``time.monotonic``)."""
+    conn_id: str = DEFAULT_CONN_ID
+    _looked_up: dict[str, float] = field(init=False, repr=False, default_factory=dict)
+    """By recipient that is on no list: when the lists were last read (``time.monotonic``)."""
 
     def plan(self, draft: Draft) -> None:
         """Check a message before it waits for a slot.
@@ -81,7 +86,7 @@ class Guards:
         :raises WithheldError: it must not be sent, or not now.
         :raises ApptotoValidationError: the zone of the recipient is unknown.
         """
-        self._check_optouts(draft.message)
+        self._check_optouts(draft.message, max_age=math.inf)
         if self.why_too_old:
             raise WithheldError(Outcome.TOO_OLD, f"{self.why_too_old}. {_AGE_ADVICE}", is_aged=True)
         self._check_time(draft)
@@ -91,13 +96,17 @@ class Guards:
 
         :raises WithheldError: it must not be sent, or not now.
         """
-        self._check_optouts(draft.message)
+        self._check_optouts(draft.message, max_age=_FRESH)
         self._check_time(draft)
 
-    def note_optouts(self, found: Mapping[str, str], recipients: list[str]) -> None:
-        """Remember that recipients were looked up together, and which of them no list holds."""
+    def opted_out(self, recipients: Collection[str]) -> Mapping[str, str]:
+        """Return the recipients who opted out, each with a list that holds it. :meth:`plan` does not ask again."""
+        if self.optouts is None or not recipients:
+            return {}
         now = time.monotonic()
-        self._fresh.update({each: now for each in recipients if each not in found})
+        found = self.optouts.lists_holding(recipients, self.optout_lists)
+        self._looked_up.update(dict.fromkeys(set(recipients) - set(found), now))
+        return found
 
     def zone(self, message: Message, own: ZoneInfo | None) -> ZoneInfo:
         """Return the zone of a recipient: its own, the connection's, or that of its number.
@@ -117,15 +126,21 @@ class Guards:
         )
         raise ApptotoValidationError("send_window", msg, code="timezone_unknown")
 
-    def _check_optouts(self, message: Message) -> None:
-        if self.optouts is None or message.to is None:
+    def _check_optouts(self, message: Message, *, max_age: float) -> None:
+        """Check that the recipient did not opt out.
+
+        :param max_age: seconds for which an earlier lookup counts.
+        :raises WithheldError: the recipient did.
+        """
+        if message.to is None or time.monotonic() - self._looked_up.get(message.to, -math.inf) < max_age:
             return
-        now = time.monotonic()
-        if now - self._fresh.get(message.to, -_FRESH) < _FRESH:
-            return
-        if holding := self.optouts.lists_holding([message.to], self.optout_lists).get(message.to):
-            raise opted_out(holding)
-        self._fresh[message.to] = now
+        if listed := self.opted_out([message.to]).get(message.to):
+            command = optout_command("remove", self.conn_id)
+            reason = (
+                f"the recipient opted out (list {listed}). If they agreed to be messaged again, run: {command} "
+                f"--list {listed} RECIPIENT"
+            )
+            raise WithheldError(Outcome.SUPPRESSED, reason)
 
     def _check_time(self, draft: Draft) -> None:
         now = datetime.now(UTC)
@@ -163,21 +178,6 @@ class Guards:
                 f"{_shown(start)} is more than max_age={self.max_age.total_seconds() / 3600:g} h later"
             )
             raise WithheldError(Outcome.TOO_OLD, f"{reason}. {_AGE_ADVICE}", is_aged=True)
-
-
-_NOT_AFTER_ADVICE = "To send it anyway, set a later not_after or None, and clear the task"
-
-
-def opted_out(listed: str) -> WithheldError:
-    """Return the error for a recipient who opted out.
-
-    :param listed: the list that holds the recipient.
-    """
-    reason = (
-        f"the recipient opted out (list {listed!r}). If they agreed to be messaged again, run: airflow apptoto optout "
-        f"remove --list {listed}"
-    )
-    return WithheldError(Outcome.SUPPRESSED, reason)
 
 
 def capped(reached: CapReachedError) -> WithheldError:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
+    from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.origin import Origin
     from airflow_provider_apptoto.outbox.policy import SendPolicy
-    from airflow_provider_apptoto.outbox.report import Draft
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
 NO_LEDGER = (secrets.token_bytes(16),)

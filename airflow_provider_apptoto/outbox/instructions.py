@@ -17,9 +17,18 @@ TASK_STATE_PREFIX = "apptoto-message-"
 
 def ledger_command(command: str, conn_id: str) -> str:
     """Return the command line of a ledger command, without its arguments."""
+    return _command("ledger", command, conn_id)
+
+
+def optout_command(command: str, conn_id: str) -> str:
+    """Return the command line of an opt-out command, without its arguments."""
+    return _command("optout", command, conn_id)
+
+
+def _command(group: str, command: str, conn_id: str) -> str:
     program = "airflow apptoto" if has_provider_cli() else "python -m airflow_provider_apptoto"
     connection = "" if conn_id == DEFAULT_CONN_ID else f" --conn-id {shlex.quote(conn_id)}"
-    return f"{program} ledger {command}{connection}"
+    return f"{program} {group} {command}{connection}"
 
 
 def how_to_resolve(kind: StoreKind, conn_id: str, key: str) -> str:

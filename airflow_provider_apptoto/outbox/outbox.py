@@ -17,6 +17,7 @@ from airflow_provider_apptoto.client.errors import (
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
+from airflow_provider_apptoto.outbox.draft import Draft
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.errors import final
 from airflow_provider_apptoto.outbox.exchange import Exchange
@@ -32,7 +33,7 @@ from airflow_provider_apptoto.outbox.ledger import (
 )
 from airflow_provider_apptoto.outbox.origin import NO_ORIGIN, Origin
 from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
-from airflow_provider_apptoto.outbox.report import Draft, Reporter, show_unresolved
+from airflow_provider_apptoto.outbox.report import Reporter, show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import CapReachedError, LedgerStoreError, RateLimitAwayError
 from airflow_provider_apptoto.privacy import remove_frames, unwrap
 
@@ -306,12 +307,15 @@ class Outbox:
         try:
             self.guards.plan(draft)
         except WithheldError as why:
-            is_begun = self.is_retry or (found is not None and self._is_of_this_task(found))
-            if not (is_begun and why.outcome is Outcome.TOO_OLD):
-                return self._report.withheld(draft, why)
-            msg = f"The message was not sent: an earlier try started sending, but now {why.reason}"
-            raise final(ApptotoNotSentError(msg, reason=why.reason, code=Outcome.TOO_OLD)) from None
+            return self._withhold(draft, found, why)
         return None
+
+    def _withhold(self, draft: Draft, found: Entry | None, why: WithheldError) -> Delivery:
+        is_begun = self.is_retry or (found is not None and self._is_of_this_task(found))
+        if not (is_begun and why.outcome is Outcome.TOO_OLD):
+            return self._report.withheld(draft, why)
+        msg = f"The message was not sent: an earlier try started sending, but now {why.reason}"
+        raise final(ApptotoNotSentError(msg, reason=why.reason, code=Outcome.TOO_OLD)) from None
 
     def _is_of_this_task(self, found: Entry) -> bool:
         return self.origin is not None and found.origin.task == self.origin.task
@@ -326,6 +330,7 @@ class Outbox:
             self.was_begun = True
 
     def _exchange(self, draft: Draft, attempt: Attempt | None, other_keys: Collection[str] = ()) -> Delivery:
+        found = None if attempt is None else attempt.previous
         return Exchange(
             client=self.client,
             guards=self.guards,
@@ -335,6 +340,7 @@ class Outbox:
             attempt=attempt,
             caps=None if self.client.mode is DeliveryMode.REDIRECT else self.guards.caps,
             check_others=lambda: self._check_other_keys(other_keys),
+            withhold=lambda why: self._withhold(draft, found, why),
             on_departure=self.on_departure,
             on_attempt=self.on_attempt,
         ).run()

@@ -26,28 +26,13 @@ from airflow_provider_apptoto.outbox.policy import OnUnknown
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
-
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.client.client import SendResult
+    from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.guards import WithheldError
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore, StoreKind
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A message with its item, reference and labels, the zone of its recipient, and the latest time to send it."""
-
-    message: Message
-    item: str | None
-    reference: str | None
-    labels: Mapping[str, str] | None
-    timezone: ZoneInfo | None = None
-    not_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import create_engine, select, text
 
 from airflow_provider_apptoto.client import DeliveryMode, Routing
 from airflow_provider_apptoto.outbox.caps import Caps
@@ -16,9 +17,11 @@ from airflow_provider_apptoto.outbox.database import StateDatabase
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.policy import limits_of
+from airflow_provider_apptoto.outbox.schema import ledger
 from airflow_provider_apptoto.outbox.secret import LedgerSecret
-from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
-from tests.support.entries import FIRST
+from airflow_provider_apptoto.outbox.stores.base import Cap, CapReachedError
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore, _Write
+from tests.support.entries import FIRST, entry
 from tests.support.outboxes import NUMBER, OTHER_NUMBER, outbox_of
 from tests.support.state_databases import url_of
 
@@ -139,6 +142,40 @@ def test_after_a_rotation_messages_under_the_old_secret_count(clinic: FaultServe
     assert send(sender(clinic, after, "1/day", task="b"), 1) == ["capped"]
 
 
+def test_a_message_is_counted_only_after_the_one_before_it_is_committed(url: URL) -> None:
+    """The recipient's row is locked first, so another message waits, and then sees the entry of this one."""
+    stores = [SqlLedgerStore(StateDatabase(url)) for _ in range(2)]
+    caps = [Cap(store, limits_of("1/day"), ("r1",), "c•••@clinic.example") for store in stores]
+    first, second = (entry(key=key, recipient="r1", account=caps[0].account) for key in ("k1", "k2"))
+    stores[0].hash_keys()
+    with ThreadPoolExecutor(1) as pool:
+        with stores[0]._database.transaction() as connection:
+            stores[0]._lock_recipients(connection, [_Write(None, first, caps[0])])
+            assert stores[0]._execute(connection, _Write(None, first, caps[0]))
+            other = pool.submit(stores[1].compare_and_swap_capped, None, second, caps[1])
+            assert _waits(url, other)
+        with pytest.raises(CapReachedError):
+            other.result(60)
+    assert list(stores[0].find(["k1", "k2"])) == ["k1"]
+
+
+def _waits(url: URL, other: Future[bool]) -> bool:
+    """Return whether the other transaction waits for a lock; SQLite does not say so, but the file is locked."""
+    if url.get_backend_name() == "sqlite":
+        return not other.done()
+    query = text("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")
+    engine = create_engine(url)
+    deadline = time.monotonic() + 60
+    try:
+        while not other.done() and time.monotonic() < deadline:
+            with engine.connect() as connection:
+                if connection.execute(query).scalar_one():
+                    return True
+    finally:
+        engine.dispose()
+    return False
+
+
 def test_four_connections_that_text_one_person_at_once_never_exceed_the_limit(clinic: FaultServer, url: URL) -> None:
     """The recipient's row is locked before the messages are counted; without the lock, all four count the same."""
     stores = [SqlLedgerStore(StateDatabase(url)) for _ in range(4)]
@@ -160,10 +197,6 @@ def test_messages_that_share_a_transaction_count_each_other(clinic: FaultServer,
 
 
 def _entries(store: SqlLedgerStore) -> list[Any]:
-    from sqlalchemy import select
-
-    from airflow_provider_apptoto.outbox.schema import ledger
-
     with store._database.transaction() as connection:
         keys = [row.message_key for row in connection.execute(select(ledger.c.message_key))]
     return list(store.find(keys).values())

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
 
 from airflow_provider_apptoto.client import ApptotoValidationError, Message, Outcome
+from airflow_provider_apptoto.outbox import guards as guards_module
+from airflow_provider_apptoto.outbox.draft import Draft
 from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, moment_of, zone_or_none
-from airflow_provider_apptoto.outbox.report import Draft
 from airflow_provider_apptoto.outbox.window import SendWindow
+from tests.support.clock import Clock
 from tests.support.outboxes import NUMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_provider_apptoto.outbox.optouts import OptOuts
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 ALWAYS = SendWindow.parse("00:00-24:00")
@@ -43,6 +50,17 @@ def withheld(guards: Guards, **fields: Any) -> WithheldError:
     return raised.value
 
 
+def reasons(guards: Guards, checked: Draft) -> list[str]:
+    """Return why a message is withheld at the plan and at the departure."""
+    found = []
+    for moment in (guards.plan, guards.depart):
+        try:
+            moment(checked)
+        except WithheldError as why:
+            found.append(why.reason)
+    return found
+
+
 def of_window(window: SendWindow, **others: Any) -> Guards:
     return Guards(window=window, timezone=UTC_ZONE, **others)
 
@@ -51,8 +69,7 @@ def of_window(window: SendWindow, **others: Any) -> Guards:
     "guards", [Guards(), Guards(window=ALWAYS, timezone=UTC_ZONE), Guards(max_age=HOUR)], ids=["none", "open", "age"]
 )
 def test_a_message_that_no_guard_concerns_passes_at_both_moments(guards: Guards) -> None:
-    guards.plan(draft())
-    guards.depart(draft(not_after=datetime.now(UTC) + HOUR))
+    assert reasons(guards, draft()) == reasons(guards, draft(not_after=datetime.now(UTC) + HOUR)) == []
 
 
 def test_a_message_of_an_old_run_is_too_old() -> None:
@@ -106,7 +123,7 @@ def test_the_age_counts_from_the_first_opening_after_the_run(
 
 
 def test_a_window_that_is_open_sends_a_run_that_was_due_in_time_and_no_older_one() -> None:
-    of_window(ALWAYS, run_time=datetime.now(UTC) - HOUR, max_age=DAY).plan(draft())
+    assert reasons(of_window(ALWAYS, run_time=datetime.now(UTC) - HOUR, max_age=DAY), draft()) == []
     why = withheld(of_window(ALWAYS, run_time=datetime.now(UTC) - 2 * DAY, max_age=DAY))
     assert (why.outcome, why.is_aged) == (Outcome.TOO_OLD, True)
 
@@ -169,3 +186,56 @@ def test_a_time_of_airflow_is_a_moment_like_any_other() -> None:
     chicago, window = ZoneInfo("America/Chicago"), SendWindow.parse("09:00-18:00")
     assert window.next_opening(pendulum.instance(moment), chicago) == window.next_opening(moment, chicago)
     assert type(window.next_opening(pendulum.instance(moment), chicago)) is datetime
+
+
+class Lists:
+    """Lists of people who opted out, which note each lookup."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = held
+        self.asked: list[list[str]] = []
+
+    def lists_holding(self, recipients: Collection[str], lists: Collection[str]) -> dict[str, str]:
+        self.asked.append(list(recipients))
+        return {each: next(iter(lists), "all") for each in recipients if each in self.held}
+
+
+def of_lists(lists: Lists, **others: Any) -> Guards:
+    return Guards(optouts=cast("OptOuts", lists), **others)
+
+
+@pytest.mark.parametrize("moment", ["plan", "depart"])
+def test_a_recipient_who_opted_out_gets_nothing_and_the_reason_says_how_to_undo_it(moment: str) -> None:
+    guards = of_lists(Lists(NUMBER), optout_lists=("campaigns",), conn_id="clinic", why_too_old=OLD)
+    with pytest.raises(WithheldError) as raised:
+        getattr(guards, moment)(draft())
+    assert raised.value.outcome is Outcome.SUPPRESSED
+    assert "optout remove --conn-id clinic --list campaigns RECIPIENT" in raised.value.reason
+    assert NUMBER not in raised.value.reason
+
+
+def test_a_message_that_does_not_wait_costs_one_lookup() -> None:
+    guards = of_lists(lists := Lists())
+    assert reasons(guards, draft()) == []
+    assert lists.asked == [[NUMBER]]
+
+
+def test_a_message_that_waited_is_looked_up_again_at_its_departure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards_module, "time", clock := Clock())
+    guards = of_lists(lists := Lists())
+    guards.plan(draft())
+    clock.now += 2
+    lists.held = (NUMBER,)
+    with pytest.raises(WithheldError):
+        guards.depart(draft())
+    assert len(lists.asked) == 2
+
+
+def test_the_messages_of_a_batch_are_looked_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards_module, "time", clock := Clock())
+    guards = of_lists(lists := Lists("+16505550198"))
+    assert guards.opted_out([NUMBER, "+16505550198"]) == {"+16505550198": "all"}
+    clock.now += 3600
+    guards.plan(draft())
+    assert len(lists.asked) == 1
+    assert NUMBER not in repr(guards)

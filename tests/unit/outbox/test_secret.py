@@ -78,6 +78,16 @@ def test_a_secret_that_is_not_known_any_more_is_refused_until_somebody_accepts_i
     assert len(keys(database, secret(*after))) == 1
 
 
+def test_an_old_secret_that_was_rotated_out_is_accepted_as_gone(database: StateDatabase) -> None:
+    """The newest secret is stored already, so only the old one must be removed."""
+    for used in ([OLD], [NEW, OLD]):
+        SqlLedgerStore(database, secret=secret(*used)).hash_keys()
+    with pytest.raises(LedgerStoreError, match="ledger_secret"):
+        database.check_secret(secret(NEW))
+    database.check_secret(secret(NEW), accept=True)
+    database.check_secret(secret(NEW))
+
+
 @pytest.mark.parametrize(("before", "after"), [([OLD], [NEW]), ([OLD], []), ([], [NEW])])
 def test_a_task_whose_secret_changed_between_its_tries_sends_nothing(
     before: list[str], after: list[str], task_state: FakeTaskState
