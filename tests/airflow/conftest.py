@@ -35,6 +35,8 @@ for _module in ("flask_appbuilder.fieldwidgets", "airflow.providers.fab.auth_man
 @pytest.fixture(scope="session")
 def airflow_database() -> Iterator[None]:
     """Provide the metadata database, and disable what costs a second per task."""
+    # connections to the empty file that such a test leaves behind would see no tables
+    assert not (airflow_home.HOME / "airflow.db").exists(), "an earlier test used this database without the fixture"
     airflow_home.copy_database(airflow_home.HOME)
     with pytest.MonkeyPatch.context() as patch:
         with contextlib.suppress(ImportError):

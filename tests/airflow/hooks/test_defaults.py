@@ -285,6 +285,7 @@ def test_the_strictest_delivery_mode_holds_wherever_it_is_set(
         assert provider_log == [f"Delivery mode: {strictest} (set by {first})"]
 
 
+@pytest.mark.usefixtures("airflow_database")
 def test_all_accounts_share_the_state_database_and_the_gateway_that_are_set_once(
     set_default: SetDefault, connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

@@ -126,11 +126,21 @@ def test_a_database_that_stays_away_sends_nothing(
     assert "The message was not sent: the state database can't be used" in str(errors["send"])
 
 
+def test_a_message_without_a_ledger_is_not_sent_while_the_opt_outs_can_not_be_read(
+    server: FaultServer, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(poll=0.1, patience=0.3))
+    network.go_down()
+    with pytest.raises(ApptotoNotSentError, match=r"^The message was not sent: the state database can't be used"):
+        ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi")
+    assert server.requests == []
+
+
 def test_a_message_without_a_ledger_waits_for_the_rate_limit(
     server: FaultServer, network: Proxy, provider_log: list[str]
 ) -> None:
     network.go_down(AWAY)
-    assert ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi").outcome == "sent"
+    assert ApptotoHook().send_message(type="sms", participant_id=1, message="Hi").outcome == "sent"
     assert len(server.accepted) == 1
     assert sum("Can't reach the rate limit store" in line for line in provider_log) == 1
 
@@ -143,6 +153,6 @@ def test_a_message_without_a_ledger_is_not_sent_while_the_rate_limit_stays_away(
     with pytest.raises(
         ApptotoNotSentError, match=r"^The message was not sent: the rate limit can't be enforced"
     ) as raised:
-        ApptotoHook().send_message(type="sms", to=number_of(1), message="Hi")
+        ApptotoHook().send_message(type="sms", participant_id=1, message="Hi")
     assert raised.value.code == "rate_limit_unusable"
     assert server.requests == []
