@@ -145,6 +145,8 @@ class Planner:
 
     def _leave_out_optouts(self, plan: Plan) -> None:
         """Leave out the rows of people on the opt-out lists, also those that are invalid."""
+        if self.guards.optouts is None:
+            return
         recipients = {each.message.to for each in plan.messages} | {each.recipient for each in plan.problems}
         asked = [each for each in recipients if each is not None]
         found = self.guards.opted_out(asked)
