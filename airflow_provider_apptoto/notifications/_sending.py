@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_apptoto._airflow import dag_that_renders
 from airflow_provider_apptoto.client import RetryPolicy
 from airflow_provider_apptoto.client.errors import ApptotoError
 from airflow_provider_apptoto.client.routing import DeliveryMode
@@ -73,9 +74,8 @@ def _rendered(notifier: ApptotoNotifier, context: Mapping[str, Any], occasion: O
 
     :raises ApptotoValidationError: the recipient can't be rendered.
     """
-    dag: Any = context.get("dag")
     values = template_context(context)
-    renderer = renderer_of(values, notifier.get_template_env(dag=dag))
+    renderer = renderer_of(values, notifier.get_template_env(dag=dag_that_renders(context)))
     to = renderer.render("to", notifier.to)
     default = clean(occasion.text)
     if notifier.message is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import uuid
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_apptoto._airflow import without_secrets
 from airflow_provider_apptoto.client.segments import estimate_segments
@@ -155,13 +156,15 @@ def shown_exception(context: Mapping[str, Any]) -> str:
     return safe_text(without_secrets(f"{name}{error}"), limit=_MAX_EXCEPTION).replace("…", _ELLIPSIS)
 
 
-def template_context(context: Mapping[str, Any]) -> dict[str, Any]:
+def template_context(context: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the context for templates: the exception masked, and ``dag_run.run_id`` also in a deadline."""
-    values: dict[str, Any] = {**context, "exception": shown_exception(context)}
+    known: dict[str, Any] = {"exception": shown_exception(context)}
     run = context.get("dag_run")
     if isinstance(run, dict) and run.get("dag_run_id"):
-        values["dag_run"] = {**run, "run_id": run["dag_run_id"]}
-    return values
+        known["dag_run"] = {**run, "run_id": run["dag_run_id"]}
+    values: Any = copy.copy(context)
+    values.update(known)  # Airflow 2.11 warns if all values of its context are read, as {**context} does
+    return cast("Mapping[str, Any]", values)
 
 
 def clean(text: str) -> str:

@@ -13,6 +13,7 @@ from airflow_provider_apptoto.client.messages import MESSAGE_TYPES
 from airflow_provider_apptoto.outbox.policy import OFF, check_choice
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.providers.common.compat.sdk import Context
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ class ApptotoNotifier(BaseNotifier):
         self.apptoto_conn_id = apptoto_conn_id
         self.storm_limit = storm_limit
         self.delivery_mode = delivery_mode
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Do nothing: :meth:`notify` renders. Airflow calls this first, and an error here would lose the message."""
 
     def notify(self, context: Context) -> None:
         """Send the notification; log an error if that fails."""

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import task as sdk_task
 
 from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.client import ApptotoConfigurationError
@@ -19,6 +20,7 @@ from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.notifications._sending import NotifierHook
 from airflow_provider_apptoto.notifications.apptoto import ApptotoNotifier, send_apptoto_notification
 from airflow_provider_apptoto.outbox import storm
+from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer, answering
 from tests.support.outboxes import NUMBER, OTHER_NUMBER
 from tests.support.state_databases import forget_databases
@@ -283,3 +285,22 @@ def test_a_message_that_was_sent_does_not_count_again(clinic: FaultServer) -> No
     for index in range(3):
         notify(task(map_index=index), storm_limit="2/hour")
     assert len(clinic.accepted) == 2
+
+
+def fail() -> None:
+    raise ValueError("no rows")
+
+
+@pytest.mark.usefixtures("state")
+def test_a_dag_and_a_task_that_fail_are_told_by_their_callbacks(clinic: FaultServer) -> None:
+    """`dags test` gives the callback of the DAG a DAG that renders no templates."""
+    run_dag(
+        sdk_task(on_failure_callback=notifier("of the task"))(fail),
+        dag_id="clinic_load",
+        on_failure_callback=notifier("{{ run_id and dag_run.dag_id }}"),
+    )
+    assert sorted(texts(clinic)) == ["clinic_load", "of the task"]
+
+
+def notifier(message: str) -> ApptotoNotifier:
+    return ApptotoNotifier(type="sms", to=NUMBER, message=message)
