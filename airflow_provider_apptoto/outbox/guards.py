@@ -183,8 +183,8 @@ class Guards:
 def capped(reached: CapReachedError) -> WithheldError:
     """Return the error for a recipient who got as many messages as a limit allows."""
     reason = (
-        f"the recipient got {reached.sent} messages within the time of at_most={str(reached.limit)!r}. To send it "
-        "anyway, raise at_most on the task and on the connection, and clear the task"
+        f"at_most={str(reached.limit)!r} is reached (messages to this recipient in that time: {reached.sent}). To send "
+        "it anyway, raise at_most where it is set (task, connection, [apptoto]), and clear the task"
     )
     return WithheldError(Outcome.CAPPED, reason)
 

@@ -84,9 +84,8 @@ class Storm:
             connection.execute(storms.update().where(*row).values(**changes))
         if is_full:
             reason = (
-                f"the recipient got {self.limit.count} notifications within the time of "
-                f"storm_limit={str(self.limit)!r}. The next one says how many were held back. To send all of them, "
-                'set storm_limit="off"'
+                f"storm_limit={str(self.limit)!r} is reached for this recipient. The next notification says how "
+                'many were held back. To send all of them, set storm_limit="off"'
             )
             raise WithheldError(Outcome.CAPPED, reason)
 

@@ -67,7 +67,7 @@ def test_the_message_after_the_last_allowed_one_is_capped_and_says_why(
     outbox = sender(clinic, store, task="b")
     assert send(outbox, 2) == ["sent", "capped"]
     delivery = outbox.send(type="sms", to=NUMBER, message="Hi", item="9")
-    assert "2 messages within the time of at_most='2/day'" in delivery.reason
+    assert delivery.reason.startswith("at_most='2/day' is reached (messages to this recipient in that time: 2). ")
     assert NUMBER not in delivery.reason
     assert send(sender(clinic, store, task="c"), 1, OTHER_NUMBER) == ["sent"]
     assert len(clinic.requests) == 3
