@@ -15,13 +15,13 @@ from airflow_provider_apptoto.outbox.draft import Draft
 from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, moment_of, zone_or_none
 from airflow_provider_apptoto.outbox.window import SendWindow
 from tests.support.clock import Clock
-from tests.support.outboxes import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_provider_apptoto.outbox.optouts import OptOuts
 
+NUMBER = "+16505550199"
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 ALWAYS = SendWindow.parse("00:00-24:00")
 UTC_ZONE = ZoneInfo("UTC")
