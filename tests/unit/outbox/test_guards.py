@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_apptoto.client import ApptotoValidationError, Message, Outcome
 from airflow_provider_apptoto.outbox import guards as guards_module
+from airflow_provider_apptoto.outbox import instructions
 from airflow_provider_apptoto.outbox.draft import Draft
 from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, moment_of, zone_or_none
 from airflow_provider_apptoto.outbox.window import SendWindow
@@ -200,10 +201,17 @@ class Lists:
         return {each: next(iter(lists), "all") for each in recipients if each in self.held}
 
 
+@pytest.fixture
+def newer_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the advice name the commands of Airflow 3.2 and newer, without Airflow."""
+    monkeypatch.setattr(instructions, "has_provider_cli", lambda: True)
+
+
 def of_lists(lists: Lists, **others: Any) -> Guards:
     return Guards(optouts=cast("OptOuts", lists), **others)
 
 
+@pytest.mark.usefixtures("newer_airflow")
 @pytest.mark.parametrize("moment", ["plan", "depart"])
 def test_a_recipient_who_opted_out_gets_nothing_and_the_reason_says_how_to_undo_it(moment: str) -> None:
     guards = of_lists(Lists(NUMBER), optout_lists=("campaigns",), conn_id="clinic", why_too_old=OLD)
@@ -220,6 +228,7 @@ def test_a_message_that_does_not_wait_costs_one_lookup() -> None:
     assert lists.asked == [[NUMBER]]
 
 
+@pytest.mark.usefixtures("newer_airflow")
 def test_a_message_that_waited_is_looked_up_again_at_its_departure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards_module, "time", clock := Clock())
     guards = of_lists(lists := Lists())
