@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime, timedelta
 
     import jinja2
@@ -161,6 +161,46 @@ def is_from_expand_kwargs(task: Any, name: str, value: object, context: Any) -> 
     row = rows[context["ti"].map_index] if isinstance(rows, list | tuple) else None
     in_dag_file = (mapped.partial_kwargs.get(name), row.get(name) if isinstance(row, dict) else None)
     return not any(type(each) is type(value) and each == value for each in in_dag_file)
+
+
+def is_argument_from_task(task: Any, name: str, context: Any) -> bool:
+    """Return whether a decorated function's argument comes from another task, through ``expand`` or ``expand_kwargs``.
+
+    Airflow would render it, if it comes through ``expand_kwargs``.
+
+    :param task: the operator.
+    :param name: the argument's name.
+    :param context: the task's context.
+    """
+    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: the DAG has the mapped operator with the arguments as written.
+    mapped: Any = task.dag.task_dict.get(task.task_id) if task.has_dag() else None
+    expanded = getattr(mapped, "op_kwargs_expand_input", None)
+    if expanded is None or name in mapped.partial_kwargs["op_kwargs"]:
+        return False
+    given = expanded.value
+    if isinstance(given, list | tuple):
+        given = given[context["ti"].map_index]
+    elif isinstance(given, dict):
+        given = given[name]
+    return not isinstance(given, list | tuple | dict)
+
+
+def determine_kwargs(
+    function: Callable[..., Any], args: Collection[Any], known: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the keyword arguments that a function takes.
+
+    :param function: the function of a decorated task.
+    :param args: its positional arguments.
+    :param known: the context, and the keyword arguments that were passed.
+    """
+    # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: common.compat has it since 3.1.
+    try:
+        from airflow.providers.common.compat.sdk import determine_kwargs as determine
+    except ImportError:
+        determine = importlib.import_module("airflow.utils.operator_helpers").determine_kwargs
+    found: Mapping[str, Any] = determine(function, args, known)
+    return found
 
 
 def string_environment(context: Any, env: jinja2.Environment) -> jinja2.Environment:

@@ -35,6 +35,16 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_apptoto.hooks.apptoto"],
             },
         ],
+        "task-decorators": [
+            {
+                "name": "apptoto_message",
+                "class-name": "airflow_provider_apptoto.decorators.apptoto.apptoto_message_task",
+            },
+            {
+                "name": "apptoto_message_batch",
+                "class-name": "airflow_provider_apptoto.decorators.apptoto.apptoto_message_batch_task",
+            },
+        ],
         "notifications": ["airflow_provider_apptoto.notifications.apptoto.ApptotoNotifier"],
         "connection-types": [
             {

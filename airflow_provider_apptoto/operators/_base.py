@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from abc import abstractmethod
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -106,10 +109,19 @@ class SendingOperator(OwnRendering, BaseOperator):
     _is_killed = False
     _is_resumed = False
 
+    def execute(self, context: Context) -> Any:
+        """Send what was not sent yet."""
+        return self._send(context)
+
     def execute_held(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002  the trigger's
         """Continue when the sending window opens."""
         self._is_resumed = True
-        return self.execute(context)
+        # a subclass may have its own `execute`; Airflow wraps it to warn of calls that are not from its task runner
+        return inspect.unwrap(type(self).execute)(self, context)
+
+    @abstractmethod
+    def _send(self, context: Context) -> dict[str, Any]:
+        """Send what was not sent yet, and return the value of the XCom."""
 
     def on_kill(self) -> None:
         """Stop sending. Requests in flight are awaited until Airflow kills the process."""
@@ -117,7 +129,14 @@ class SendingOperator(OwnRendering, BaseOperator):
         if self._cancellation is not None:
             self._cancellation.cancel(_KILLED)
 
-    def _outbox(self, hook: ApptotoHook, context: Context, **own: Any) -> Outbox:
+    @cached_property
+    def hook(self) -> ApptotoHook:
+        """The hook of this task; its fields must be rendered."""
+        from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+
+        return ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
+
+    def _outbox(self, context: Context, **own: Any) -> Outbox:
         """Return the outbox of this task.
 
         :param own: additional arguments of :meth:`~airflow_provider_apptoto.hooks.apptoto.ApptotoHook.outbox`.
@@ -127,7 +146,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         self._cancellation = Cancellation()
         if self._is_killed:
             self._cancellation.cancel(_KILLED)
-        return hook.outbox(
+        return self.hook.outbox(
             context,
             on_unknown=self.on_unknown,
             max_age=self.max_age,

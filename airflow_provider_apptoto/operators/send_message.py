@@ -133,14 +133,12 @@ class ApptotoSendMessageOperator(SendingOperator):
         self.recipient_timezone = recipient_timezone
         self.not_after = not_after
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Send the message, unless it was already sent."""
+    def _send(self, context: Context) -> dict[str, Any]:
         from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
-        from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         if self._rendered_for is None:  # called directly, for example in a callback
             self.render_template_fields(context)
-        outbox = self._outbox(ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode), context)
+        outbox = self._outbox(context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
         try:
             delivery = outbox.send(

@@ -138,25 +138,29 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         self.concurrency = concurrency
         with final_settings():
             self._options()
-            if (messages is None) == (messages_path is None):
-                raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is required")
+            self._check_source()
+
+    def _check_source(self) -> None:
+        """Check where the rows come from.
+
+        :raises ApptotoConfigurationError: there is no source, or more than one.
+        """
+        if (self.messages is None) == (self.messages_path is None):
+            raise ApptotoConfigurationError("messages", "exactly one of messages and messages_path is required")
 
     def _options(self) -> BatchOptions:
         return BatchOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(BatchOptions)})
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Send the messages that were not sent yet."""
+    def _send(self, context: Context) -> dict[str, Any]:
         from airflow_provider_apptoto.batch.run import HeldError, run
-        from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         if self._rendered is None:
             self.render_template_fields(context)
         rendered: RenderedBatch = self._rendered
-        hook = ApptotoHook(self.apptoto_conn_id, delivery_mode=self.delivery_mode)
-        outbox = self._outbox(hook, context, log_level=logging.DEBUG)
-        build = functools.partial(hook.build_message, max_segments=self.max_segments, redact=self.redact)
+        outbox = self._outbox(context, log_level=logging.DEBUG)
+        build = functools.partial(self.hook.build_message, max_segments=self.max_segments, redact=self.redact)
         try:
-            return run(rendered, self._options(), outbox, build, context, default_region=hook.default_region)
+            return run(rendered, self._options(), outbox, build, context, default_region=self.hook.default_region)
         except HeldError as held:
             raise deferral_until(held.until, "execute_held") from None
 

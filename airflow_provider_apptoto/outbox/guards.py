@@ -87,9 +87,8 @@ class Guards:
         :raises ApptotoValidationError: the zone of the recipient is unknown.
         """
         self._check_optouts(draft.message, max_age=math.inf)
-        if self.why_too_old:
-            raise WithheldError(Outcome.TOO_OLD, f"{self.why_too_old}. {_AGE_ADVICE}", is_aged=True)
-        self._check_time(draft)
+        self._check_age()
+        self._check_draft_time(draft)
 
     def depart(self, draft: Draft) -> None:
         """Check a message right before its first byte, because it may have waited.
@@ -97,7 +96,18 @@ class Guards:
         :raises WithheldError: it must not be sent, or not now.
         """
         self._check_optouts(draft.message, max_age=_FRESH)
-        self._check_time(draft)
+        self._check_draft_time(draft)
+
+    def plan_early(self, to: object, timezone: ZoneInfo | None, not_after: datetime | None) -> None:
+        """Check what is known before the message is: the age, and the window if the time zone is known.
+
+        :param to: the recipient, as it was given, or ``None``.
+        :param timezone: time zone of the recipient, if it was given.
+        :param not_after: latest time to send the message.
+        :raises WithheldError: no message must be sent, or not now.
+        """
+        self._check_age()
+        self._check_time(self._known_zone(to, timezone) if self.window else None, not_after)
 
     def opted_out(self, recipients: Collection[str]) -> Mapping[str, str]:
         """Return the recipients who opted out, each with a list that holds it. :meth:`plan` does not ask again."""
@@ -113,18 +123,26 @@ class Guards:
 
         :raises ApptotoValidationError: none of them is known.
         """
-        if known := own or self.timezone:
+        if known := self._known_zone(message.to, own):
             return known
-        if message.to is not None and "@" not in message.to:
-            from airflow_provider_apptoto.outbox.window import zone_of_number
-
-            if found := zone_of_number(message.to):
-                return found
         msg = (
             f"the time zone of {message.target} is unknown, and send_window needs it. Set recipient_timezone "
             "(in a batch, timezone_column), or timezone on the Apptoto connection"
         )
         raise ApptotoValidationError("send_window", msg, code="timezone_unknown")
+
+    def _known_zone(self, to: object, own: ZoneInfo | None) -> ZoneInfo | None:
+        if known := own or self.timezone:
+            return known
+        if not isinstance(to, str) or "@" in to:
+            return None
+        from airflow_provider_apptoto.outbox.window import zone_of_number
+
+        return zone_of_number(to)
+
+    def _check_age(self) -> None:
+        if self.why_too_old:
+            raise WithheldError(Outcome.TOO_OLD, f"{self.why_too_old}. {_AGE_ADVICE}", is_aged=True)
 
     def _check_optouts(self, message: Message, *, max_age: float) -> None:
         """Check that the recipient did not opt out.
@@ -142,13 +160,16 @@ class Guards:
             )
             raise WithheldError(Outcome.SUPPRESSED, reason)
 
-    def _check_time(self, draft: Draft) -> None:
+    def _check_draft_time(self, draft: Draft) -> None:
+        self._check_time(self.zone(draft.message, draft.timezone) if self.window else None, draft.not_after)
+
+    def _check_time(self, zone: ZoneInfo | None, not_after: datetime | None) -> None:
+        """Check that it is not too late, and that the window is open, if the zone is known."""
         now = datetime.now(UTC)
-        if draft.not_after is not None and now > draft.not_after:
-            raise WithheldError(Outcome.TOO_OLD, f"not_after was {_shown(draft.not_after)}. {_NOT_AFTER_ADVICE}")
-        if self.window is None:
+        if not_after is not None and now > not_after:
+            raise WithheldError(Outcome.TOO_OLD, f"not_after was {_shown(not_after)}. {_NOT_AFTER_ADVICE}")
+        if self.window is None or zone is None:
             return
-        zone = self.zone(draft.message, draft.timezone)
         opening = self.window.next_opening(now, zone)
         is_open = opening <= now
         start = now if is_open or not self.may_hold else opening
@@ -159,8 +180,8 @@ class Guards:
         if not self.may_hold:
             advice = 'To send it later, use an operator with when_closed="hold"; to send it now, set send_window="off"'
             raise WithheldError(Outcome.OUTSIDE_WINDOW, f"{where}, which opens at {_shown(opening)}. {advice}")
-        if draft.not_after is not None and opening > draft.not_after:
-            reason = f"{where}, which opens at {_shown(opening)}, after not_after={_shown(draft.not_after)}"
+        if not_after is not None and opening > not_after:
+            reason = f"{where}, which opens at {_shown(opening)}, after not_after={_shown(not_after)}"
             raise WithheldError(Outcome.TOO_OLD, f"{reason}. {_NOT_AFTER_ADVICE}")
         raise WithheldError(Outcome.HELD, f"{where}; held until {_shown(opening)}", until=opening)
 

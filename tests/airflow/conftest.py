@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_apptoto.client import RetryPolicy
+from airflow_provider_apptoto.decorators.apptoto import (
+    ApptotoMessageBatchDecoratedOperator,
+    ApptotoMessageDecoratedOperator,
+)
 from airflow_provider_apptoto.hooks import _state
 from airflow_provider_apptoto.hooks import apptoto as hooks
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
@@ -87,8 +91,13 @@ def errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, BaseException]
 
         return noted
 
-    for operator in (ApptotoSendMessageOperator, ApptotoSendMessageBatchOperator):
-        for name in ("_do_render_template_fields", "execute"):
+    for operator in (
+        ApptotoSendMessageOperator,
+        ApptotoSendMessageBatchOperator,
+        ApptotoMessageDecoratedOperator,
+        ApptotoMessageBatchDecoratedOperator,
+    ):
+        for name in ("_do_render_template_fields", "_send"):
             monkeypatch.setattr(operator, name, noting(getattr(operator, name)))
     yield errors
     errors.clear()  # their frames hold variables

@@ -1,0 +1,1 @@
+"""Decorators that turn Python functions into tasks that send messages."""

@@ -1,0 +1,180 @@
+"""``@task.apptoto_message_batch`` sends the rows that its function yields, in DAGs that the installed Airflow runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import task
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageBatchDecoratedOperator
+from tests.support.dag_runs import run_dag
+from tests.support.faults import FaultServer
+from tests.support.marked_people import database, log_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+DEFAULTS: dict[str, Any] = {"type": "sms", "message": "Hi {{ row.name }}, see you at {{ params.place }}"}
+PLACE = {"place": "north"}
+
+
+@pytest.fixture
+def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    """Provide the server of a connection with a state database."""
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield server
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    """Provide a database with three patients, one of whom is called like a template."""
+    path = tmp_path / "clinic.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("create table patient (id text, number text, name text)")
+        people = [
+            ("1", "+16505550191", "Gwendolyn"),
+            ("2", "+16505550192", "Roderick"),
+            ("3", "+16505550193", "{{ds}}"),
+        ]
+        connection.executemany("insert into patient values (?, ?, ?)", people)
+    return path
+
+
+def patients(path: Path) -> Iterator[dict[str, str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        for item, number, name in connection.execute("select id, number, name from patient order by id"):
+            yield {"id": item, "to": number, "name": name}
+
+
+def texts(server: FaultServer) -> list[str]:
+    return sorted(request.json["message"] for request in server.accepted)
+
+
+def test_the_rows_of_a_generator_over_sql_are_sent_once_and_stored_nowhere(
+    server: FaultServer, clinic: Path, provider_log: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build() -> None:
+        @task.apptoto_message_batch(
+            defaults=DEFAULTS, id_column="id", on_invalid="send_others", max_failed=1, idempotency_key="monday"
+        )
+        def remind(path: str, params: dict[str, Any] | None = None) -> Iterator[dict[str, str]]:
+            assert params == PLACE
+            yield from patients(clinic if path == str(clinic) else clinic / "other")
+
+        remind(str(clinic)) >> remind.override(task_id="again")(str(clinic))
+
+    run = run_dag(build, params=PLACE)
+    assert [run[name].state for name in ("remind", "again")] == ["success", "success"]
+    assert (run["remind"].xcom["sent"], run["remind"].xcom["invalid"]) == (2, 1)
+    assert (run["again"].xcom["sent"], run["again"].xcom["deduplicated"]) == (0, 2)
+    assert texts(server) == ["Hi Gwendolyn, see you at north", "Hi Roderick, see you at north"]
+    shown = capfd.readouterr()
+    places = {
+        "database": database(),
+        "log": "\n".join(provider_log) + log_files() + shown.out + shown.err,
+        "xcom": json.dumps([each.xcom for each in run.tasks]),
+    }
+    marks = ("Gwendolyn", "Roderick", "+16505550191", "+16505550192")
+    assert [(place, mark) for place, text in places.items() for mark in marks if mark in text] == []
+
+
+def test_a_failed_generator_sends_nothing_is_closed_and_called_again(server: FaultServer) -> None:
+    closed: list[int] = []
+
+    def build() -> None:
+        @task.apptoto_message_batch(defaults=DEFAULTS, id_column="id", retries=1, retry_delay=dt.timedelta(0))
+        def remind(ti: Any = None) -> Iterator[dict[str, str]]:
+            try:
+                yield {"id": "1", "to": "+16505550191", "name": "Ann"}
+                if ti.try_number == 1:
+                    raise OSError("the database went away")
+                assert server.accepted == []
+                yield {"id": "2", "to": "+16505550192", "name": "Bob"}
+            finally:
+                closed.append(ti.try_number)
+
+        remind()
+
+    run = run_dag(build, params=PLACE)
+    assert (run["remind"].state, run["remind"].tries, closed) == ("success", 2, [1, 2])
+    assert texts(server) == ["Hi Ann, see you at north", "Hi Bob, see you at north"]
+
+
+def test_a_generator_that_is_not_read_to_its_end_is_closed(server: FaultServer) -> None:
+    closed: list[str] = []
+
+    def build() -> None:
+        @task.apptoto_message_batch(defaults=DEFAULTS, max_messages=1)
+        def remind() -> Iterator[dict[str, str]]:
+            try:
+                for number in range(10_000):
+                    yield {"to": f"+1650555{number:04}", "name": "Ann"}
+            finally:
+                closed.append("closed")
+
+        remind()
+
+    assert run_dag(build, params=PLACE)["remind"].state == "failed"
+    assert (closed, server.accepted) == (["closed"], [])
+
+
+def test_a_function_may_return_a_list_and_be_mapped(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message_batch(defaults=DEFAULTS)
+        def remind(names: list[str], first: int) -> list[dict[str, str]]:
+            return [{"to": f"+1650555{first + index:04}", "name": name} for index, name in enumerate(names)]
+
+        remind.partial(names=["Ann", "Bob"]).expand(first=[100, 200])
+
+    run = run_dag(build, params=PLACE)
+    assert [each.state for each in run.tasks] == ["success", "success"]
+    assert len(server.accepted) == 4
+
+
+@pytest.mark.parametrize("returned", [None, "rows", {"to": "+16505550191"}, 7], ids=repr)
+def test_what_is_no_rows_fails_without_a_retry_and_says_why(
+    server: FaultServer, errors: dict[str, BaseException], returned: object
+) -> None:
+    def build() -> None:
+        @task.apptoto_message_batch(defaults=DEFAULTS, retries=1, retry_delay=dt.timedelta(0))
+        def remind() -> object:
+            return returned
+
+        remind()
+
+    run = run_dag(build, params=PLACE)
+    assert (run["remind"].state, run["remind"].tries, server.accepted) == ("failed", 1, [])
+    what = "nothing" if returned is None else type(returned).__name__
+    assert f"remind(): returned {what}; yield rows, or return a list of them" in str(errors["remind"])
+
+
+@pytest.mark.parametrize("name", ["messages", "messages_path"])
+def test_the_decorator_takes_no_other_rows(name: str) -> None:
+    source: dict[str, Any] = {name: "/rows.csv"}
+    with pytest.raises(ApptotoConfigurationError, match=f"{name}: is not a parameter of the decorator"):
+        ApptotoMessageBatchDecoratedOperator(task_id="remind", python_callable=list, **source)
+
+
+def test_a_run_that_is_too_old_does_not_call_the_function(server: FaultServer) -> None:
+    called: list[str] = []
+
+    def build() -> None:
+        @task.apptoto_message_batch(defaults=DEFAULTS, max_age=dt.timedelta(microseconds=1))
+        def remind() -> list[dict[str, str]]:
+            called.append("remind")
+            return [{"to": "+16505550191", "name": "Ann"}]
+
+        remind()
+
+    assert (run_dag(build, params=PLACE)["remind"].state, called, server.requests) == ("skipped", [], [])

@@ -1,0 +1,302 @@
+"""``@task.apptoto_message`` sends what its function returns, in DAGs that the installed Airflow runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import task
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageDecoratedOperator
+from tests.support.dag_runs import run_dag
+from tests.support.faults import FaultServer
+from tests.support.marked_people import log_files, rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+PHONE, OTHER_PHONE = "+16505550199", "+16505550198"
+SMS: dict[str, Any] = {"type": "sms", "to": PHONE}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@pytest.fixture
+def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    """Provide the server of a connection with a state database."""
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield server
+
+
+def texts(server: FaultServer) -> list[str]:
+    return [request.json["message"] for request in server.accepted]
+
+
+def closed_window() -> str:
+    """Return a window that opens in two days (UTC)."""
+    day = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    return f"{DAYS[day.weekday()]} 00:00-24:00"
+
+
+def test_the_text_that_a_function_returns_is_sent(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message(**SMS, reference="visit-7")
+        def remind(name: str, ds: str | None = None) -> str:
+            """Remind a person of a visit."""
+            return f"Hi {name}, see you soon ({'dated' if ds else 'undated'})"
+
+        remind("Gwendolyn")
+
+    run = run_dag(build)
+    assert run["remind"].state == "success"
+    assert run["remind"].xcom["outcome"] == "sent"
+    assert run["remind"].xcom["reference"] == "visit-7"
+    assert texts(server) == ["Hi Gwendolyn, see you soon (dated)"]
+
+
+def test_a_function_may_return_the_fields_of_the_message(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message
+        def remind() -> dict[str, Any]:
+            return {
+                "type": "email",
+                "to": "mary@clinic.example",
+                "message": "Your visit is at 9",
+                "subject": "Your visit",
+                "reference": "visit-7",
+                "labels": {"clinic": "north"},
+                "idempotency_key": "visit-7",
+                "recipient_timezone": "UTC",
+                "not_after": "2999-01-01T00:00Z",
+            }
+
+        remind() >> remind.override(task_id="again")()
+
+    run = run_dag(build)
+    assert [run[name].xcom["outcome"] for name in ("remind", "again")] == ["sent", "deduplicated"]
+    assert [request.json["subject"] for request in server.accepted] == ["Your visit"]
+
+
+def test_the_decorator_may_set_the_text_and_the_function_the_recipient(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message(type="sms", message="The load of {{ params.table }} is done")
+        def who() -> dict[str, str]:
+            return {"to": PHONE}
+
+        who()
+
+    assert run_dag(build, params={"table": "visits"})["who"].state == "success"
+    assert texts(server) == ["The load of visits is done"]
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+def test_arguments_are_rendered_as_in_other_decorated_tasks_and_results_are_not(
+    server: FaultServer, *, is_native: bool
+) -> None:
+    def build() -> None:
+        @task
+        def people() -> list[str]:
+            return ["Ann {{ conn.apptoto_default.password }}"]
+
+        @task.apptoto_message(type="sms", to=PHONE)
+        def remind(names: list[str], table: str, size: object) -> str:
+            return f"{names[0].partition(' ')[0]}: {table}, {size!r}"
+
+        @task.apptoto_message(**SMS, retries=0)
+        def inject(names: list[str]) -> str:
+            return f"Hi {names[0]}"
+
+        found = people()
+        remind(found, table="{{ params.table }}", size="{{ params.size }}")  # type: ignore[arg-type]
+        inject(found)  # type: ignore[arg-type]
+
+    run = run_dag(build, params={"table": "visits", "size": 7}, render_template_as_native_obj=is_native)
+    assert run["remind"].state == "success"
+    assert run["inject"].state == "failed"
+    assert texts(server) == ["Ann: visits, 7" if is_native else "Ann: visits, '7'"]
+
+
+def test_mapped_functions_send_a_message_each_and_never_render_what_other_tasks_return(server: FaultServer) -> None:
+    def build() -> None:
+        @task
+        def people() -> list[dict[str, str]]:
+            return [{"name": "Ann", "to": PHONE}, {"name": "{{ ds }}", "to": OTHER_PHONE}]
+
+        @task.apptoto_message(type="sms", retries=0)
+        def remind(name: str, to: str, place: str) -> dict[str, str]:
+            return {"to": to, "message": f"{name.replace('{', '<')}: {place}"}
+
+        @task.apptoto_message(type="sms", to=PHONE)
+        def tell(name: str) -> str:
+            return f"Table {name}"
+
+        remind.partial(place="{{ params.place }}").expand_kwargs(people().map(lambda each: each))
+        tell.expand(name=["{{ params.place }}"])
+
+    run = run_dag(build, params={"place": "north"})
+    assert [each.state for each in run.tasks if each.task_id == "remind"] == ["success", "success"]
+    assert sorted(texts(server)) == ["<< ds }}: north", "Ann: north", "Table north"]
+
+
+WRONG: dict[str, tuple[object, str]] = {
+    "nothing": (None, r"tell\(\): returned nothing; return the text, or a mapping"),
+    "number": (7, r"tell\(\): returned int; return the text"),
+    "no_fields": ({}, r"tell\(\): returned nothing"),
+    "typo": ({"mesage": "Hi"}, r"did you mean message\?"),
+    "unknown": ({PHONE: "Hi"}, "a key that is not one of type, to,"),
+    "none": ({"message": "Hi", "idempotency_key": None}, "returned None for idempotency_key; leave it out"),
+    "twice": ({"to": OTHER_PHONE, "message": "Hi"}, "returned to, which the decorator sets too"),
+    "blank": ("  ", "message: "),
+    "braces": ("Hi {{ name }}", "message: line 1: {{ in a text that comes from"),
+    "zone": ({"message": "Hi", "recipient_timezone": "Mars/Base"}, "recipient_timezone: "),
+    "too_late": ({"message": "Hi", "not_after": "tomorrow"}, "not_after: "),
+}
+
+
+def test_what_is_no_message_fails_without_a_retry_and_says_why(
+    server: FaultServer, errors: dict[str, BaseException]
+) -> None:
+    def build() -> None:
+        for name, (returned, _) in WRONG.items():
+
+            def tell(returned: object = returned) -> object:
+                return returned
+
+            task.apptoto_message(**SMS, task_id=name, retries=2, retry_delay=dt.timedelta(0))(tell)()
+
+    run = run_dag(build)
+    assert {(each.state, each.tries) for each in run.tasks} == {("failed", 1)}
+    for name, (_, problem) in WRONG.items():
+        with pytest.raises(type(errors[name]), match=problem):
+            raise errors[name]
+        assert PHONE not in str(errors[name])
+    assert server.accepted == []
+
+
+def test_functions_that_can_not_work_are_refused_when_the_dag_is_parsed() -> None:
+    async def waits() -> str:
+        return "Hi"
+
+    def yields() -> Iterator[str]:
+        yield "Hi"
+
+    for function, problem in ((waits, r"waits\(\): is async"), (yields, "use @task.apptoto_message_batch")):
+        with pytest.raises(ApptotoConfigurationError, match=problem):
+            ApptotoMessageDecoratedOperator(task_id="tell", python_callable=function, **SMS)
+
+
+def test_arguments_recipient_and_text_stand_in_no_field_log_or_xcom(
+    server: FaultServer, capfd: pytest.CaptureFixture[str], provider_log: list[str]
+) -> None:
+    marks = ("Gwendolyn", PHONE, "biopsy", "Roderick")
+
+    def build() -> None:
+        @task.apptoto_message(type="sms", to=PHONE)
+        def tell(name: str, *, about: str) -> str:
+            return f"{name}: your {about} is fine"
+
+        @task.apptoto_message(**SMS, retries=0)
+        def fail(name: str) -> str:
+            return name + {"known": name}["unknown"]
+
+        @task.apptoto_message(**SMS, retries=0)
+        def unrendered(name: str) -> str:
+            return name
+
+        tell("Gwendolyn", about="biopsy")
+        fail("Roderick")
+        unrendered("Roderick {{ nothing.known }}")
+
+    run = run_dag(build)
+    assert [run[name].state for name in ("tell", "fail", "unrendered")] == ["success", "failed", "failed"]
+    shown = capfd.readouterr()
+    places = {
+        "rendered fields": rendered(),
+        "log": "\n".join(provider_log) + log_files(),
+        "xcom": json.dumps([each.xcom for each in run.tasks]),
+        "output": shown.out + shown.err,
+    }
+    assert "***" in places["rendered fields"]
+    assert [(place, mark) for place, text in places.items() for mark in marks if mark in text] == []
+    assert texts(server) == ["Gwendolyn: your biopsy is fine"]
+
+
+def test_without_redaction_arguments_are_shown(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message(**SMS, redact=False)
+        def tell(name: str) -> str:
+            return f"Hi {name}"
+
+        tell("Clothilde {{ params.place }}")
+
+    run_dag(build, params={"place": "north"})
+    assert "Clothilde north" in rendered()
+    assert texts(server) == ["Hi Clothilde north"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        ({"send_window": "closed", "when_closed": "skip", "recipient_timezone": "UTC"}, "outside_window"),
+        ({"send_window": "closed", "when_closed": "skip"}, "outside_window"),  # by the number's zone
+        ({"max_age": dt.timedelta(microseconds=1)}, "too_old"),
+        ({"not_after": "2026-03-02T18:00Z"}, "too_old"),
+    ],
+)
+def test_what_needs_no_text_is_decided_before_the_function_runs(
+    server: FaultServer, fields: dict[str, Any], outcome: str
+) -> None:
+    called: list[str] = []
+    given = fields | ({"send_window": closed_window()} if "send_window" in fields else {})
+
+    def build() -> None:
+        @task.apptoto_message(type="sms", to=PHONE, **given)
+        def tell() -> str:
+            called.append("tell")
+            return "Hi"
+
+        tell()
+
+    run = run_dag(build)
+    assert (run["tell"].state, run["tell"].xcom["outcome"]) == ("skipped", outcome)
+    assert (called, server.requests) == ([], [])
+
+
+def test_a_try_after_the_one_that_sent_the_message_asks_the_ledger_before_it_skips(server: FaultServer) -> None:
+    ended: list[int] = []
+
+    def fail_once(*_: object, **__: object) -> None:
+        ended.append(1)
+        if len(ended) == 1:
+            raise OSError("the worker lost its disk")
+
+    def build() -> None:
+        until = "{{ '2999-01-01T00:00Z' if ti.try_number == 1 else '2026-01-01T00:00Z' }}"
+
+        @task.apptoto_message(**SMS, not_after=until, post_execute=fail_once, retries=1, retry_delay=dt.timedelta(0))
+        def tell() -> str:
+            return "Hi"
+
+        tell()
+
+    assert run_dag(build)["tell"].xcom["outcome"] == "deduplicated"
+    assert texts(server) == ["Hi"]
+
+
+def test_a_dry_run_calls_the_function(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message(**SMS, send_window=closed_window(), recipient_timezone="UTC", delivery_mode="dry_run")
+        def tell() -> str:
+            return "Hi {{ braces }}"
+
+        tell()
+
+    assert run_dag(build)["tell"].state == "failed"
+    assert server.requests == []
