@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _ARGUMENTS = ("op_args", "op_kwargs")
 _RETURNED = (*MESSAGE_FIELDS, "reference", "labels", "idempotency_key", "recipient_timezone", "not_after")
-_RESULT = "the function's result"
 
 
 class _FunctionOperator(DecoratedOperator):
@@ -52,7 +51,8 @@ class _FunctionOperator(DecoratedOperator):
         **kwargs: Any,
     ) -> None:
         with final_settings():
-            _check_function(python_callable)
+            if inspect.iscoroutinefunction(python_callable) or inspect.isasyncgenfunction(python_callable):
+                raise ApptotoConfigurationError(_name(python_callable), "is async; use a plain function")
         super().__init__(python_callable=python_callable, **kwargs)
 
     def execute(self, context: Context) -> Any:
@@ -122,7 +122,8 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
     def __init__(self, *, python_callable: Callable[..., Any], type: str | None = None, **kwargs: Any) -> None:
         with final_settings():
             if inspect.isgeneratorfunction(python_callable):
-                _refuse(python_callable, "yields; return one message, or use @task.apptoto_message_batch for many")
+                problem = "yields; return one message, or use @task.apptoto_message_batch for many"
+                raise ApptotoConfigurationError(_name(python_callable), problem)
         super().__init__(python_callable=python_callable, type=type, **kwargs)
 
     def _send(self, context: Context) -> dict[str, Any]:
@@ -166,8 +167,8 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
 
         fields = returned if isinstance(returned, Mapping) else {"message": returned}
         if not isinstance(returned, str | Mapping) or not fields:
-            what = "nothing" if not returned else type(returned).__name__
-            _refuse(self.python_callable, f"returned {what}; return the text, or a mapping of {', '.join(_RETURNED)}")
+            problem = f"returned {_kind(returned)}; return the text, or a mapping of {', '.join(_RETURNED)}"
+            raise ApptotoConfigurationError(_name(self.python_callable), problem)
         for name, value in fields.items():
             self._check_field(name, value)
         renderer = renderer_of(context, self.get_template_env(), self.dynamic_fields)
@@ -179,16 +180,17 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
             setattr(self, name, Redacted(value) if self.redact and name in MESSAGE_FIELDS else value)
 
     def _check_field(self, name: object, value: object) -> None:
+        function = _name(self.python_callable)
         if name not in _RETURNED:
             near = difflib.get_close_matches(str(name), _RETURNED, 1)  # the name itself may be personal
             hint = f"; did you mean {near[0]}?" if near else ""
             problem = f"returned a mapping with a key that is not one of {', '.join(_RETURNED)}{hint}"
-            _refuse(self.python_callable, problem, code="setting_unknown")
+            raise ApptotoConfigurationError(function, problem, code="setting_unknown")
         if value is None:
-            _refuse(self.python_callable, f"returned None for {name}; leave it out, or return a value")
+            raise ApptotoConfigurationError(function, f"returned None for {name}; leave it out, or return a value")
         if getattr(self, str(name)) is not None:
             problem = f"returned {name}, which the decorator sets too. Remove one of them"
-            _refuse(self.python_callable, problem, code="given_twice")
+            raise ApptotoConfigurationError(function, problem, code="given_twice")
 
 
 class ApptotoMessageBatchDecoratedOperator(_FunctionOperator, ApptotoSendMessageBatchOperator):
@@ -216,8 +218,8 @@ class ApptotoMessageBatchDecoratedOperator(_FunctionOperator, ApptotoSendMessage
         rows = self._call(context)
         if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
             with final_settings():
-                what = "nothing" if rows is None else type(rows).__name__
-                _refuse(self.python_callable, f"returned {what}; yield rows, or return a list of them")
+                problem = f"returned {_kind(rows)}; yield rows, or return a list of them"
+                raise ApptotoConfigurationError(_name(self.python_callable), problem)
         try:
             self._rendered = dataclasses.replace(self._rendered, messages=FieldSource(rows, SourceKind.VALUE))
             return super()._send(context)
@@ -226,14 +228,13 @@ class ApptotoMessageBatchDecoratedOperator(_FunctionOperator, ApptotoSendMessage
                 rows.close()  # ends its transaction, if planning stopped early
 
 
-def _check_function(function: Callable[..., Any]) -> None:
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        _refuse(function, "is async; use a plain function")
+def _name(function: Callable[..., Any]) -> str:
+    """Return how errors call a function."""
+    return f"{getattr(function, '__name__', type(function).__name__)}()"
 
 
-def _refuse(function: Callable[..., Any], problem: str, *, code: str | None = None) -> NoReturn:
-    name = getattr(function, "__name__", type(function).__name__)
-    raise ApptotoConfigurationError(f"{name}()", problem, code=code)
+def _kind(returned: object) -> str:
+    return "nothing" if returned is None or returned == {} else type(returned).__name__
 
 
 def apptoto_message_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
