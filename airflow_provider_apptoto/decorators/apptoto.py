@@ -23,7 +23,6 @@ from airflow_provider_apptoto.privacy import Redacted, remove_frames, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
 
     import jinja2
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
@@ -138,24 +137,6 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
         except (ApptotoConfigurationError, ApptotoValidationError) as error:
             raise final(error) from None
         return super()._send(context)
-
-    def _skip(self, why: WithheldError, context: Context) -> NoReturn:
-        """End the task without a message."""
-        from airflow_provider_apptoto import metrics
-        from airflow_provider_apptoto.outbox.delivery import Delivery
-        from airflow_provider_apptoto.privacy import mask_recipient
-
-        to = unwrap(self.to)
-        delivery = Delivery(
-            outcome=why.outcome,
-            type=str(unwrap(self.type)),
-            target="not known yet" if to is None else mask_recipient(str(to)),
-            reference=self.reference,
-            try_number=context["ti"].try_number,
-        )
-        metrics.message(delivery.type, why.outcome, self.apptoto_conn_id)
-        context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
-        raise AirflowSkipException(f"Skipped: {why.reason}")
 
     def _take(self, returned: object, context: Context) -> None:
         """Set the fields that the function returned. They are data, and are not rendered.

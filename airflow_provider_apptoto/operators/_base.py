@@ -17,9 +17,9 @@ from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.policy import MAX_AGE, SendPolicy, check_choice, check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.cancellation import Cancellation
@@ -60,6 +60,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         *,
         apptoto_conn_id: str = "apptoto_default",
         idempotency_key: str | None = None,
+        suppression: Iterable[str | None] | XComArg | None = None,
         on_unknown: OnUnknownName = "fail",
         max_age: timedelta | None = MAX_AGE,
         max_segments: int | None = 3,
@@ -78,6 +79,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         super().__init__(**kwargs)
         self.apptoto_conn_id = apptoto_conn_id
         self.idempotency_key = idempotency_key
+        self.suppression = suppression
         self.on_unknown = on_unknown
         self.max_age = max_age
         self.max_segments = max_segments

@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_apptoto._airflow import deferral_until
-from airflow_provider_apptoto.client.errors import ApptotoUnknownOutcomeError
+from airflow_provider_apptoto.client.errors import ApptotoError, ApptotoUnknownOutcomeError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.operators._base import SendingOperator
+from airflow_provider_apptoto.privacy import mask_recipient, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from typing import NoReturn
 
     import jinja2
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.guards import WithheldError
+
+
+_SUPPRESSED = (
+    "the recipient is in suppression. To send the message anyway, remove them from the list, and clear the task"
+)
 
 
 class ApptotoSendMessageOperator(SendingOperator):
@@ -30,7 +40,7 @@ class ApptotoSendMessageOperator(SendingOperator):
 
     Returns (XCom) a dictionary. Except for ``outcome``, it is the same for the try that sent the message and for a
     later one: ``outcome`` (``sent``; ``deduplicated``: an earlier try, or another task with the same
-    ``idempotency_key``, sent it; ``assumed_sent``, ``redirected``, ``dry_run``; ``too_old``: skipped), ``type``,
+    ``idempotency_key``, sent it; ``assumed_sent``, ``redirected``, ``dry_run``; if it was skipped, why), ``type``,
     ``target`` (masked; ids in clear), ``reference``, ``key`` (of the ledger entry), ``http_status``, ``sent_at``
     (ISO 8601, UTC, milliseconds), ``try_number`` (of the try that sent it), ``response`` (``success``, and the
     message's ``id`` as a string, if the answer had one), ``segments`` (estimated, for an SMS).
@@ -52,6 +62,8 @@ class ApptotoSendMessageOperator(SendingOperator):
     :param idempotency_key: your name for the occasion, e.g. ``reminder-{{ params.appointment }}``. Tasks, DAGs and runs
         that use the same key send the message only once to the same recipient. Needs the state database
         (``state_conn_id`` of the connection). Default: this task in this run. (templated)
+    :param suppression: phone numbers and e-mail addresses that must not be contacted: a list, or the output of a task.
+        If ``to`` is one of them, the task is skipped. (templated in the DAG file, not from other tasks)
     :param on_unknown: what to do if the message may have been sent: ``fail`` (no retry, a person resolves it),
         ``resend`` (may be retried: recipients may get it twice) or ``assume_sent`` (succeeds with a warning: recipients
         may get nothing).
@@ -83,7 +95,8 @@ class ApptotoSendMessageOperator(SendingOperator):
     :raises ApptotoUnknownOutcomeError: the message may have been sent. Airflow does not retry, unless ``on_unknown`` is
         ``resend``.
     :raises ApptotoRejectedError: the message was rejected, by Apptoto or by validation. Airflow does not retry.
-    :raises AirflowSkipException: the run is older than ``max_age``.
+    :raises AirflowSkipException: the message was withheld: its run is too old, the window is closed, the recipient
+        opted out or got as many messages as ``at_most`` allows.
     """
 
     template_fields: Sequence[str] = (
@@ -96,6 +109,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         "template_id",
         "apptoto_conn_id",
         "idempotency_key",
+        "suppression",
         "reference",
         "labels",
         "recipient_timezone",
@@ -139,6 +153,8 @@ class ApptotoSendMessageOperator(SendingOperator):
         if self._rendered_for is None:  # called directly, for example in a callback
             self.render_template_fields(context)
         outbox = self._outbox(context)
+        if why := self._suppressed():
+            self._skip(why, context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
         try:
             delivery = outbox.send(
@@ -156,9 +172,47 @@ class ApptotoSendMessageOperator(SendingOperator):
         if delivery.held_until is not None and outbox.client.mode is not DeliveryMode.DRY_RUN:
             raise deferral_until(delivery.held_until, "execute_held")
         if delivery.outcome.is_withheld:
-            context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
-            raise AirflowSkipException(f"Skipped: {delivery.reason}")
+            _skip(delivery, context)
         return delivery.to_xcom()
+
+    def _suppressed(self) -> WithheldError | None:
+        """Return why a recipient on the suppression list gets nothing, whatever else is wrong with the message.
+
+        :raises ApptotoError: only Apptoto knows the recipient, or the list is invalid.
+        """
+        if self.suppression is None:
+            return None
+        from airflow_provider_apptoto.batch.suppression import Suppression
+        from airflow_provider_apptoto.outbox.errors import final
+        from airflow_provider_apptoto.outbox.guards import WithheldError
+
+        to = unwrap(self.to)
+        try:
+            suppression = Suppression(unwrap(self.suppression), self.hook.default_region)
+            if to is None and not suppression.is_empty:
+                msg = "is required with suppression: only Apptoto knows who receives the message"
+                raise ApptotoValidationError("to", msg, code="suppression_impossible")
+        except ApptotoError as error:
+            raise final(error) from None
+        return WithheldError(Outcome.SUPPRESSED, _SUPPRESSED) if suppression.holds_written(to) else None
+
+    def _skip(self, why: WithheldError, context: Context) -> NoReturn:
+        """End the task without a message, before its fields are checked."""
+        from airflow_provider_apptoto import metrics
+        from airflow_provider_apptoto.outbox.delivery import Delivery
+
+        to = unwrap(self.to)
+        target = "not known yet" if to is None else mask_recipient(str(to)) if self.redact else str(to)
+        delivery = Delivery(
+            outcome=why.outcome,
+            type=str(unwrap(self.type)),
+            target=target,
+            reference=self.reference,
+            try_number=context["ti"].try_number,
+            reason=why.reason,
+        )
+        metrics.message(delivery.type, why.outcome, self.apptoto_conn_id)
+        _skip(delivery, context)
 
     def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.templating.fields import render_fields
@@ -168,3 +222,8 @@ class ApptotoSendMessageOperator(SendingOperator):
             return
         render_fields(self, context, jinja_env, seen_oids)
         self._rendered_for = ti
+
+
+def _skip(delivery: Delivery, context: Context) -> NoReturn:
+    context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
+    raise AirflowSkipException(f"Skipped: {delivery.reason}")

@@ -108,7 +108,6 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         messages: Iterable[Mapping[str, Any]] | XComArg | None = None,
         messages_path: str | XComArg | None = None,
         defaults: Mapping[str, Any] | None = None,
-        suppression: Iterable[str | None] | XComArg | None = None,
         id_column: str | None = None,
         reference_column: str | None = None,
         label_columns: Sequence[str] = (),
@@ -125,7 +124,6 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         self.messages = messages
         self.messages_path = messages_path
         self.defaults = defaults
-        self.suppression = suppression
         self.id_column = id_column
         self.reference_column = reference_column
         self.label_columns = label_columns

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.templating.provenance import FieldSource
 
-_PERSONAL_FIELDS = ("to", *TEXT_FIELDS)
+_PERSONAL_FIELDS = ("to", "suppression", *TEXT_FIELDS)
 
 
 def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: set[int]) -> None:
@@ -54,20 +54,20 @@ def render_fields(task: Any, context: Any, env: jinja2.Environment, seen_oids: s
 def _rendered(
     renderer: Renderer, name: str, source: FieldSource, resolve_value: Callable[[str, Any], FieldSource]
 ) -> Any:
-    """Render a field that is not a text: a string, or a mapping whose values are rendered in the same way.
+    """Render a field that is not a text: a string, or a list or mapping whose values are rendered in the same way.
 
-    :param resolve_value: returns the source of a value in a mapping that is written in the DAG file.
+    :param resolve_value: returns the source of a value in a list or mapping that is written in the DAG file.
     :raises ApptotoValidationError: it can't be rendered.
     """
     if source.is_template:
         return renderer.render(name, source.value)
-    if source.kind is not SourceKind.TEMPLATE or not isinstance(source.value, dict):
+    if source.kind is not SourceKind.TEMPLATE or not isinstance(source.value, dict | list | tuple):
         return source.value
     rendered = {}
-    for key, value in source.value.items():
+    for key, value in source.value.items() if isinstance(source.value, dict) else enumerate(source.value):
         place = f"{name}[{key!r}]"
         rendered[key] = _rendered(renderer, place, resolve_value(place, value), resolve_value)
-    return rendered
+    return rendered if isinstance(source.value, dict) else list(rendered.values())
 
 
 def unrendered_fields(task: Any) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer
+from tests.support.marked_people import rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +25,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
 PHONE, OTHER_PHONE = "+16505550199", "+16505550198"
-SMS = {"task_id": "send", "type": "sms", "to": PHONE, "message": "See you soon", "recipient_timezone": "UTC"}
+SMS: dict[str, Any] = {
+    "task_id": "send",
+    "type": "sms",
+    "to": PHONE,
+    "message": "See you soon",
+    "recipient_timezone": "UTC",
+}
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -100,6 +109,66 @@ def test_a_task_obeys_the_list_of_all_and_those_that_it_names(
     ApptotoHook().optouts.add(held_by, [PHONE], by="test")
     assert outcome(send(optout_lists=lists)) == ends
     assert len(server.requests) == (ends[1] == "sent")
+
+
+@pytest.mark.parametrize("message", ["Hi", " "], ids=["valid", "blank"])
+def test_a_task_skips_who_is_in_its_suppression_whatever_else_is_wrong(server: FaultServer, message: str) -> None:
+    """The list may come from another task, is hidden, and a number in it may be written in any way."""
+
+    def build() -> None:
+        @task
+        def opted_out() -> list[str | None]:
+            return ["mary@clinic.example", None, "+1 (650) 555-0199"]
+
+        ApptotoSendMessageOperator(**{**SMS, "message": message, "suppression": opted_out()})
+        other = {"task_id": "other", "to": OTHER_PHONE, "suppression": ["{{ params.number }}"]}
+        ApptotoSendMessageOperator(**SMS | other)
+
+    run = run_dag(build, params={"number": PHONE})
+    assert (outcome(run["send"]), outcome(run["other"])) == (("skipped", "suppressed"), ("success", "sent"))
+    assert len(server.accepted) == 1
+    assert "555-0199" not in rendered()
+
+
+WRONG_SUPPRESSION: dict[str, tuple[dict[str, Any], str]] = {
+    "text": ({"suppression": "+16505550198"}, "suppression: must be a list of phone numbers and e-mail addresses"),
+    "entry": ({"suppression": ["somebody"]}, "suppression: has entries that can't be compared"),
+    "event": ({"to": None, "event_id": 7, "suppression": [OTHER_PHONE]}, "to: is required with suppression"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SUPPRESSION)
+def test_a_suppression_that_can_not_be_obeyed_stops_the_message(
+    server: FaultServer, errors: dict[str, BaseException], name: str
+) -> None:
+    fields, problem = WRONG_SUPPRESSION[name]
+    assert send(**fields, retries=2).state == "failed"
+    assert problem in str(errors["send"])
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("has_own", [True, False], ids=["own", "inherited"])
+def test_a_task_resumes_with_the_execute_of_its_class_and_without_airflows_refusal(
+    monkeypatch: pytest.MonkeyPatch, *, has_own: bool
+) -> None:
+    """Airflow warns of, or refuses, a call of ``execute`` that does not come from its task runner."""
+
+    class Own(ApptotoSendMessageOperator):
+        def _send(self, context: Any) -> dict[str, Any]:
+            return {"inherited": context}
+
+        if has_own:
+
+            def execute(self, context: Any) -> Any:
+                return {"own": context}
+
+    try:
+        operators = importlib.import_module("airflow.sdk.bases.operator")
+    except ImportError:  # Airflow 2
+        operators = importlib.import_module("airflow.models.baseoperator")
+    monkeypatch.setattr(operators.ExecutorSafeguard, "test_mode", False)
+    operator = Own(**SMS, allow_nested_operators=False)
+    assert operator.execute_held({}) == {"own" if has_own else "inherited": {}}
 
 
 @pytest.mark.usefixtures("server")
