@@ -15,8 +15,10 @@ from airflow_provider_apptoto.client.outcomes import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from airflow_provider_apptoto.batch.plan import LeftOut, Plan, PlannedMessage
+    from airflow_provider_apptoto.batch.rehearsal import Rehearsal
     from airflow_provider_apptoto.client.errors import ApptotoError
 
 MAX_REPORT_BYTES = 62_000
@@ -57,9 +59,11 @@ class BatchResults:
 
     :param plan: the plan of the batch.
     :param has_ledger: whether there is a ledger, so that keys are reported.
+    :param rehearsal: adds up the messages of a dry run; ``None``: no dry run.
     """
 
-    def __init__(self, plan: Plan, *, has_ledger: bool) -> None:
+    def __init__(self, plan: Plan, *, has_ledger: bool, rehearsal: Rehearsal | None = None) -> None:
+        self.rehearsal = rehearsal
         self._plan = plan
         self._has_ledger = has_ledger
         self._lock = threading.Lock()
@@ -68,13 +72,23 @@ class BatchResults:
         self._untried: list[Failure] = []
         self._started = time.monotonic()
 
-    def add(self, message: PlannedMessage, outcome: Outcome, error: ApptotoError | None = None) -> None:
+    def add(
+        self,
+        message: PlannedMessage,
+        outcome: Outcome,
+        error: ApptotoError | None = None,
+        *,
+        held_until: datetime | None = None,
+    ) -> None:
         """Count the outcome of a message.
 
         :param error: why it failed.
+        :param held_until: when a held message may be sent.
         """
         with self._lock:
             self._counts[outcome] += 1
+            if self.rehearsal is not None:
+                self.rehearsal.add(message, outcome, held_until)
             named = self._failures.get(outcome)
             if named is not None and error is not None and len(named) < MAX_NAMED:
                 named.append(self._failure(message, outcome, error.status, error.code, error.reason))
@@ -140,7 +154,9 @@ class BatchResults:
 
     def report(self) -> dict[str, Any]:
         """Return the counts, and as many rows as fit: first failures, then suppressed rows, then duplicates."""
-        counts = self.counts()
+        counts: dict[str, Any] = self.counts()
+        if self.rehearsal is not None:
+            counts["rehearsal"] = self.rehearsal.report()
         room = MAX_REPORT_BYTES - len(json.dumps(counts))
         named: dict[str, list[dict[str, Any]]] = {}
         lists: dict[str, Iterable[Failure | LeftOut]] = {

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_apptoto.batch.ending import End, Ending, Facts, ending
 from airflow_provider_apptoto.batch.plan import Plan, Planner, place
 from airflow_provider_apptoto.batch.progress import show_progress
+from airflow_provider_apptoto.batch.rehearsal import Rehearsal
 from airflow_provider_apptoto.batch.results import BatchResults
 from airflow_provider_apptoto.batch.sending import Sender
 from airflow_provider_apptoto.batch.suppression import Suppression
@@ -87,7 +88,8 @@ def run(
         # the frames of the traceback hold rows
         remove_frames(error)
         raise
-    results = BatchResults(plan, has_ledger=outbox.store is not None)
+    rehearsal = Rehearsal(options.label_columns) if outbox.client.mode is DeliveryMode.DRY_RUN else None
+    results = BatchResults(plan, has_ledger=outbox.store is not None, rehearsal=rehearsal)
     _log_plan(plan)
     if plan.invalid:
         _check_invalid(plan, results, options, context)
@@ -101,6 +103,8 @@ def run(
     finally:
         show_progress(results, context)
         log.info("Rows by outcome:\n%s", results.table())
+        if rehearsal is not None:
+            log.info("Rehearsal of a live run; nothing was sent:\n%s", rehearsal.table())
         if results[Outcome.UNKNOWN] or results[Outcome.ASSUMED_SENT]:
             outbox.show_unresolved()
         _push(context, results)

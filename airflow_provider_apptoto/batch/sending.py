@@ -151,7 +151,7 @@ class Sender:
             self._results.add(message, Outcome.UNKNOWN, error)
         else:
             self._note_withheld(delivery)
-            self._results.add(message, delivery.outcome)
+            self._results.add(message, delivery.outcome, held_until=delivery.held_until)
 
     def _note_withheld(self, delivery: Delivery) -> None:
         with self._lock:

@@ -57,6 +57,16 @@ def estimate_segments(text: str) -> Segments:
     return Segments("UCS-2", units, _parts(widths, units, _MAX_UTF_16_UNITS, _MAX_UTF_16_UNITS_IN_A_PART))
 
 
+def non_gsm_7_characters(text: str) -> frozenset[str]:
+    """Return the characters of a text that are not in GSM-7. One of them is enough to send the whole text in UCS-2."""
+    return frozenset(text) - _GSM_7
+
+
+def estimate_in_gsm_7(text: str) -> Segments:
+    """Estimate the segments of a text after each character that is not in GSM-7 is replaced with one that is."""
+    return estimate_segments("".join(character if character in _GSM_7 else "?" for character in text))
+
+
 def _parts(widths: list[int], units: int, max_units: int, max_units_in_a_part: int) -> int:
     if units <= max_units:
         return 1

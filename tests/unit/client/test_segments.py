@@ -12,7 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.client.segments import Segments, estimate_segments
+from airflow_provider_apptoto.client.segments import (
+    Segments,
+    estimate_in_gsm_7,
+    estimate_segments,
+    non_gsm_7_characters,
+)
 
 ESCAPE = None
 # As TS 23.038 prints it in 6.2.1: bits 7 to 5 of the code across, bits 4 to 1 down.
@@ -250,6 +255,33 @@ def test_another_character_anywhere_never_lowers_the_parts_nor_the_units_of_the_
     else:
         # so the septets of escaped characters may become fewer UTF-16 units
         assert (before.encoding, after.encoding) == ("GSM-7", "UCS-2")
+
+
+# --- the characters that make a text UCS-2
+
+
+def test_the_characters_outside_gsm_7_are_those_without_which_a_text_is_gsm_7() -> None:
+    text = "".join(BASIC + ESCAPED) + "á\u2019á" + EMOJI
+    assert non_gsm_7_characters(text) == {"á", "\u2019", EMOJI}
+    assert non_gsm_7_characters("Hi {€}") == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("á" * 160, Segments("GSM-7", 160, 1)),
+        ("á" + "a" * 160, Segments("GSM-7", 161, 2)),
+        (EMOJI + "€" * 79, Segments("GSM-7", 159, 1)),
+        ("abc", Segments("GSM-7", 3, 1)),
+    ],
+)
+def test_in_gsm_7_each_other_character_takes_one_septet(text: str, expected: Segments) -> None:
+    assert estimate_in_gsm_7(text) == expected
+
+
+@given(text=TEXTS)
+def test_gsm_7_never_takes_more_parts(text: str) -> None:
+    assert estimate_in_gsm_7(text).parts <= estimate_segments(text).parts
 
 
 # --- what it is as a value
