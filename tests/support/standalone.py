@@ -86,16 +86,64 @@ class Airflow:
 
     def clear(self, dag_id: str, *, only_failed: bool) -> None:
         """Clear the tasks of a DAG's run, like the button in the UI."""
+        body = {"dag_run_id": self._run_id(dag_id), "only_failed": only_failed, "dry_run": False}
+        self.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def mark(self, dag_id: str, task_id: str, state: str) -> None:
+        """Mark the task of a DAG's run as success or failed, like the button in the UI."""
+        path = f"dags/{dag_id}/dagRuns/{self._run_id(dag_id)}/taskInstances/{task_id}"
+        self.call("PATCH", path, {"new_state": state})
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Call Airflow's API."""
         url = f"http://127.0.0.1:{self.environment['AIRFLOW__API__PORT']}"
         token = requests.get(f"{url}/auth/token", timeout=DEADLINE).json()["access_token"]
-        [[run_id]] = self.query("select run_id from dag_run where dag_id = %s", dag_id)
-        answer = requests.post(
-            f"{url}/api/v2/dags/{dag_id}/clearTaskInstances",
-            headers={"Authorization": f"Bearer {token}"},
-            json={"dag_run_id": run_id, "only_failed": only_failed, "dry_run": False},
-            timeout=DEADLINE,
-        )
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = requests.request(method, f"{url}/api/v2/{path}", headers=headers, json=body, timeout=DEADLINE)
         answer.raise_for_status()
+        return answer.json()
+
+    def _run_id(self, dag_id: str) -> str:
+        [[run_id]] = self.query("select run_id from dag_run where dag_id = %s", dag_id)
+        return str(run_id)
+
+    def kill(self, component: str) -> None:
+        """Kill a component, such as the triggerer, with all its processes."""
+        found = []
+        for process in processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if [Path(part).name for part in process.cmdline()[-2:]] == ["airflow", component]:
+                    found += [process, *process.children(recursive=True)]
+        assert found, f"no {component} runs"
+        for process in found:
+            process.kill()
+
+    def workers(self) -> list[str]:
+        """Return the processes that run tasks; Airflow names them after the tasks."""
+        names = {f"airflow worker -- {task}" for [task] in self.query("select id from task_instance")}
+        titles = []
+        for process in processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                titles.append(" ".join(process.cmdline()).strip())
+        return [title for title in titles if title in names]
+
+    @contextlib.contextmanager
+    def component(self, name: str) -> Iterator[None]:
+        """Run a component, such as a triggerer in place of one that was killed."""
+        with (self.home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [Path(sys.executable).with_name("airflow"), name],
+                env=process_environment(self.environment),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                yield
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 @contextlib.contextmanager
@@ -190,6 +238,11 @@ def wait_for(condition: Callable[[], bool], home: Path, seconds: float = DEADLIN
             warnings = [line for line in lines if re.search(r"warning|error|critical|Traceback", line, re.IGNORECASE)]
             raise TimeoutError("\n".join(warnings[-100:]))
         time.sleep(0.2)
+
+
+def processes() -> list[psutil.Process]:
+    """Return all processes that this one has started, and those that they have."""
+    return psutil.Process().children(recursive=True)
 
 
 def sender(exchange: Exchange) -> psutil.Process:
