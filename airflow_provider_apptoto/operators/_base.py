@@ -111,7 +111,7 @@ class SendingOperator(OwnRendering, BaseOperator):
     _is_killed = False
     _is_resumed = False
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Send what was not sent yet."""
         return self._send(context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import functools
 import inspect
 import json
@@ -22,6 +23,7 @@ from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
 from airflow_provider_apptoto.sandbox import Sandbox
 from tests.support.dag_runs import Run, run_file
+from tests.support.windows import zone_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -51,6 +53,14 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
         ("email", "reception@clinic.example"),
     },
     "example_apptoto_notifier": {("sms", "+16505550198")},
+    "example_apptoto_office_hours": {("sms", "+16505550199")},
+    "example_apptoto_taskflow": {
+        ("sms", "+16505550199"),
+        ("email", "mary@clinic.example"),
+        ("sms", "+16505550101"),
+        ("sms", "+16505550102"),
+        ("sms", "+16505550105"),
+    },
     "example_apptoto_two_languages": {("sms", 4711)},
 }
 APPOINTMENTS = """
@@ -124,7 +134,9 @@ def result_of(
         make_clinic(folder / "clinic.db")
         with Sandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
             connect(sandbox, folder, patch)
-            run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"folder": str(folder)})
+            # the office is open where it is 3 p.m.
+            conf = {"folder": str(folder), "timezone": zone_at(15, dt.datetime.now(dt.UTC))}
+            run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf=conf)
             return Result(run, sandbox.messages())
 
     return run
@@ -157,6 +169,26 @@ def test_the_sandbox_example_can_rehearse_a_refusal(connection: Callable[..., No
     assert run["text_or_mail"].state == "success"
     assert (messages[0]["type"], messages[0]["to"]) == ("email", "mary@clinic.example")
     assert [message["type"] for message in messages[1:]] == ["sms", "sms"]
+
+
+@pytest.mark.contract
+def test_functions_write_the_texts_and_the_rows(result_of: Callable[[str], Result]) -> None:
+    result = result_of("example_apptoto_taskflow")
+    assert result.texts()["+16505550199"] == "3 new results are in."
+    assert result.texts()["mary@clinic.example"] == "Your appointment 4711 is confirmed."
+    assert result.texts()["+16505550102"] == "Hi Bob, the clinic is closed on Monday."
+    assert result.run["tell_patients"].xcom["invalid"] == 1
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_the_example_for_office_hours_waits_where_the_office_is_closed(connection: Callable[..., None]) -> None:
+    """In a dry run it says so at once."""
+    with Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key, delivery_mode="dry_run")
+        name = "example_apptoto_office_hours"
+        conf = {"timezone": zone_at(3, dt.datetime.now(dt.UTC))}
+        run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf=conf)
+    assert run["confirm"].xcom["outcome"] == "held"
 
 
 @pytest.mark.contract
