@@ -18,6 +18,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "apptoto_default": {},
     "task_state": {"timeout": 5, "requests_per_minute": 600},
     "state_database": {"timeout": 5, "requests_per_minute": 600, "state_conn_id": "ledger"},
+    "fast": {"timeout": 5, "requests_per_minute": 6000, "state_conn_id": "ledger"},
     "shared": {"requests_per_minute": 300, "state_conn_id": "shared_ledger"},
 }
 """Ids of connections, and their extras; each has its own account, and so its own rate limit."""
