@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, task
 from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
 from airflow_provider_apptoto.notifications.apptoto import ApptotoNotifier
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 def tell(digits):
@@ -58,7 +60,29 @@ with DAG(
         raise AirflowSkipException("nothing to do")
 
     fail(), succeed(), skip()
+    ApprovalOperator(
+        task_id="ask",
+        subject="Send 3,000 reminders?",
+        notifiers=[ApptotoNotifier(**tell("007"))],
+        response_timeout=timedelta(seconds=1),
+        defaults=["Approve"],
+    )
 """
+STORM = """
+import pendulum
+from airflow.sdk import DAG, task
+from airflow_provider_apptoto.notifications.apptoto import ApptotoNotifier
+
+notifier = ApptotoNotifier(type="sms", to="+16505559010", apptoto_conn_id="state_database", storm_limit="5/hour")
+
+with DAG(dag_id="storm", schedule="@once", start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):
+    @task(on_failure_callback=notifier)
+    def fail(number):
+        raise ValueError(number)
+
+    fail.expand(number=list(range({failures})))
+"""
+FAILURES = 20
 BEGINNINGS = {
     "+16505559001": "Failed, will be retried: notified.fail, run ",
     "+16505559002": "Failed: notified.fail, run ",
@@ -66,6 +90,7 @@ BEGINNINGS = {
     "+16505559004": "Skipped: notified.skip, run ",
     "+16505559005": "DAG failed: notified, run ",
     "+16505559006": "Deadline missed: notified, run ",
+    "+16505559007": "Waiting for an answer: notified.ask, run ",
 }
 
 
@@ -84,3 +109,27 @@ def test_each_callback_tells_a_person_once_what_happened(airflow: Airflow) -> No
     for to, text in texts:
         assert text.startswith(BEGINNINGS[to])
     assert "ValueError: no rows" in dict(texts)["+16505559002"]
+    assert "Send 3,000 reminders?" in dict(texts)["+16505559007"]
+
+    airflow.clear(DAG_ID, only_failed=True)  # in the morning, somebody tries again, and it fails again
+    airflow.wait_for(lambda: copies(airflow)["+16505559002"] == 2 and copies(airflow)["+16505559005"] == 2)
+    assert copies(airflow).keys() == BEGINNINGS.keys()
+    again = {"+16505559001", "+16505559002", "+16505559005"}
+    assert {to for to, count in copies(airflow).items() if count > 1} <= again
+
+
+def test_many_failures_in_many_processes_send_as_many_texts_as_the_limit_allows(airflow: Airflow) -> None:
+    airflow.server.scripts = [accepting]
+    airflow.add_dag("storm", STORM.format(failures=FAILURES))
+
+    def have_failed() -> bool:
+        states = airflow.query("select state from task_instance where dag_id = 'storm' and map_index >= 0")
+        return [state for [state] in states] == ["failed"] * FAILURES and not airflow.workers()
+
+    airflow.wait_for(have_failed)
+    assert copies(airflow) == {"+16505559010": 5}
+
+
+def copies(airflow: Airflow) -> Counter[str]:
+    """Return how many texts each person got."""
+    return Counter(request.json["to"] for request in airflow.server.accepted)
