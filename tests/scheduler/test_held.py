@@ -270,6 +270,12 @@ def test_nothing_is_sent_once_a_task_was_marked_or_its_run_timed_out(held: Held,
     assert held.copies(dag_id) == held.copies_then[dag_id]
 
 
+@pytest.mark.parametrize("dag_id", ["told", "given_up"])
+def test_the_report_of_a_batch_that_was_marked_still_counts_who_was_held(held: Held, dag_id: str) -> None:
+    [[report]] = held.airflow.query("select value from xcom where dag_id = %s and key = 'report'", dag_id)
+    assert (report["sent"], report["held"]) == (1, 1)
+
+
 def test_a_paused_dag_sends_when_it_is_unpaused(held: Held) -> None:
     held.wait_until_sent()
     assert (tasks(held.airflow)["paused"], held.copies("paused")) == (("scheduled", 1), [0])

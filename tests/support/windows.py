@@ -24,14 +24,14 @@ def zone_at(hour: int, moment: dt.datetime) -> str:
 
 
 def hours_from(hour: int, moment: dt.datetime) -> str:
-    """Return the entry of a window that opens at a moment in the zone in which it has this hour, for up to an hour.
+    """Return the entry of a window that opens at a moment, for one to two hours, in the zone in which it has this hour.
 
     :param moment: in UTC.
     """
     local = moment + dt.timedelta(hours=_ahead(hour, moment))
-    return f"{DAYS[local.weekday()]} {local:%H:%M}-{hour + 1:02}:00"
+    return f"{DAYS[local.weekday()]} {local:%H:%M}-{hour + 2:02}:00"
 
 
 def _ahead(hour: int, moment: dt.datetime) -> int:
-    """Return the offset from UTC in hours, from -11 to 12."""
-    return (hour - moment.hour + 11) % 24 - 11
+    """Return the offset from UTC in hours, from -12 to 11: all are well behind the zone that is ahead of all others."""
+    return (hour - moment.hour + 12) % 24 - 12
