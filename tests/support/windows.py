@@ -9,6 +9,11 @@ CLOSED_FOR_DAYS = "Etc/GMT-14"
 """The zone that is ahead of all others: what :func:`hours_from` describes is over there until next week."""
 
 
+def closed_window() -> str:
+    """Return a window that opens in two days (UTC)."""
+    return f"{DAYS[(dt.datetime.now(dt.UTC) + dt.timedelta(days=2)).weekday()]} 00:00-24:00"
+
+
 def next_minute(moment: dt.datetime) -> dt.datetime:
     """Return the first full minute after a moment; windows open at full minutes."""
     return moment.replace(second=0, microsecond=0) + dt.timedelta(minutes=1)

@@ -14,6 +14,7 @@ from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageDecoratedO
 from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer
 from tests.support.marked_people import log_files, rendered
+from tests.support.windows import closed_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", 
 
 PHONE, OTHER_PHONE = "+16505550199", "+16505550198"
 SMS: dict[str, Any] = {"type": "sms", "to": PHONE}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @pytest.fixture
@@ -37,12 +37,6 @@ def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.
 
 def texts(server: FaultServer) -> list[str]:
     return [request.json["message"] for request in server.accepted]
-
-
-def closed_window() -> str:
-    """Return a window that opens in two days (UTC)."""
-    day = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
-    return f"{DAYS[day.weekday()]} 00:00-24:00"
 
 
 def test_the_text_that_a_function_returns_is_sent(server: FaultServer) -> None:

@@ -15,6 +15,7 @@ from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOp
 from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer
 from tests.support.marked_people import rendered
+from tests.support.windows import closed_window, zone_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ SMS: dict[str, Any] = {
     "message": "See you soon",
     "recipient_timezone": "UTC",
 }
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @pytest.fixture
@@ -46,12 +46,6 @@ def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.
 
 def send(**fields: Any) -> TaskRun:
     return run_dag(lambda: ApptotoSendMessageOperator(**{**SMS, **fields}))["send"]
-
-
-def closed_window() -> str:
-    """Return a window that opens in two days (UTC)."""
-    day = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
-    return f"{DAYS[day.weekday()]} 00:00-24:00"
 
 
 def outcome(run: TaskRun) -> tuple[str, str]:
@@ -185,7 +179,7 @@ def test_a_batch_sends_the_open_rows_then_waits_for_the_others_and_sends_each_on
     """The window opens at the next full minute where it is noon, and is open where it is 15:00."""
     now = dt.datetime.now(dt.UTC)
     opening = now.replace(second=0, microsecond=0) + dt.timedelta(minutes=1 if now.second < 50 else 2)
-    noon, later = _zone_at(12, opening), _zone_at(15, opening)
+    noon, later = zone_at(12, opening), zone_at(15, opening)
     window = f"12:{opening.minute:02}-13:00" if opening.minute else "12:00-13:00"
     rows = [
         {"to": PHONE, "message": "open", "zone": later},
@@ -204,9 +198,3 @@ def test_a_batch_sends_the_open_rows_then_waits_for_the_others_and_sends_each_on
     first, second = (request.json["message"] for request in server.accepted)
     assert (first, second) == ("open", "held")
     assert dt.datetime.now(dt.UTC) >= opening
-
-
-def _zone_at(hour: int, moment: dt.datetime) -> str:
-    """Return a zone in which a moment has this hour. POSIX signs are reversed: Etc/GMT+5 is UTC-5."""
-    ahead = (hour - moment.hour + 11) % 24 - 11
-    return "Etc/GMT" if ahead == 0 else f"Etc/GMT{-ahead:+d}"
