@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import cpu, in_process, message, parse, speed, tables
+from benchmarks import cpu, guards, in_process, message, parse, speed, tables
 from benchmarks.arms import ARMS
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.server import Server
@@ -31,6 +31,8 @@ def main() -> None:
             parse.show()
         elif options.part == "message":
             message.show(server, home)
+        elif options.part == "guards":
+            guards.show(server, home, options.rounds)
         elif options.part == "cpu":
             cpu.show(server, home, messages=options.messages, rounds=options.rounds)
         elif options.part == "speed":
@@ -46,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("parse", help="time to import the operators, compared with other providers")
     parts.add_parser("message", help="time of one message, by where its ledger and its rate limit are")
+    part = parts.add_parser("guards", help="time that opt-outs, max_age, send_window and at_most add to a message")
+    part.add_argument("--rounds", type=int, default=10, help="(10)")
     part = parts.add_parser("cpu", help="CPU time of a message in a batch, compared with a bare requests call")
     part.add_argument("--messages", type=int, default=600, help="in a batch (600)")
     part.add_argument("--rounds", type=int, default=5, help="(5)")

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import URL
@@ -22,6 +22,13 @@ def sqlite(path: Path) -> URL:
 @contextlib.contextmanager
 def postgresql() -> Iterator[URL | None]:
     """Give the address of an empty PostgreSQL database, or ``None`` where PostgreSQL is not installed."""
+    with postgresql_databases() as create:
+        yield None if create is None else create()
+
+
+@contextlib.contextmanager
+def postgresql_databases() -> Iterator[Callable[[], URL] | None]:
+    """Give a function that creates empty PostgreSQL databases, or ``None`` where PostgreSQL is not installed."""
     from sqlalchemy.engine import URL
 
     from tests.support import postgres
@@ -32,5 +39,5 @@ def postgresql() -> Iterator[URL | None]:
         return
     print("PostgreSQL runs with fsync off: a commit of a production database also waits for a disk write")
     with postgres.running() as port:
-        name = postgres.new_database(port)
-        yield URL.create("postgresql+psycopg2", username=postgres.USER, host="127.0.0.1", port=port, database=name)
+        address = URL.create("postgresql+psycopg2", username=postgres.USER, host="127.0.0.1", port=port)
+        yield lambda: address.set(database=postgres.new_database(port))

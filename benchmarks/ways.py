@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.settings import API_KEY, LOGIN, TEXT, TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL
 
@@ -61,6 +63,68 @@ def outbox_in_task_state(url: str, context: Mapping[str, Any]) -> Callable[[], o
     from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 
     return _outbox(_client(url, None, UNLIMITED), TaskStateLedgerStore(context["task_state_store"]))
+
+
+def guarded(
+    conn_id: str,
+    numbers: Iterator[str],
+    settings: Mapping[str, Any],
+    *,
+    obeys_optouts: bool,
+    recipient_timezone: str | None,
+) -> Callable[[], object]:
+    """Return a function that sends one more message through the hook, as a task does.
+
+    :param numbers: the recipients, without end.
+    :param settings: of the outbox; the age is not limited by default.
+    :param obeys_optouts: whether recipients are looked up; outside this benchmark, they always are.
+    """
+    from airflow_provider_apptoto.client import Outcome
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+
+    hook = ApptotoHook(conn_id)
+
+    def send() -> object:
+        context = {"ti": _origin(), "data_interval_end": datetime.now(UTC)}
+        outbox = hook.outbox(context, **{"max_age": None, **settings})
+        if not obeys_optouts:
+            outbox.guards = dataclasses.replace(outbox.guards, optouts=None)
+        delivery = outbox.send(type="sms", to=next(numbers), message=TEXT, recipient_timezone=recipient_timezone)
+        if delivery.outcome is not Outcome.SENT:
+            raise RuntimeError(f"Not sent ({delivery.outcome}), so the times mean nothing: {delivery.reason}")
+        return delivery
+
+    return send
+
+
+def opt_out(conn_id: str, numbers: Iterable[str], lists: Iterable[str]) -> None:
+    """Create the tables of the connection's state database, and let these numbers opt out of everything.
+
+    :param lists: named lists; each gets the first of the numbers.
+    """
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
+
+    everybody = list(numbers)
+    for name, some in {"all": everybody, **dict.fromkeys(lists, everybody[:1])}.items():
+        ApptotoHook(conn_id).optouts.add(name, some, by="benchmark")
+
+
+def statements(send: Callable[[], object]) -> int:
+    """Call a function, and return the number of SQL statements that it executes."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    executed: list[object] = []
+
+    def note(*arguments: object) -> None:
+        executed.append(arguments)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        send()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return len(executed)
 
 
 def batch(
