@@ -22,9 +22,11 @@ from airflow_provider_apptoto.hooks import apptoto as hooks
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
 from tests.support import airflow_home
+from tests.support.faults import FaultServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -124,3 +126,12 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
 
     return set_connection
+
+
+@pytest.fixture
+def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    """Provide the server of a connection with a state database."""
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        yield server

@@ -12,27 +12,18 @@ from airflow.providers.common.compat.sdk import task
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageDecoratedOperator
 from tests.support.dag_runs import run_dag
-from tests.support.faults import FaultServer
 from tests.support.marked_people import log_files, rendered
 from tests.support.windows import closed_window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from tests.support.faults import FaultServer
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
 PHONE, OTHER_PHONE = "+16505550199", "+16505550198"
 SMS: dict[str, Any] = {"type": "sms", "to": PHONE}
-
-
-@pytest.fixture
-def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
-    """Provide the server of a connection with a state database."""
-    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
-    with FaultServer() as server:
-        connection(server.url, state_conn_id="state")
-        yield server
 
 
 def texts(server: FaultServer) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,15 +12,14 @@ from airflow.providers.common.compat.sdk import task
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
-from tests.support.faults import FaultServer
 from tests.support.marked_people import rendered
 from tests.support.windows import closed_window, zone_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from tests.support.dag_runs import TaskRun
+    from tests.support.faults import FaultServer
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
@@ -33,15 +31,6 @@ SMS: dict[str, Any] = {
     "message": "See you soon",
     "recipient_timezone": "UTC",
 }
-
-
-@pytest.fixture
-def server(connection: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
-    """Provide the server of a connection with a state database."""
-    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
-    with FaultServer() as server:
-        connection(server.url, state_conn_id="state")
-        yield server
 
 
 def send(**fields: Any) -> TaskRun:
