@@ -163,26 +163,28 @@ def is_from_expand_kwargs(task: Any, name: str, value: object, context: Any) -> 
     return not any(type(each) is type(value) and each == value for each in in_dag_file)
 
 
-def is_argument_from_task(task: Any, name: str, context: Any) -> bool:
+def is_argument_from_task(task: Any, name: str, value: object, context: Any) -> bool:
     """Return whether a decorated function's argument comes from another task, through ``expand`` or ``expand_kwargs``.
 
     Airflow would render it, if it comes through ``expand_kwargs``.
 
     :param task: the operator.
     :param name: the argument's name.
+    :param value: the argument before rendering.
     :param context: the task's context.
     """
     # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: the DAG has the mapped operator with the arguments as written.
     mapped: Any = task.dag.task_dict.get(task.task_id) if task.has_dag() else None
     expanded = getattr(mapped, "op_kwargs_expand_input", None)
-    if expanded is None or name in mapped.partial_kwargs["op_kwargs"]:
+    if expanded is None:
         return False
     given = expanded.value
-    if isinstance(given, list | tuple):
-        given = given[context["ti"].map_index]
-    elif isinstance(given, dict):
-        given = given[name]
-    return not isinstance(given, list | tuple | dict)
+    if isinstance(given, dict):
+        return name in given and not isinstance(given[name], list | tuple | dict)
+    if isinstance(given, list | tuple) and isinstance(given[context["ti"].map_index], dict):
+        return False
+    written = mapped.partial_kwargs["op_kwargs"].get(name)
+    return not (type(written) is type(value) and written == value)
 
 
 def determine_kwargs(

@@ -141,8 +141,9 @@ class _Groups:
             messages.update(self._columns[outcome])
         ranked = sorted(messages, key=lambda value: (-messages[value], value))
         columns = {str(column): self._columns[column] for column in (*outcomes, _SEGMENTS)}
-        report = {value: {name: of[value] for name, of in columns.items()} for value in ranked[:MAX_VALUES]}
-        if others := ranked[MAX_VALUES:]:
+        listed = [value for value in ranked if value != OTHERS][:MAX_VALUES]
+        report = {value: {name: of[value] for name, of in columns.items()} for value in listed}
+        if others := set(ranked).difference(listed):
             sums = {name: sum(of[value] for value in others) for name, of in columns.items()}
             report[OTHERS] = {_VALUES: len(others), **sums}
         return report

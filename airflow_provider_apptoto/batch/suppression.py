@@ -46,11 +46,6 @@ class Suppression:
             msg = f"has entries that can't be compared with a recipient: {shown}{more}"
             raise ApptotoConfigurationError(_FIELD, msg, code="suppression_invalid")
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody is suppressed."""
-        return not self._suppressed
-
     def holds(self, message: Message) -> bool:
         """Return whether the recipient of a message is suppressed.
 

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, DecoratedOperator, task_decorator_factory
+import jinja2
+from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
 from airflow_provider_apptoto._airflow import deferral_until, determine_kwargs, is_argument_from_task
-from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoError, ApptotoValidationError
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS, TEXT_FIELDS
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.operators._base import SendingOperator, final_settings
@@ -24,11 +25,9 @@ from airflow_provider_apptoto.privacy import Redacted, remove_frames, unwrap
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import jinja2
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_apptoto.outbox.guards import WithheldError
-    from airflow_provider_apptoto.outbox.outbox import Outbox
+    from airflow_provider_apptoto.templating.provenance import FieldSource
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ class _FunctionOperator(DecoratedOperator):
     """Base class of both operators: hides and renders the arguments of the function, and calls it."""
 
     redact: bool
-    _has_rendered_arguments = False
 
     def __init__(
         self,
@@ -58,23 +56,29 @@ class _FunctionOperator(DecoratedOperator):
         """Call the function, and send what was not sent yet."""
         return SendingOperator.execute(self, context)  # type: ignore[arg-type]  # each subclass is one
 
-    def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
-        if self._has_rendered_arguments:
-            return
+    def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         args, kwargs = self.op_args, self.op_kwargs
         for name in _ARGUMENTS:  # hidden values are not rendered with the other fields
             setattr(self, name, Redacted(getattr(self, name)))
-        super()._render_fields(context, jinja_env, seen_oids)  # type: ignore[misc]  # the operator's
-        args = self.render_template(args, context, jinja_env, seen_oids)
+        super()._render_own_fields(context, jinja_env, seen_oids)  # type: ignore[misc]  # the operator's
+
+        def rendered(name: str, value: object) -> Any:
+            try:
+                # what stands in the DAG file is rendered, whatever Airflow resolved it from
+                return self.render_template(value, context, jinja_env, seen_oids - {id(value)})
+            except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                problem = f"rendering failed ({type(error).__name__})"  # the text of the error may contain values
+            raise ApptotoValidationError(
+                f"{_name(self.python_callable)}, argument {name}", problem, code="template_failed"
+            )
+
+        args = [rendered(str(index), value) for index, value in enumerate(args)]
         kwargs = {
-            name: value
-            if is_argument_from_task(self, name, context)
-            else self.render_template(value, context, jinja_env, seen_oids)
+            name: value if is_argument_from_task(self, name, value, context) else rendered(name, value)
             for name, value in kwargs.items()
         }
         for name, value in zip(_ARGUMENTS, (args, kwargs), strict=True):
             setattr(self, name, Redacted(value) if self.redact else value)
-        self._has_rendered_arguments = True
 
     def _call(self, context: Context) -> Any:
         """Call the function with its arguments and the variables of the context that it asks for."""
@@ -87,29 +91,6 @@ class _FunctionOperator(DecoratedOperator):
             # the frames hold the arguments
             remove_frames(error)
             raise
-
-    def _withheld_early(self, outbox: Outbox) -> WithheldError | None:
-        """Return why no message can be sent now, if that is known without calling the function.
-
-        A try that continues after a wait, or that follows another, may have sent the message: only the ledger knows.
-        """
-        from airflow_provider_apptoto.outbox.errors import final
-        from airflow_provider_apptoto.outbox.guards import WithheldError, moment_of, zone_or_none
-
-        if outbox.is_retry or outbox.is_resumed or outbox.client.mode is DeliveryMode.DRY_RUN:
-            return None
-        given = {name: unwrap(getattr(self, name, None)) for name in ("to", "recipient_timezone", "not_after")}
-        try:
-            not_after = moment_of(given["not_after"], "not_after")
-            outbox.guards.plan_early(given["to"], zone_or_none(given["recipient_timezone"]), not_after)
-        except WithheldError as why:
-            log.info("%s; the function was not called: %s", why.outcome, why.reason)
-            if why.until is not None:
-                raise deferral_until(why.until, "execute_held") from None
-            return why
-        except ApptotoError as error:
-            raise final(error) from None
-        return None
 
 
 class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOperator):
@@ -126,52 +107,78 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
         super().__init__(python_callable=python_callable, type=type, **kwargs)
 
     def _send(self, context: Context) -> dict[str, Any]:
-        if self._rendered_for is None:
-            self.render_template_fields(context)
-        if why := self._withheld_early(self._outbox(context)):
-            self._skip(why, context)
         from airflow_provider_apptoto.outbox.errors import final
 
         try:
-            self._take(self._call(context), context)
+            self._withhold_early(context)
+            self._take(context)
         except (ApptotoConfigurationError, ApptotoValidationError) as error:
             raise final(error) from None
         return super()._send(context)
 
-    def _take(self, returned: object, context: Context) -> None:
-        """Set the fields that the function returned. They are data, and are not rendered.
+    def _withhold_early(self, context: Context) -> None:
+        """End a first try, or let it wait, if that is right whatever the function returns.
+
+        Later tries may have sent the message, and so may others with the same key: only the ledger knows.
+
+        :raises ApptotoError: the time zone or ``not_after`` is invalid.
+        """
+        from airflow_provider_apptoto.outbox.guards import WithheldError, moment_of, zone_or_none
+
+        outbox = self._outbox(context)
+        may_be_sent = self._is_resumed or self.idempotency_key is not None or context["ti"].try_number > 1
+        if may_be_sent or outbox.client.mode is DeliveryMode.DRY_RUN:
+            return
+        try:
+            outbox.guards.plan_early(zone_or_none(self.recipient_timezone), moment_of(self.not_after, "not_after"))
+        except WithheldError as why:
+            log.info("%s; the function was not called: %s", why.outcome, why.reason)
+            if why.until is not None:
+                raise deferral_until(why.until, "execute_held") from None
+            self._skip(why, context)
+
+    def _take(self, context: Context) -> None:
+        """Call the function, and set the fields that it returns. They are data, and are not rendered.
 
         :raises ApptotoConfigurationError: the function returned something else.
         :raises ApptotoValidationError: a text has braces, which Apptoto might fill.
         """
         from airflow_provider_apptoto.templating.fields import renderer_of
 
-        fields = returned if isinstance(returned, Mapping) else {"message": returned}
-        if not isinstance(returned, str | Mapping) or not fields:
-            problem = f"returned {_kind(returned)}; return the text, or a mapping of {', '.join(_RETURNED)}"
-            raise ApptotoConfigurationError(_name(self.python_callable), problem)
-        for name, value in fields.items():
-            self._check_field(name, value)
-        renderer = renderer_of(context, self.get_template_env(), self.dynamic_fields)
-        values = {name: getattr(self, name) for name in ("event_id", "participant_id")} | dict(fields)
-        to_appointment = values["event_id"] is not None or values["participant_id"] is not None
-        for name, value in fields.items():
-            if name in TEXT_FIELDS and isinstance(value, str):
-                renderer.check_text(name, value, to_appointment=to_appointment)
-            setattr(self, name, Redacted(value) if self.redact and name in MESSAGE_FIELDS else value)
+        try:
+            fields = self._fields_of(self._call(context))
+            renderer = renderer_of(context, self.get_template_env(), self.dynamic_fields)
+            values = {name: getattr(self, name) for name in ("event_id", "participant_id")} | fields
+            to_appointment = values["event_id"] is not None or values["participant_id"] is not None
+            for name, value in fields.items():
+                if name in TEXT_FIELDS and isinstance(value, str):
+                    renderer.check_text(name, value, to_appointment=to_appointment)
+                setattr(self, name, Redacted(value) if self.redact and name in MESSAGE_FIELDS else value)
+        except BaseException as error:
+            # the frame holds what the function returned
+            remove_frames(error)
+            raise
 
-    def _check_field(self, name: object, value: object) -> None:
+    def _fields_of(self, returned: object) -> dict[str, Any]:
         function = _name(self.python_callable)
-        if name not in _RETURNED:
-            near = difflib.get_close_matches(str(name), _RETURNED, 1)  # the name itself may be personal
-            hint = f"; did you mean {near[0]}?" if near else ""
-            problem = f"returned a mapping with a key that is not one of {', '.join(_RETURNED)}{hint}"
-            raise ApptotoConfigurationError(function, problem, code="setting_unknown")
-        if value is None:
-            raise ApptotoConfigurationError(function, f"returned None for {name}; leave it out, or return a value")
-        if getattr(self, str(name)) is not None:
-            problem = f"returned {name}, which the decorator sets too. Remove one of them"
-            raise ApptotoConfigurationError(function, problem, code="given_twice")
+        is_empty = returned is None or (isinstance(returned, Mapping) and not returned)
+        if is_empty or not isinstance(returned, str | Mapping):
+            kind = "nothing" if is_empty else type(returned).__name__
+            problem = f"returned {kind}; return the text, or a mapping of {', '.join(_RETURNED)}"
+            raise ApptotoConfigurationError(function, problem)
+        fields: dict[str, Any] = {"message": returned} if isinstance(returned, str) else dict(returned)
+        for name, value in fields.items():
+            if name not in _RETURNED:
+                near = difflib.get_close_matches(str(name), _RETURNED, 1)  # the name itself may be personal
+                hint = f"; did you mean {near[0]}?" if near else ""
+                problem = f"returned a mapping with a key that is not one of {', '.join(_RETURNED)}{hint}"
+                raise ApptotoConfigurationError(function, problem, code="setting_unknown")
+            if value is None:
+                raise ApptotoConfigurationError(function, f"returned None for {name}; leave it out, or return a value")
+            if getattr(self, name) is not None:
+                problem = f"returned {name}, which the decorator sets too. Remove one of them"
+                raise ApptotoConfigurationError(function, problem, code="given_twice")
+        return fields
 
 
 class ApptotoMessageBatchDecoratedOperator(_FunctionOperator, ApptotoSendMessageBatchOperator):
@@ -188,34 +195,36 @@ class ApptotoMessageBatchDecoratedOperator(_FunctionOperator, ApptotoSendMessage
                 )
 
     def _send(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind
-
-        if self._rendered is None:
-            self.render_template_fields(context)
-        outbox = self._outbox(context)
-        # without a ledger, a batch can't wait, and says so
-        if outbox.store is not None and (why := self._withheld_early(outbox)):
-            raise AirflowSkipException(f"Skipped: {why.reason}")
-        rows = self._call(context)
-        if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-            with final_settings():
-                problem = f"returned {_kind(rows)}; yield rows, or return a list of them"
-                raise ApptotoConfigurationError(_name(self.python_callable), problem)
         try:
-            self._rendered = dataclasses.replace(self._rendered, messages=FieldSource(rows, SourceKind.VALUE))
+            self._rendered = dataclasses.replace(self._rendered, messages=self._rows(context))
             return super()._send(context)
         finally:
-            if inspect.isgenerator(rows):
-                rows.close()  # ends its transaction, if planning stopped early
+            self._close()
+
+    def _rows(self, context: Context) -> FieldSource:
+        """Call the function, and return its rows. They are data, and are not rendered."""
+        from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind
+
+        rows = FieldSource(self._call(context), SourceKind.VALUE)
+        if isinstance(rows.value, str | bytes | Mapping) or not isinstance(rows.value, Iterable):
+            kind = "nothing" if rows.value is None else type(rows.value).__name__
+            with final_settings():
+                problem = f"returned {kind}; yield rows, or return a list of them"
+                raise ApptotoConfigurationError(_name(self.python_callable), problem)
+        return rows
+
+    def _close(self) -> None:
+        """Close the generator, which ends its transaction if planning stopped early."""
+        if inspect.isgenerator(self._rendered.messages.value):
+            try:
+                self._rendered.messages.value.close()
+            except Exception as error:  # noqa: BLE001  the messages were handled; its text may contain a row
+                log.warning("%s could not be closed: %s", _name(self.python_callable), type(error).__name__)
 
 
 def _name(function: Callable[..., Any]) -> str:
     """Return how errors call a function."""
     return f"{getattr(function, '__name__', type(function).__name__)}()"
-
-
-def _kind(returned: object) -> str:
-    return "nothing" if returned is None or returned == {} else type(returned).__name__
 
 
 def apptoto_message_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
@@ -228,8 +237,9 @@ def apptoto_message_task(python_callable: Callable[..., Any] | None = None, **kw
     ``idempotency_key``, ``recipient_timezone`` and ``not_after``. What it returns is data: it is not rendered, and a
     text must not contain ``{{``, ``{%`` or ``{#``. A field that the decorator sets can't be returned too.
 
-    The function is not called if the run is older than ``max_age``, or if the sending window is closed and the time
-    zone is known without the message. After a wait for the window and in each retry, it is called again.
+    In its first try, the task does not call the function if the run is older than ``max_age``, or if the sending window
+    is closed in the ``recipient_timezone`` of the decorator. After a wait for the window and in each retry, it calls the
+    function again.
 
     :param python_callable: the function; not async. Its arguments are hidden in rendered fields. (templated)
     :param kwargs: the parameters of :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`;

@@ -130,9 +130,9 @@ class ApptotoHook(BaseHook):
         from airflow_provider_apptoto.outbox.ledger import LedgerTiming
         from airflow_provider_apptoto.outbox.origin import Origin, is_retry
         from airflow_provider_apptoto.outbox.outbox import Outbox
-        from airflow_provider_apptoto.outbox.policy import SendPolicy
+        from airflow_provider_apptoto.outbox.policy import SendPolicy, plain_text
 
-        key = None if idempotency_key is None else str(idempotency_key)
+        key = None if idempotency_key is None else plain_text(idempotency_key)
         policy = SendPolicy(
             on_unknown=on_unknown,
             max_age=max_age,

@@ -19,6 +19,7 @@ from airflow_provider_apptoto.outbox.policy import MAX_AGE, SendPolicy, check_ch
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    import jinja2
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
@@ -91,14 +92,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         self.dynamic_fields = dynamic_fields
         self.redact = redact
         with final_settings():
-            SendPolicy(
-                on_unknown=on_unknown,
-                max_age=max_age,
-                send_window=send_window,
-                when_closed=when_closed,
-                at_most=at_most,
-                optout_lists=optout_lists,
-            )
+            SendPolicy(**self._policy())
             if max_segments is not None:
                 check_count("max_segments", max_segments, 1, hint="; None means no limit")
             if delivery_mode is not None:
@@ -107,12 +101,18 @@ class SendingOperator(OwnRendering, BaseOperator):
             if not isinstance(redact, bool):
                 raise ApptotoConfigurationError("redact", f"must be True or False, not {redact!r}")
 
+    _rendered_for: object = None
+    """The task instance for which the fields were rendered."""
+    _templates: dict[str, Any] | None = None
+    """The template fields before they were rendered."""
     _cancellation: Cancellation | None = None
     _is_killed = False
     _is_resumed = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what was not sent yet."""
+        if self._rendered_for is not context.get("ti", _NO_TI):  # called directly, for example in a callback
+            self.render_template_fields(context)
         return self._send(context)
 
     def execute_held(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002  the trigger's
@@ -131,6 +131,33 @@ class SendingOperator(OwnRendering, BaseOperator):
         if self._cancellation is not None:
             self._cancellation.cancel(_KILLED)
 
+    def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
+        ti = context.get("ti", _NO_TI)
+        if self._rendered_for is ti:  # rendering again would treat a value from an XCom as a template
+            return
+        if self._templates is None:
+            self._templates = {name: getattr(self, name) for name in self.template_fields}
+        for name, template in self._templates.items():  # one operator may run in several callbacks
+            setattr(self, name, template)
+        self.__dict__.pop("hook", None)
+        self._render_own_fields(context, jinja_env, seen_oids)
+        self._rendered_for = ti
+
+    @abstractmethod
+    def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
+        """Render the template fields in place, for a task instance for which they were not rendered yet."""
+
+    def _policy(self) -> dict[str, Any]:
+        """Return the parameters of the policy that are not templated."""
+        return {
+            "on_unknown": self.on_unknown,
+            "max_age": self.max_age,
+            "send_window": self.send_window,
+            "when_closed": self.when_closed,
+            "at_most": self.at_most,
+            "optout_lists": self.optout_lists,
+        }
+
     @cached_property
     def hook(self) -> ApptotoHook:
         """The hook of this task; its fields must be rendered."""
@@ -148,15 +175,12 @@ class SendingOperator(OwnRendering, BaseOperator):
         self._cancellation = Cancellation()
         if self._is_killed:
             self._cancellation.cancel(_KILLED)
+        policy = {**self._policy(), "idempotency_key": self.idempotency_key}
+        with final_settings():
+            SendPolicy(**policy)
         return self.hook.outbox(
             context,
-            on_unknown=self.on_unknown,
-            max_age=self.max_age,
-            idempotency_key=self.idempotency_key,
-            send_window=self.send_window,
-            when_closed=self.when_closed,
-            at_most=self.at_most,
-            optout_lists=self.optout_lists,
+            **policy,
             can_wait=True,
             is_resumed=self._is_resumed,
             cancellation=self._cancellation,
@@ -164,6 +188,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         )
 
 
+_NO_TI = "no task instance"
 _KILLED = "the task was stopped"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.outbox.delivery import Delivery
     from airflow_provider_apptoto.outbox.guards import WithheldError
-
-
-_SUPPRESSED = (
-    "the recipient is in suppression. To send the message anyway, remove them from the list, and clear the task"
-)
+    from airflow_provider_apptoto.outbox.outbox import Outbox
 
 
 class ApptotoSendMessageOperator(SendingOperator):
@@ -116,8 +113,6 @@ class ApptotoSendMessageOperator(SendingOperator):
         "not_after",
     )
 
-    _rendered_for: object = None
-
     def __init__(
         self,
         *,
@@ -150,12 +145,9 @@ class ApptotoSendMessageOperator(SendingOperator):
     def _send(self, context: Context) -> dict[str, Any]:
         from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS
 
-        if self._rendered_for is None:  # called directly, for example in a callback
-            self.render_template_fields(context)
         outbox = self._outbox(context)
-        if why := self._suppressed():
-            self._skip(why, context)
         fields = {name: getattr(self, name) for name in (*MESSAGE_FIELDS, "redact", "max_segments")}
+        self._obey_suppression(outbox, fields, context)
         try:
             delivery = outbox.send(
                 **fields,
@@ -175,53 +167,57 @@ class ApptotoSendMessageOperator(SendingOperator):
             _skip(delivery, context)
         return delivery.to_xcom()
 
-    def _suppressed(self) -> WithheldError | None:
-        """Return why a recipient on the suppression list gets nothing, whatever else is wrong with the message.
+    def _obey_suppression(self, outbox: Outbox, fields: Mapping[str, Any], context: Context) -> None:
+        """Let the outbox withhold the message from a suppressed recipient; skip an invalid one here.
 
+        :param fields: of the message.
         :raises ApptotoError: only Apptoto knows the recipient, or the list is invalid.
         """
         if self.suppression is None:
-            return None
+            return
         from airflow_provider_apptoto.batch.suppression import Suppression
         from airflow_provider_apptoto.outbox.errors import final
-        from airflow_provider_apptoto.outbox.guards import WithheldError
+        from airflow_provider_apptoto.outbox.guards import SUPPRESSED, WithheldError
 
-        to = unwrap(self.to)
         try:
             suppression = Suppression(unwrap(self.suppression), self.hook.default_region)
-            if to is None and not suppression.is_empty:
-                msg = "is required with suppression: only Apptoto knows who receives the message"
-                raise ApptotoValidationError("to", msg, code="suppression_impossible")
+            outbox.guards = dataclasses.replace(outbox.guards, suppression=suppression)
+            try:
+                suppression.holds(self.hook.build_message(**{name: unwrap(value) for name, value in fields.items()}))
+            except ApptotoValidationError:
+                if not suppression.holds_written(unwrap(self.to)):
+                    raise
+                self._skip(WithheldError(Outcome.SUPPRESSED, SUPPRESSED), context)
         except ApptotoError as error:
             raise final(error) from None
-        return WithheldError(Outcome.SUPPRESSED, _SUPPRESSED) if suppression.holds_written(to) else None
 
     def _skip(self, why: WithheldError, context: Context) -> NoReturn:
-        """End the task without a message, before its fields are checked."""
+        """End the task without a message, whose fields may be invalid."""
         from airflow_provider_apptoto import metrics
+        from airflow_provider_apptoto.client.messages import MESSAGE_TYPES
         from airflow_provider_apptoto.outbox.delivery import Delivery
+        from airflow_provider_apptoto.outbox.policy import checked_reference
 
-        to = unwrap(self.to)
-        target = "not known yet" if to is None else mask_recipient(str(to)) if self.redact else str(to)
+        try:
+            reference = checked_reference(self.reference)
+        except ApptotoError:
+            reference = None
+        kind, to = unwrap(self.type), unwrap(self.to)
         delivery = Delivery(
             outcome=why.outcome,
-            type=str(unwrap(self.type)),
-            target=target,
-            reference=self.reference,
+            type=kind if kind in MESSAGE_TYPES else "unknown",
+            target="unknown" if to is None else mask_recipient(str(to)) if self.redact else str(to),
+            reference=reference,
             try_number=context["ti"].try_number,
             reason=why.reason,
         )
         metrics.message(delivery.type, why.outcome, self.apptoto_conn_id)
         _skip(delivery, context)
 
-    def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
+    def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.templating.fields import render_fields
 
-        ti = context.get("ti", "no task instance")
-        if self._rendered_for is ti:  # rendering again would treat a value from an XCom as a template
-            return
         render_fields(self, context, jinja_env, seen_oids)
-        self._rendered_for = ti
 
 
 def _skip(delivery: Delivery, context: Context) -> NoReturn:

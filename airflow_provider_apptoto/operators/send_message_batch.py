@@ -152,8 +152,6 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
     def _send(self, context: Context) -> dict[str, Any]:
         from airflow_provider_apptoto.batch.run import HeldError, run
 
-        if self._rendered is None:
-            self.render_template_fields(context)
         rendered: RenderedBatch = self._rendered
         outbox = self._outbox(context, log_level=logging.DEBUG)
         build = functools.partial(self.hook.build_message, max_segments=self.max_segments, redact=self.redact)
@@ -162,8 +160,7 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         except HeldError as held:
             raise deferral_until(held.until, "execute_held") from None
 
-    def _render_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
+    def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.batch.fields import render_batch_fields
 
-        if self._rendered is None:
-            self._rendered = render_batch_fields(self, context, jinja_env, seen_oids)
+        self._rendered = render_batch_fields(self, context, jinja_env, seen_oids)

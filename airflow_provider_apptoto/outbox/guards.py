@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from zoneinfo import ZoneInfo
 
+    from airflow_provider_apptoto.batch.suppression import Suppression
     from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.outbox.caps import Caps
     from airflow_provider_apptoto.outbox.draft import Draft
@@ -32,6 +33,11 @@ _FRESH = 1.0
 """Seconds after which the lists of people who opted out are read again at the departure."""
 _NOT_AFTER_ADVICE = "To send it anyway, set a later not_after or None, and clear the task"
 _AGE_ADVICE = "To send it anyway, raise max_age or set it to None, and clear the task"
+
+SUPPRESSED = (
+    "the recipient is in suppression. To send the message anyway, remove them from the list, and clear the task"
+)
+"""Why a recipient of the suppression list gets nothing."""
 
 
 class WithheldError(Exception):
@@ -63,6 +69,7 @@ class Guards:
     :param timezone: zone of recipients without a zone of their own.
     :param optouts: the lists of people who opted out; ``None`` without a state database.
     :param optout_lists: the named lists to obey, besides ``all``.
+    :param suppression: recipients who must not get a message of this task.
     :param caps: limits on the messages to one recipient.
     :param conn_id: the Apptoto connection, for commands in reasons.
     """
@@ -75,6 +82,7 @@ class Guards:
     timezone: ZoneInfo | None = None
     optouts: OptOuts | None = None
     optout_lists: tuple[str, ...] = ()
+    suppression: Suppression | None = None
     caps: Caps | None = None
     conn_id: str = DEFAULT_CONN_ID
     _looked_up: dict[str, float] = field(init=False, repr=False, default_factory=dict)
@@ -84,8 +92,11 @@ class Guards:
         """Check a message before it waits for a slot.
 
         :raises WithheldError: it must not be sent, or not now.
-        :raises ApptotoValidationError: the zone of the recipient is unknown.
+        :raises ApptotoValidationError: the zone of the recipient is unknown, or only Apptoto knows the recipient, and
+            there is a suppression list.
         """
+        if self.suppression is not None and self.suppression.holds(draft.message):
+            raise WithheldError(Outcome.SUPPRESSED, SUPPRESSED)
         self._check_optouts(draft.message, max_age=math.inf)
         self._check_age()
         self._check_draft_time(draft)
@@ -98,16 +109,15 @@ class Guards:
         self._check_optouts(draft.message, max_age=_FRESH)
         self._check_draft_time(draft)
 
-    def plan_early(self, to: object, timezone: ZoneInfo | None, not_after: datetime | None) -> None:
-        """Check what is known before the message is: the age, and the window if the time zone is known.
+    def plan_early(self, timezone: ZoneInfo | None, not_after: datetime | None) -> None:
+        """Check what is known before the message is: the age, and the window if the time zone is given.
 
-        :param to: the recipient, as it was given, or ``None``.
-        :param timezone: time zone of the recipient, if it was given.
+        :param timezone: time zone of the recipient.
         :param not_after: latest time to send the message.
         :raises WithheldError: no message must be sent, or not now.
         """
         self._check_age()
-        self._check_time(self._known_zone(to, timezone) if self.window else None, not_after)
+        self._check_time(timezone, not_after)
 
     def opted_out(self, recipients: Collection[str]) -> Mapping[str, str]:
         """Return the recipients who opted out, each with a list that holds it. :meth:`plan` does not ask again."""
@@ -123,22 +133,18 @@ class Guards:
 
         :raises ApptotoValidationError: none of them is known.
         """
-        if known := self._known_zone(message.to, own):
+        if known := own or self.timezone:
             return known
+        if message.to is not None and "@" not in message.to:
+            from airflow_provider_apptoto.outbox.window import zone_of_number
+
+            if found := zone_of_number(message.to):
+                return found
         msg = (
             f"the time zone of {message.target} is unknown, and send_window needs it. Set recipient_timezone "
             "(in a batch, timezone_column), or timezone on the Apptoto connection"
         )
         raise ApptotoValidationError("send_window", msg, code="timezone_unknown")
-
-    def _known_zone(self, to: object, own: ZoneInfo | None) -> ZoneInfo | None:
-        if known := own or self.timezone:
-            return known
-        if not isinstance(to, str) or "@" in to:
-            return None
-        from airflow_provider_apptoto.outbox.window import zone_of_number
-
-        return zone_of_number(to)
 
     def _check_age(self) -> None:
         if self.why_too_old:

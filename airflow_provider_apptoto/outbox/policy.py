@@ -185,3 +185,8 @@ def checked_labels(labels: object) -> dict[str, str] | None:
             raise ApptotoConfigurationError("labels", msg)
         checked[name] = str(value)
     return checked or None
+
+
+def plain_text(value: object) -> str:
+    """Return a value as text; of an enumeration of texts, its value rather than its name."""
+    return str.__str__(value) if isinstance(value, str) else str(value)

@@ -66,7 +66,7 @@ ALL = (OPEN, FIRST, SECOND, CLOSED)
 BATCHES = {
     "task_state_rows": ("task_state", ALL),
     "state_database_rows": ("state_database", ALL),
-    "killed": ("state_database", (OPEN, *[FIRST] * 6)),
+    "worker_killed": ("state_database", (OPEN, *[FIRST] * 6)),
     "cleared": ("state_database", (OPEN, FIRST)),
     "told": ("state_database", (OPEN, FIRST)),
     "given_up": ("task_state", (OPEN, FIRST)),
@@ -184,7 +184,7 @@ def held(running_airflow: Airflow, until_the_end: contextlib.ExitStack) -> Held:
     """Hold messages. While all tasks wait, kill the triggerer, and do to tasks what people do."""
     airflow, numbers = running_airflow, itertools.count(FIRST_PERSON)
     people = {dag_id: [next(numbers) for _ in rows] for dag_id, (_, rows) in DAGS.items()}
-    inbox = Inbox(people["killed"])
+    inbox = Inbox(people["worker_killed"])
     airflow.server.scripts = [inbox]
     window, zones, openings = plan(dt.datetime.now(dt.UTC))
     airflow.add_dag("held", source(window, zones, people))
@@ -232,10 +232,10 @@ def test_dagrun_timeout_counts_the_wait_and_ends_it(held: Held) -> None:
 
 
 def test_a_batch_killed_after_the_opening_goes_on_and_nobody_gets_it_twice(held: Held) -> None:
-    held.airflow.wait_for(lambda: tasks(held.airflow)["killed"][0] in OVER)
+    held.airflow.wait_for(lambda: tasks(held.airflow)["worker_killed"][0] in OVER)
     assert held.inbox.has_killed
-    assert tasks(held.airflow)["killed"] == ("failed", 2)  # the message in flight is unknown
-    assert held.copies("killed") == [1] * len(held.people["killed"])
+    assert tasks(held.airflow)["worker_killed"] == ("failed", 2)  # the message in flight is unknown
+    assert held.copies("worker_killed") == [1] * len(held.people["worker_killed"])
 
 
 @pytest.mark.parametrize("ledger", ["task_state", "state_database"])

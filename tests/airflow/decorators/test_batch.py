@@ -15,9 +15,10 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageBatchDecoratedOperator
 from tests.support.dag_runs import run_dag
 from tests.support.marked_people import database, log_files
+from tests.support.windows import zone_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.faults import FaultServer
@@ -158,15 +159,40 @@ def test_the_decorator_takes_no_other_rows(name: str) -> None:
         ApptotoMessageBatchDecoratedOperator(task_id="remind", python_callable=list, **source)
 
 
-def test_a_run_that_is_too_old_does_not_call_the_function(server: FaultServer) -> None:
-    called: list[str] = []
+def test_the_zone_of_each_row_decides_even_if_the_connection_has_another(
+    server: FaultServer, connection: Callable[..., None]
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    connection(server.url, state_conn_id="state", timezone=zone_at(3, now))
 
     def build() -> None:
-        @task.apptoto_message_batch(defaults=DEFAULTS, max_age=dt.timedelta(microseconds=1))
+        @task.apptoto_message_batch(
+            defaults=DEFAULTS, timezone_column="zone", send_window="09:00-18:00", when_closed="skip"
+        )
         def remind() -> list[dict[str, str]]:
-            called.append("remind")
-            return [{"to": "+16505550191", "name": "Ann"}]
+            return [{"to": "+16505550191", "name": "Ann", "zone": zone_at(12, now)}]
 
         remind()
 
-    assert (run_dag(build, params=PLACE)["remind"].state, called, server.requests) == ("skipped", [], [])
+    run = run_dag(build, params=PLACE)
+    assert (run["remind"].state, run["remind"].xcom["sent"]) == ("success", 1)
+
+
+def test_a_generator_that_can_not_be_closed_changes_no_outcome_and_is_logged_without_its_text(
+    server: FaultServer, provider_log: list[str], errors: dict[str, BaseException]
+) -> None:
+    def build() -> None:
+        def remind() -> Iterator[dict[str, str]]:
+            try:
+                for number in range(10):
+                    yield {"to": f"+165055501{number:02}", "name": "Ann"}
+            finally:
+                raise OSError("Ottilie could not be closed")
+
+        task.apptoto_message_batch(defaults=DEFAULTS, max_messages=1)(remind)()
+
+    run = run_dag(build, params=PLACE)
+    assert (run["remind"].state, server.accepted) == ("failed", [])
+    assert "max_messages: is 1" in str(errors["remind"])
+    assert "remind() could not be closed: OSError" in "\n".join(provider_log)
+    assert "Ottilie" not in "\n".join(provider_log)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +15,10 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.decorators.apptoto import ApptotoMessageDecoratedOperator
 from tests.support.dag_runs import run_dag
 from tests.support.marked_people import log_files, rendered
-from tests.support.windows import closed_window
+from tests.support.windows import closed_window, next_minute, zone_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.faults import FaultServer
 
@@ -124,10 +126,14 @@ def test_mapped_functions_send_a_message_each_and_never_render_what_other_tasks_
 
         remind.partial(place="{{ params.place }}").expand_kwargs(people().map(lambda each: each))
         tell.expand(name=["{{ params.place }}"])
+        overridden = tell.override(task_id="overridden").partial(name="{{ params.place }}")
+        overridden.expand_kwargs(people().map(lambda each: {"name": each["name"]}), strict=False)
+        tell.override(task_id="written").expand_kwargs([{"name": "{{ params.place }}"}])
 
-    run = run_dag(build, params={"place": "north"})
+    run = run_dag(build, params={"place": "north"}, default_args={"place": "south"})
     assert [each.state for each in run.tasks if each.task_id == "remind"] == ["success", "success"]
-    assert sorted(texts(server)) == ["<< ds }}: north", "Ann: north", "Table north"]
+    assert [each.state for each in run.tasks if each.task_id == "overridden"] == ["success", "failed"]  # has braces
+    assert sorted(texts(server)) == ["<< ds }}: north", "Ann: north", *["Table Ann", "Table north", "Table north"]]
 
 
 WRONG: dict[str, tuple[object, str]] = {
@@ -139,6 +145,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "none": ({"message": "Hi", "idempotency_key": None}, "returned None for idempotency_key; leave it out"),
     "twice": ({"to": OTHER_PHONE, "message": "Hi"}, "returned to, which the decorator sets too"),
     "blank": ("  ", "message: "),
+    "blank_key": ({"message": "Hi", "idempotency_key": " "}, "idempotency_key: must not be blank"),
     "braces": ("Hi {{ name }}", "message: line 1: {{ in a text that comes from"),
     "zone": ({"message": "Hi", "recipient_timezone": "Mars/Base"}, "recipient_timezone: "),
     "too_late": ({"message": "Hi", "not_after": "tomorrow"}, "not_after: "),
@@ -180,7 +187,7 @@ def test_functions_that_can_not_work_are_refused_when_the_dag_is_parsed() -> Non
 def test_arguments_recipient_and_text_stand_in_no_field_log_or_xcom(
     server: FaultServer, capfd: pytest.CaptureFixture[str], provider_log: list[str]
 ) -> None:
-    marks = ("Gwendolyn", PHONE, "biopsy", "Roderick")
+    marks = ("Gwendolyn", PHONE, "x-ray", "Roderick")
 
     def build() -> None:
         @task.apptoto_message(type="sms", to=PHONE)
@@ -195,12 +202,17 @@ def test_arguments_recipient_and_text_stand_in_no_field_log_or_xcom(
         def unrendered(name: str) -> str:
             return name
 
-        tell("Gwendolyn", about="biopsy")
+        tell("Gwendolyn", about="x-ray")
         fail("Roderick")
         unrendered("Roderick {{ nothing.known }}")
+        unrendered.override(task_id="failing")("{{ fail('Roder' ~ 'ick') }}")
 
-    run = run_dag(build)
-    assert [run[name].state for name in ("tell", "fail", "unrendered")] == ["success", "failed", "failed"]
+    def fails(value: str) -> None:
+        raise KeyError(value)
+
+    run = run_dag(build, user_defined_macros={"fail": fails})
+    states = [run[name].state for name in ("tell", "fail", "unrendered", "failing")]
+    assert states == ["success", "failed", "failed", "failed"]
     shown = capfd.readouterr()
     places = {
         "rendered fields": rendered(),
@@ -210,7 +222,7 @@ def test_arguments_recipient_and_text_stand_in_no_field_log_or_xcom(
     }
     assert "***" in places["rendered fields"]
     assert [(place, mark) for place, text in places.items() for mark in marks if mark in text] == []
-    assert texts(server) == ["Gwendolyn: your biopsy is fine"]
+    assert texts(server) == ["Gwendolyn: your x-ray is fine"]
 
 
 def test_without_redaction_arguments_are_shown(server: FaultServer) -> None:
@@ -230,7 +242,6 @@ def test_without_redaction_arguments_are_shown(server: FaultServer) -> None:
     ("fields", "outcome"),
     [
         ({"send_window": "closed", "when_closed": "skip", "recipient_timezone": "UTC"}, "outside_window"),
-        ({"send_window": "closed", "when_closed": "skip"}, "outside_window"),  # by the number's zone
         ({"max_age": dt.timedelta(microseconds=1)}, "too_old"),
         ({"not_after": "2026-03-02T18:00Z"}, "too_old"),
     ],
@@ -252,6 +263,97 @@ def test_what_needs_no_text_is_decided_before_the_function_runs(
     run = run_dag(build)
     assert (run["tell"].state, run["tell"].xcom["outcome"]) == ("skipped", outcome)
     assert (called, server.requests) == ([], [])
+
+
+def test_the_zone_that_a_function_returns_decides_even_if_the_connection_has_another(
+    server: FaultServer, connection: Callable[..., None]
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    connection(server.url, state_conn_id="state", timezone=zone_at(3, now))
+
+    def build() -> None:
+        @task.apptoto_message(type="sms", to=PHONE, send_window="09:00-18:00", when_closed="skip")
+        def tell() -> dict[str, str]:
+            return {"message": "Hi", "recipient_timezone": zone_at(12, now)}
+
+        tell()
+
+    assert run_dag(build)["tell"].xcom["outcome"] == "sent"
+
+
+def test_after_a_wait_the_function_is_called_and_before_it_only_if_the_zone_is_not_given(server: FaultServer) -> None:
+    """The window opens at the next full minute where it is noon."""
+    opening = next_minute(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=10))
+    zone, called = zone_at(12, opening), Counter[str]()
+
+    def build() -> None:
+        fields: dict[str, Any] = {"type": "sms", "send_window": f"12:{opening.minute:02}-14:00"}
+
+        @task.apptoto_message(to=PHONE, recipient_timezone=zone, **fields)
+        def given() -> str:
+            called["given"] += 1
+            return "Hi from given"
+
+        @task.apptoto_message(to=OTHER_PHONE, **fields)
+        def returned() -> dict[str, str]:
+            called["returned"] += 1
+            return {"message": "Hi from returned", "recipient_timezone": zone}
+
+        given()
+        returned()
+
+    run = run_dag(build)
+    assert [each.xcom["outcome"] for each in run.tasks] == ["sent", "sent"]
+    assert sorted(texts(server)) == ["Hi from given", "Hi from returned"]
+    assert called["given"] == 1
+    assert called["returned"] in {1, 2}  # once if the other one's wait was long enough
+    assert dt.datetime.now(dt.UTC) >= opening
+
+
+def test_a_message_that_another_task_sent_under_the_same_key_is_known_even_when_it_is_too_old(
+    server: FaultServer,
+) -> None:
+    def build(task_id: str, **fields: Any) -> Callable[[], object]:
+        def tell() -> str:
+            return "Hi"
+
+        return task.apptoto_message(task_id=task_id, type="sms", to=PHONE, idempotency_key="one", **fields)(tell)
+
+    assert run_dag(build("first"))["first"].xcom["outcome"] == "sent"
+    again = run_dag(build("again", max_age=dt.timedelta(microseconds=1)))["again"]
+    assert again.xcom["outcome"] == "deduplicated"
+    assert len(server.accepted) == 1
+
+
+def test_an_enumeration_of_texts_is_the_same_key_as_its_value(server: FaultServer) -> None:
+    class Occasion(str, Enum):  # noqa: UP042  its text is not its value
+        VISIT = "visit"
+
+    def build() -> None:
+        @task.apptoto_message(type="sms", to=PHONE)
+        def tell(key: str) -> dict[str, str]:
+            return {"message": "Hi", "idempotency_key": Occasion.VISIT if key == "enum" else "visit"}
+
+        tell("enum") >> tell.override(task_id="again")("text")
+
+    assert [each.xcom["outcome"] for each in run_dag(build).tasks] == ["deduplicated", "sent"]
+    assert len(server.accepted) == 1
+
+
+def test_what_was_skipped_is_described_without_values_that_are_no_type_and_no_reference(server: FaultServer) -> None:
+    def build() -> None:
+        fields: dict[str, Any] = {"max_age": dt.timedelta(microseconds=1), "reference": "{{ params.text }}"}
+
+        @task.apptoto_message(type="{{ params.text }}", to="{{ params.text }}", **fields)
+        def tell() -> str:
+            return "Hi"
+
+        tell()
+
+    run = run_dag(build, params={"text": "Roderick\n6505550123"})
+    assert (run["tell"].state, run["tell"].xcom["type"], run["tell"].xcom["reference"]) == ("skipped", "unknown", None)
+    assert "Roderick" not in json.dumps(run["tell"].xcom)
+    assert server.requests == []
 
 
 def test_a_try_after_the_one_that_sent_the_message_asks_the_ledger_before_it_skips(server: FaultServer) -> None:

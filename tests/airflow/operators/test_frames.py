@@ -15,6 +15,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath, task
 
 from airflow_provider_apptoto.client import Message
+from airflow_provider_apptoto.decorators.apptoto import (
+    ApptotoMessageBatchDecoratedOperator,
+    ApptotoMessageDecoratedOperator,
+)
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
@@ -146,7 +150,12 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> Tracker:
 
         return call
 
-    for operator in (ApptotoSendMessageOperator, ApptotoSendMessageBatchOperator):
+    for operator in (
+        ApptotoSendMessageOperator,
+        ApptotoSendMessageBatchOperator,
+        ApptotoMessageDecoratedOperator,
+        ApptotoMessageBatchDecoratedOperator,
+    ):
         for name in ("_do_render_template_fields", "execute"):
             monkeypatch.setattr(operator, name, tracked(getattr(operator, name)))
     return tracker
@@ -364,4 +373,50 @@ def test_a_failed_call_of_the_hook_leaks_nothing(
             except Exception as error:  # noqa: BLE001  all kinds
                 tracker.capture(name, error)
     assert reason in tracker.errors["send_message"]
+    assert tracker.leaks() == []
+
+
+def test_no_failure_of_a_decorated_task_leaks_what_its_function_got_or_returned(
+    connection: Callable[..., None], tracker: Tracker
+) -> None:
+    row = {"to": NUMBERS["failing"], "message": TEXT}
+
+    class Odd(dict[str, str]):
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("compared")
+
+        __hash__ = None
+
+    results: dict[str, Any] = {"mapping": {**row, "name": TEXT}, "list": [TEXT], "braces": f"{TEXT} {{{{ name }}}}"}
+    batches: dict[str, Any] = {"text": TEXT, "invalid": [{**row, "to": "nowhere"}], "odd": Odd(row), "row": row}
+
+    def build() -> None:
+        def argument(kind: str, who: str) -> Any:
+            assert who
+            return {**results, **batches}[kind]
+
+        def fails(who: str) -> Any:
+            person = who
+            raise KeyError(len(person))
+
+        def yields(who: str) -> Iterator[dict[str, str]]:
+            person = who
+            yield {"to": NUMBERS["failing"], "message": person}
+            raise OSError("the database went away")
+
+        options: dict[str, Any] = {"type": "sms", "retries": 0}
+        for kind in results:
+            task.apptoto_message(task_id=kind, **options)(argument)(kind, who=of("text"))
+        task.apptoto_message(task_id="fails", **options)(fails)(of("text"))
+        batch: dict[str, Any] = {"defaults": {"type": "sms"}, "retries": 0}
+        for kind in batches:
+            task.apptoto_message_batch(task_id=f"batch_{kind}", **batch)(argument)(kind, who=of("text"))
+        task.apptoto_message_batch(task_id="batch_yields", **batch)(yields)(of("text"))
+
+    with FaultServer() as server:
+        connection(server.url)
+        run = run_dag(build, user_defined_macros=MACROS)
+    assert {each.state for each in run.tasks} == {"failed"}
+    assert server.accepted == []
+    assert tracker.errors.keys() == {each.task_id for each in run.tasks}
     assert tracker.leaks() == []

@@ -113,6 +113,12 @@ def test_a_task_skips_who_is_in_its_suppression_whatever_else_is_wrong(server: F
     assert "555-0199" not in rendered()
 
 
+def test_a_message_that_was_sent_is_known_even_when_the_recipient_is_suppressed_since(server: FaultServer) -> None:
+    assert outcome(send(idempotency_key="one")) == ("success", "sent")
+    assert outcome(send(idempotency_key="one", suppression=[PHONE])) == ("success", "deduplicated")
+    assert len(server.accepted) == 1
+
+
 WRONG_SUPPRESSION: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"suppression": "+16505550198"}, "suppression: must be a list of phone numbers and e-mail addresses"),
     "entry": ({"suppression": ["somebody"]}, "suppression: has entries that can't be compared"),

@@ -295,6 +295,36 @@ def test_an_operator_that_a_callback_executes_renders_its_text_and_needs_the_sta
     assert [request.json["message"] for request in server.accepted] == ["breaks failed"] * remembers
 
 
+def test_one_operator_that_several_callbacks_execute_sends_each_its_own_message(
+    connection: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"conn_type": "sqlite", "host": str(tmp_path / "state.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps(state))
+    fields: dict[str, Any] = {"to": "{{ task.params.who }}", "message": "{{ ti.task_id }} failed"}
+    operator = ApptotoSendMessageOperator(task_id="tell", type="sms", max_age=None, **fields)
+
+    def build() -> None:
+        for number in ("+16505550111", "+16505550112"):
+
+            @task(
+                task_id=f"task_{number[-1]}",
+                params={"who": number},
+                on_failure_callback=lambda context: operator.execute(context),  # noqa: PLW0108
+            )
+            def breaks() -> None:
+                raise ValueError
+
+            breaks()
+
+    with FaultServer() as server:
+        connection(server.url, state_conn_id="state")
+        run_dag(build)
+    assert sorted((request.json["to"], request.json["message"]) for request in server.accepted) == [
+        ("+16505550111", "task_1 failed"),
+        ("+16505550112", "task_2 failed"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["Hi {{ name }}", "{% if x %}Hi{% endif %}", "Hi {# note #}", "a {{"])
 def test_a_hook_sends_no_template_to_a_number_or_an_address(connection: Connect, text: str) -> None:
     with FaultServer() as server:
