@@ -238,8 +238,8 @@ def apptoto_message_task(python_callable: Callable[..., Any] | None = None, **kw
     text must not contain ``{{``, ``{%`` or ``{#``. A field that the decorator sets can't be returned too.
 
     In its first try, the task does not call the function if the run is older than ``max_age``, or if the sending window
-    is closed in the ``recipient_timezone`` of the decorator. After a wait for the window and in each retry, it calls the
-    function again.
+    is closed in the ``recipient_timezone`` of the decorator. After a wait for the window and in each retry, it calls
+    the function again.
 
     :param python_callable: the function; not async. Its arguments are hidden in rendered fields. (templated)
     :param kwargs: the parameters of :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoSendMessageOperator`;
