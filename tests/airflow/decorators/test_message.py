@@ -8,6 +8,7 @@ from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import pytest
 from airflow.providers.common.compat.sdk import task
 
@@ -130,10 +131,23 @@ def test_mapped_functions_send_a_message_each_and_never_render_what_other_tasks_
         overridden.expand_kwargs(people().map(lambda each: {"name": each["name"]}), strict=False)
         tell.override(task_id="written").expand_kwargs([{"name": "{{ params.place }}"}])
 
-    run = run_dag(build, params={"place": "north"}, default_args={"place": "south"})
+    run = run_dag(build, params={"place": "north"})
     assert [each.state for each in run.tasks if each.task_id == "remind"] == ["success", "success"]
     assert [each.state for each in run.tasks if each.task_id == "overridden"] == ["success", "failed"]  # has braces
     assert sorted(texts(server)) == ["<< ds }}: north", "Ann: north", *["Table Ann", "Table north", "Table north"]]
+
+
+@pytest.mark.skipif(airflow.__version__.startswith("2."), reason="refuses such a mapped task itself")
+def test_an_argument_of_a_mapped_function_may_come_from_the_default_arguments(server: FaultServer) -> None:
+    def build() -> None:
+        @task.apptoto_message(type="sms", to=PHONE)
+        def tell(name: str, place: str = "") -> str:
+            return f"{name}: {place}"
+
+        tell.expand(name=["Ann"])
+
+    assert run_dag(build, default_args={"place": "north"})["tell"].state == "success"
+    assert texts(server) == ["Ann: north"]
 
 
 WRONG: dict[str, tuple[object, str]] = {
