@@ -145,6 +145,9 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
         """
         from airflow_provider_apptoto.templating.fields import renderer_of
 
+        for name, template in (self._templates or {}).items():
+            if name in _RETURNED and template is None:
+                setattr(self, name, None)  # a call before a wait may have set it, if Airflow resumes in one process
         try:
             fields = self._fields_of(self._call(context))
             renderer = renderer_of(context, self.get_template_env(), self.dynamic_fields)
