@@ -36,8 +36,8 @@ def clinic(tmp_path: Path) -> Path:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("create table patient (id text, number text, name text)")
         people = [
-            ("1", "+16505550191", "Gwendolyn"),
-            ("2", "+16505550192", "Roderick"),
+            ("1", "+16505557351", "Eulalia"),
+            ("2", "+16505557352", "Ethelbert"),
             ("3", "+16505550193", "{{ds}}"),
         ]
         connection.executemany("insert into patient values (?, ?, ?)", people)
@@ -71,14 +71,14 @@ def test_the_rows_of_a_generator_over_sql_are_sent_once_and_stored_nowhere(
     assert [run[name].state for name in ("remind", "again")] == ["success", "success"]
     assert (run["remind"].xcom["sent"], run["remind"].xcom["invalid"]) == (2, 1)
     assert (run["again"].xcom["sent"], run["again"].xcom["deduplicated"]) == (0, 2)
-    assert texts(server) == ["Hi Gwendolyn, see you at north", "Hi Roderick, see you at north"]
+    assert texts(server) == ["Hi Ethelbert, see you at north", "Hi Eulalia, see you at north"]
     shown = capfd.readouterr()
     places = {
         "database": database(),
         "log": "\n".join(provider_log) + log_files() + shown.out + shown.err,
         "xcom": json.dumps([each.xcom for each in run.tasks]),
     }
-    marks = ("Gwendolyn", "Roderick", "+16505550191", "+16505550192")
+    marks = ("Eulalia", "Ethelbert", "+16505557351", "+16505557352")
     assert [(place, mark) for place, text in places.items() for mark in marks if mark in text] == []
 
 
