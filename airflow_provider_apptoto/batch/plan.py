@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.batch.options import BatchOptions
     from airflow_provider_apptoto.batch.rendering import Columns, RowRenderer
     from airflow_provider_apptoto.batch.rows import ReadRow
-    from airflow_provider_apptoto.batch.suppression import Suppression
     from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.outbox.guards import Guards
+    from airflow_provider_apptoto.outbox.suppression import Suppression
 
 T = TypeVar("T")
 

@@ -16,13 +16,13 @@ from airflow_provider_apptoto.batch.progress import show_progress
 from airflow_provider_apptoto.batch.rehearsal import Rehearsal
 from airflow_provider_apptoto.batch.results import BatchResults
 from airflow_provider_apptoto.batch.sending import Sender
-from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client.errors import ApptotoNotSentError, ApptotoUnknownOutcomeError
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.errors import FinalConfigurationError
 from airflow_provider_apptoto.outbox.instructions import how_to_resolve
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+from airflow_provider_apptoto.outbox.suppression import Suppression
 from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:

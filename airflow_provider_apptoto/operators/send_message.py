@@ -164,7 +164,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         if delivery.held_until is not None and outbox.client.mode is not DeliveryMode.DRY_RUN:
             raise deferral_until(delivery.held_until, "execute_held")
         if delivery.outcome.is_withheld:
-            _skip(delivery, context)
+            _end_withheld(delivery, context)
         return delivery.to_xcom()
 
     def _obey_suppression(self, outbox: Outbox, fields: Mapping[str, Any], context: Context) -> None:
@@ -175,9 +175,9 @@ class ApptotoSendMessageOperator(SendingOperator):
         """
         if self.suppression is None:
             return
-        from airflow_provider_apptoto.batch.suppression import Suppression
         from airflow_provider_apptoto.outbox.errors import final
         from airflow_provider_apptoto.outbox.guards import SUPPRESSED, WithheldError
+        from airflow_provider_apptoto.outbox.suppression import Suppression
 
         try:
             suppression = Suppression(unwrap(self.suppression), self.hook.default_region)
@@ -212,7 +212,7 @@ class ApptotoSendMessageOperator(SendingOperator):
             reason=why.reason,
         )
         metrics.message(delivery.type, why.outcome, self.apptoto_conn_id)
-        _skip(delivery, context)
+        _end_withheld(delivery, context)
 
     def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.templating.fields import render_fields
@@ -220,6 +220,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         render_fields(self, context, jinja_env, seen_oids)
 
 
-def _skip(delivery: Delivery, context: Context) -> NoReturn:
+def _end_withheld(delivery: Delivery, context: Context) -> NoReturn:
+    """Store the delivery as the XCom, and skip the task."""
     context["ti"].xcom_push(key="return_value", value=delivery.to_xcom())
     raise AirflowSkipException(f"Skipped: {delivery.reason}")

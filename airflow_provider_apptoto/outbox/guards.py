@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from zoneinfo import ZoneInfo
 
-    from airflow_provider_apptoto.batch.suppression import Suppression
     from airflow_provider_apptoto.client import Message
     from airflow_provider_apptoto.outbox.caps import Caps
     from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.optouts import OptOuts
     from airflow_provider_apptoto.outbox.stores.base import CapReachedError
+    from airflow_provider_apptoto.outbox.suppression import Suppression
     from airflow_provider_apptoto.outbox.window import SendWindow
 
 _FRESH = 1.0

@@ -9,11 +9,11 @@ from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.batch.plan import Plan, Planner
 from airflow_provider_apptoto.batch.rendering import RowRenderer
 from airflow_provider_apptoto.batch.rows import ROW
-from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import Message
 from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.ledger import message_key
 from airflow_provider_apptoto.outbox.origin import Origin
+from airflow_provider_apptoto.outbox.suppression import Suppression
 from airflow_provider_apptoto.templating.fields import renderer_of
 from airflow_provider_apptoto.templating.provenance import FieldSource, SourceKind, resolve
 from tests.support.dags import make_dag

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_apptoto.batch.suppression import Suppression
 from airflow_provider_apptoto.client import ApptotoConfigurationError, Message
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
+from airflow_provider_apptoto.outbox.suppression import Suppression
 from tests.support.dags import make_dag
 from tests.support.planning import ADDRESS, OTHER_PHONE, PHONE, payloads, plan_of, problems
 
