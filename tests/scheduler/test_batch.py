@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -50,12 +51,15 @@ class Plays:
     def __init__(self, airflow: Airflow) -> None:
         self._airflow = airflow
         self._ended: set[str] = set()
+        self._lock = threading.Lock()  # of requests that arrive together, one ends the task
 
     def __call__(self, exchange: Exchange) -> None:
         dag_id = "killed" if person_of(exchange.request.json["to"]) < DAGS["told_to_end"] else "told_to_end"
-        accepted = sum(copies(self._airflow, dag_id).values())
-        if accepted == 8 and dag_id not in self._ended:
-            self._ended.add(dag_id)
+        with self._lock:
+            ends = dag_id not in self._ended and sum(copies(self._airflow, dag_id).values()) >= 8
+            if ends:
+                self._ended.add(dag_id)
+        if ends:
             process = sender(exchange)
             if dag_id == "killed":
                 exchange.accept()

@@ -249,7 +249,11 @@ def sender(exchange: Exchange) -> psutil.Process:
     """Return the process that sent a request: it owns the other end of the socket.
 
     Both addresses count: another process may use the same local port for a connection to another server.
+
+    :raises ProcessLookupError: it has ended. Its socket outlives it, and ``psutil`` takes no process for this one.
     """
     ends = exchange.socket.getpeername(), exchange.socket.getsockname()
-    [pid] = {each.pid for each in psutil.net_connections(kind="tcp") if (each.laddr, each.raddr) == ends}
+    [pid] = {each.pid for each in psutil.net_connections(kind="tcp") if (each.laddr, each.raddr) == ends} or {None}
+    if pid is None:
+        raise ProcessLookupError("the process that sent this request has ended")
     return psutil.Process(pid)

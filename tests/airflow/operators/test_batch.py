@@ -629,7 +629,8 @@ def test_an_outage_stops_the_batch_before_thousands_are_unknown(clinic: Clinic) 
     run = clinic.send(rows(50), concurrency=4, max_consecutive_failures=3)
     found = report(clinic.dag_id)
     assert run.state == "failed"
-    assert 3 <= found["unknown"] <= 3 + 3  # requests in flight still complete
+    # the last of the six may arrive after two failures, and end their row; requests in flight still complete
+    assert 3 <= found["unknown"] <= 2 + 3 + 3
     assert found["sent"] == 6
     assert found["not_sent"] == 50 - 6 - found["unknown"]
 
