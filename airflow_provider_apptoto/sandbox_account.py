@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.connection import extra_fields
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 SANDBOX_URL = "APPTOTO_SANDBOX_URL"
 """Environment variable with the URL of a sandbox; if it is set, all connections use it."""
+SANDBOX_HOLDS = "APPTOTO_SANDBOX_HOLDS"
+"""Environment variable with the path of a file. If it and the URL are set, holds end at once and are listed there."""
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -66,3 +72,26 @@ class SandboxAccount:
             )
             raise ApptotoConfigurationError(SANDBOX_URL, msg)
         return cls(login=unquote(parts.username), password=unquote(parts.password), host=f"http://{host}:{port}")
+
+
+def direct_connections() -> dict[str, str]:
+    """Return the environment variables that keep requests to the sandbox away from a proxy, which can't reach it."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    direct = f"{listed},127.0.0.1" if listed else "127.0.0.1"
+    return {"no_proxy": direct, "NO_PROXY": direct}
+
+
+def holds_end_at_once() -> bool:
+    """Return whether tasks continue without waiting for their sending window; only if a sandbox gets all messages."""
+    return bool(os.environ.get(SANDBOX_HOLDS)) and SANDBOX_URL in os.environ
+
+
+def record_hold(ti: Any, until: datetime) -> None:
+    """List a hold that ends at once in the file of ``APPTOTO_SANDBOX_HOLDS``.
+
+    :param ti: the task instance that would wait.
+    :param until: when the wait would end.
+    """
+    fields = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+    with open(os.environ[SANDBOX_HOLDS], "a", encoding="utf-8") as file:  # noqa: PTH123  appends
+        file.write(json.dumps({**fields, "held_until": until.isoformat()}) + "\n")

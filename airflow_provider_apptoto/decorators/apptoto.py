@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_apptoto._airflow import deferral_until, determine_kwargs, is_argument_from_task
+from airflow_provider_apptoto._airflow import determine_kwargs, is_argument_from_task
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import MESSAGE_FIELDS, TEXT_FIELDS
 from airflow_provider_apptoto.client.routing import DeliveryMode
@@ -134,7 +134,7 @@ class ApptotoMessageDecoratedOperator(_FunctionOperator, ApptotoSendMessageOpera
         except WithheldError as why:
             log.info("%s; the function was not called: %s", why.outcome, why.reason)
             if why.until is not None:
-                raise deferral_until(why.until, "execute_held") from None
+                self._hold(context, why.until)
             self._skip(why, context)
 
     def _take(self, context: Context) -> None:

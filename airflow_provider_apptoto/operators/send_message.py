@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_apptoto._airflow import deferral_until
 from airflow_provider_apptoto.client.errors import ApptotoError, ApptotoUnknownOutcomeError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
@@ -162,7 +161,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         if delivery.outcome is Outcome.ASSUMED_SENT:
             outbox.show_unresolved()
         if delivery.held_until is not None and outbox.client.mode is not DeliveryMode.DRY_RUN:
-            raise deferral_until(delivery.held_until, "execute_held")
+            self._hold(context, delivery.held_until)
         if delivery.outcome.is_withheld:
             _end_withheld(delivery, context)
         return delivery.to_xcom()

@@ -7,7 +7,6 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._airflow import deferral_until
 from airflow_provider_apptoto.batch.options import BatchOptions
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.operators._base import SendingOperator, final_settings
@@ -158,7 +157,7 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         try:
             return run(rendered, self._options(), outbox, build, context, default_region=self.hook.default_region)
         except HeldError as held:
-            raise deferral_until(held.until, "execute_held") from None
+            self._hold(context, held.until)
 
     def _render_own_fields(self, context: Context, jinja_env: jinja2.Environment, seen_oids: set[int]) -> None:
         from airflow_provider_apptoto.batch.fields import render_batch_fields

@@ -158,6 +158,10 @@ class StateDatabase:
         title = f"-- Apptoto state database, from version {from_version} to {SCHEMA_VERSION}. Run it with: {how}\n"
         return title + "".join(f"{statement};\n" for statement in script)
 
+    def close(self) -> None:
+        """Close the connections that no transaction uses."""
+        self._engine.dispose()
+
     def _meta(self) -> dict[str, str]:
         """Return the rows of the table ``apptoto_meta``; empty if there are no tables."""
         try:
@@ -260,6 +264,13 @@ def state_database(url: URL) -> StateDatabase:
     key = os.getpid(), url.render_as_string(hide_password=False)
     found = _databases.get(key)
     return _databases.setdefault(key, StateDatabase(url)) if found is None else found
+
+
+def forget_database(url: URL) -> None:
+    """Close the connections of this process to a database that nothing uses anymore."""
+    found = _databases.pop((os.getpid(), url.render_as_string(hide_password=False)), None)
+    if found is not None:
+        found.close()
 
 
 def host_file() -> Path:

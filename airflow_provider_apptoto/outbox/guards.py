@@ -66,6 +66,7 @@ class Guards:
     :param max_age: maximum age at the first opening of the window.
     :param window: when messages may be sent; ``None``: at any time.
     :param may_hold: whether the sender can wait for the window; else a message outside it is withheld.
+    :param ends_holds: whether a message that would be held is sent now, as if the window had opened.
     :param timezone: zone of recipients without a zone of their own.
     :param optouts: the lists of people who opted out; ``None`` without a state database.
     :param optout_lists: the named lists to obey, besides ``all``.
@@ -79,6 +80,7 @@ class Guards:
     max_age: timedelta | None = None
     window: SendWindow | None = None
     may_hold: bool = False
+    ends_holds: bool = False
     timezone: ZoneInfo | None = None
     optouts: OptOuts | None = None
     optout_lists: tuple[str, ...] = ()
@@ -189,6 +191,8 @@ class Guards:
         if not_after is not None and opening > not_after:
             reason = f"{where}, which opens at {_shown(opening)}, after not_after={_shown(not_after)}"
             raise WithheldError(Outcome.TOO_OLD, f"{reason}. {_NOT_AFTER_ADVICE}")
+        if self.ends_holds:
+            return
         raise WithheldError(Outcome.HELD, f"{where}; held until {_shown(opening)}", until=opening)
 
     def _check_age_at(self, start: datetime, zone: ZoneInfo) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import airflow_provider_apptoto.sandbox
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
 from airflow_provider_apptoto.sandbox.inbox import Entry, by_recipient
-from airflow_provider_apptoto.sandbox_account import SANDBOX_URL
+from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, direct_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,15 +117,11 @@ def _run(sandbox: Sandbox, command: Sequence[str]) -> int:
 
 
 def _environment(sandbox: Sandbox) -> dict[str, str]:
-    # A proxy can't reach this host's loopback.
-    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    direct = f"{direct},127.0.0.1" if direct else "127.0.0.1"
     return {
         **os.environ,
+        **direct_connections(),
         CONNECTION: sandbox.connection(),
         SANDBOX_URL: sandbox.account_url,
-        "no_proxy": direct,
-        "NO_PROXY": direct,
     }
 
 

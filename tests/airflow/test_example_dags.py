@@ -12,6 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import airflow
 import pendulum
@@ -21,15 +22,18 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
-from airflow_provider_apptoto.sandbox import Sandbox
+from airflow_provider_apptoto.sandbox.testing import running_sandbox
 from tests.support.dag_runs import Run, run_file
 from tests.support.windows import zone_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
+
+    from airflow_provider_apptoto.sandbox.testing import ApptotoSandbox
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 REMINDERS = "example_apptoto_remind_tomorrow"
+SUNDAY = 6
 REPLACES = "If you have an earlier e-mail about these reminders, this one replaces it."
 RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
     "example_apptoto_send_message": {
@@ -104,21 +108,9 @@ def make_clinic(path: Path) -> None:
         database.executescript(APPOINTMENTS.replace(":day", f"'{day}'"))
 
 
-def connect(sandbox: Sandbox, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Create the connections of the examples: to the sandbox, and to databases in this folder."""
-    connections: dict[str, dict[str, Any]] = {
-        "APPTOTO_DEFAULT": {
-            "conn_type": "apptoto",
-            "login": sandbox.login,
-            "password": sandbox.api_key,
-            "host": sandbox.url,
-            "extra": {"requests_per_minute": 6000, "state_conn_id": "state"},
-        },
-        "STATE": {"conn_type": "sqlite", "host": str(folder / "state.db")},
-        "CLINIC": {"conn_type": "sqlite", "host": str(folder / "clinic.db")},
-    }
-    for conn_id, fields in connections.items():
-        patch.setenv(f"AIRFLOW_CONN_{conn_id}", json.dumps(fields))
+def connect_clinic(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Create the connection of the examples to the clinic's database in this folder."""
+    patch.setenv("AIRFLOW_CONN_CLINIC", json.dumps({"conn_type": "sqlite", "host": str(folder / "clinic.db")}))
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +124,8 @@ def result_of(
     def run(name: str) -> Result:
         folder = tmp_path_factory.mktemp(name)
         make_clinic(folder / "clinic.db")
-        with Sandbox() as sandbox, pytest.MonkeyPatch.context() as patch:
-            connect(sandbox, folder, patch)
+        with running_sandbox(folder / "sandbox") as sandbox, pytest.MonkeyPatch.context() as patch:
+            connect_clinic(folder, patch)
             # the office is open where it is 3 p.m.
             conf = {"folder": str(folder), "timezone": zone_at(15, dt.datetime.now(dt.UTC))}
             run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf=conf)
@@ -160,15 +152,13 @@ def test_an_example_dag_sends_what_it_says(name: str, result_of: Callable[[str],
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_the_sandbox_example_can_rehearse_a_refusal(connection: Callable[..., None]) -> None:
-    with Sandbox() as sandbox:
-        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key)
-        sandbox.fault(kind="status", status=422)
-        run = run_file("example_apptoto_hook", (EXAMPLES / "example_apptoto_hook.py").read_text())
-        messages = sandbox.messages()
+def test_a_refused_text_becomes_an_e_mail(apptoto_sandbox: ApptotoSandbox) -> None:
+    apptoto_sandbox.fault(status=422)
+    run = run_file("example_apptoto_hook", (EXAMPLES / "example_apptoto_hook.py").read_text())
     assert run["text_or_mail"].state == "success"
-    assert (messages[0]["type"], messages[0]["to"]) == ("email", "mary@clinic.example")
-    assert [message["type"] for message in messages[1:]] == ["sms", "sms"]
+    apptoto_sandbox.wait_for_message("mary@clinic.example", type="email", containing="results")
+    apptoto_sandbox.assert_no_message("+16505550199")
+    assert [message["type"] for message in apptoto_sandbox.messages()] == ["email", "sms", "sms"]
 
 
 @pytest.mark.contract
@@ -181,14 +171,15 @@ def test_functions_write_the_texts_and_the_rows(result_of: Callable[[str], Resul
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_the_example_for_office_hours_waits_where_the_office_is_closed(connection: Callable[..., None]) -> None:
-    """In a dry run it says so at once."""
-    with Sandbox() as sandbox:
-        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key, delivery_mode="dry_run")
-        name = "example_apptoto_office_hours"
-        conf = {"timezone": zone_at(3, dt.datetime.now(dt.UTC))}
-        run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf=conf)
-    assert run["confirm"].xcom["outcome"] == "held"
+def test_the_example_for_office_hours_waits_where_the_office_is_closed(apptoto_sandbox: ApptotoSandbox) -> None:
+    name = "example_apptoto_office_hours"
+    zone = zone_at(3, dt.datetime.now(dt.UTC))
+    run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"timezone": zone})
+    assert run["confirm"].xcom["outcome"] == "sent"
+    apptoto_sandbox.wait_for_message("+16505550199", containing="confirmed")
+    [hold] = apptoto_sandbox.holds()
+    opening = dt.datetime.fromisoformat(hold["held_until"]).astimezone(ZoneInfo(zone))
+    assert f"{opening:%H:%M}" == ("12:00" if opening.weekday() == SUNDAY else "09:00")
 
 
 @pytest.mark.contract
@@ -224,7 +215,7 @@ def test_the_reminders_say_the_day_and_the_reception_learns_whom_to_call(result_
 class Clinic:
     """The reminders of one run of their DAG, which can be cleared."""
 
-    sandbox: Sandbox
+    sandbox: ApptotoSandbox
     folder: Path
 
     def remind(self) -> Run:
@@ -242,16 +233,20 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(airflow_database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:  # noqa: ARG001
+def clinic(
+    airflow_database: None,  # noqa: ARG001
+    apptoto_sandbox: ApptotoSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Clinic:
     at = pendulum.now("UTC")
     date = "logical_date" if "logical_date" in inspect.signature(DAG.test).parameters else "execution_date"
     # each run of the DAG is the same run, as after a clear
     monkeypatch.setattr(DagRun, "generate_run_id", lambda *_, **__: f"manual__{at.isoformat()}")
     monkeypatch.setattr(DAG, "test", functools.partialmethod(DAG.test, **{date: at}))
     make_clinic(tmp_path / "clinic.db")
-    with Sandbox() as sandbox:
-        connect(sandbox, tmp_path, monkeypatch)
-        yield Clinic(sandbox, tmp_path)
+    connect_clinic(tmp_path, monkeypatch)
+    return Clinic(apptoto_sandbox, tmp_path)
 
 
 @pytest.mark.contract
@@ -303,14 +298,7 @@ def test_reminders_that_leave_no_report_fail_the_run_and_the_reception_is_told(
 
 @pytest.mark.contract
 @pytest.mark.skipif(airflow.__version__.startswith("2."), reason="before Airflow 3 each run has a logical date")
-def test_reminders_of_a_run_without_a_logical_date_are_sent(
-    airflow_database: None,  # noqa: ARG001
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reminders_of_a_run_without_a_logical_date_are_sent(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DAG, "test", functools.partialmethod(DAG.test, logical_date=None))
-    make_clinic(tmp_path / "clinic.db")
-    with Sandbox() as sandbox:
-        connect(sandbox, tmp_path, monkeypatch)
-        assert Clinic(sandbox, tmp_path).remind().state == "success"
-        assert len(sandbox.messages()) == 3
+    assert clinic.remind().state == "success"
+    assert len(clinic.sandbox.messages()) == 3
