@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database")]
 
+CHECKOUT = Path(__file__).parents[2]
 SMS: dict[str, Any] = {"task_id": "send", "type": "sms", "to": "+16505550199", "message": "Hi Mary"}
 
 
@@ -126,3 +134,26 @@ def test_only_a_sandbox_ends_holds(monkeypatch: pytest.MonkeyPatch, apptoto_sand
         operator._hold({}, opening)
     assert raised.value.trigger.moment == opening
     assert apptoto_sandbox.holds() == []
+
+
+# --- the guide
+
+
+@pytest.mark.processes
+def test_the_tests_of_the_guide_pass_as_they_are_printed(tmp_path: Path) -> None:
+    guide = (CHECKOUT / "docs" / "test-your-dag.rst").read_text()
+    blocks = re.findall(r"\.\. code-block:: python\n   :caption: (\S+)\n\n((?:   .*\n|\n)+)", guide)
+    assert [name for name, _ in blocks] == ["tests/test_office_hours.py", "tests/conftest.py"]
+    (tmp_path / "tests").mkdir()
+    for name, text in blocks:
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    (tmp_path / "dags").mkdir()
+    shutil.copy(CHECKOUT / "example_dags" / "example_apptoto_office_hours.py", tmp_path / "dags")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST", "COV"))}
+    found = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"]
+    done = subprocess.run(command, cwd=tmp_path, env=inherited | found, capture_output=True, text=True, check=False)
+    assert re.search(r"^4 passed", done.stdout, re.MULTILINE), done.stdout + done.stderr
