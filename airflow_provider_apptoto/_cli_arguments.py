@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_apptoto.outbox.entry import State
@@ -90,9 +91,14 @@ PURGE = [
     _option(
         "--older-than",
         type=float,
-        default=35.0,
         metavar="DAYS",
-        help="remove entries finished more than this many days ago (default: %(default)s)",
+        help="remove entries finished more than this many days ago (default: [apptoto] keep_days, or 35)",
+    ),
+    _option(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="first write these entries to a new file, .csv or .jsonl",
     ),
     _CONN_ID,
 ]

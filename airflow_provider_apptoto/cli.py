@@ -15,6 +15,7 @@ from airflow_provider_apptoto import _cli_optout
 from airflow_provider_apptoto._airflow import Variables
 from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RESOLVE
 from airflow_provider_apptoto._cli_common import NOTHING, REFUSED, Commands, command, connect, end, user_name
+from airflow_provider_apptoto.configuration import keep_days
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.instructions import ledger_command
 from airflow_provider_apptoto.privacy import printable
@@ -115,11 +116,18 @@ def _init(given: argparse.Namespace) -> None:
 
 
 def _purge(given: argparse.Namespace) -> None:
-    if not given.older_than >= 0:
+    days = keep_days() if given.older_than is None else given.older_than
+    if not days >= 0:
         end("--older-than must be at least 0 days.", REFUSED)
-    count = _admin(given).purge(given.older_than * _DAY)
+    try:
+        count = _admin(given).purge(days * _DAY, given.export)
+    except (OSError, ValueError) as error:
+        if given.export is None:
+            raise
+        cause = error.strerror if isinstance(error, OSError) else error
+        end(f"--export {given.export}: {cause}. Nothing was removed.", REFUSED)
     what = "entry" if count == 1 else "entries"
-    print(f"Removed {count} {what} finished more than {given.older_than:g} days ago.")
+    print(f"Removed {count} {what} finished more than {days:g} days ago.")
 
 
 def _change_arguments(given: argparse.Namespace) -> tuple[Selection, Author, LedgerAdmin]:

@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import difflib
 import functools
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from airflow_provider_apptoto.get_provider_info import get_provider_info
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+DEFAULT_KEEP_DAYS = 35.0
+"""Days for which the ledger keeps finished entries, if ``keep_days`` is not set."""
 _SECTION = "apptoto"
 _INFO = get_provider_info()
 _OPTIONS: Mapping[str, Mapping[str, Any]] = _INFO["config"][_SECTION]["options"]
@@ -57,6 +60,21 @@ def connection_defaults() -> dict[str, tuple[str, str]]:
     """
     sources = _current_sources()
     return {name: (_value(name, sources[name]), sources[name]) for name in _CONNECTION_FIELDS if name in sources}
+
+
+def keep_days() -> float:
+    """Return for how many days the ledger keeps finished entries.
+
+    :raises ApptotoConfigurationError: the option is not a number of at least 1, or an unknown name is set.
+    """
+    found = option("keep_days")
+    if found is None:
+        return DEFAULT_KEEP_DAYS
+    value, source = found
+    with contextlib.suppress(ValueError):
+        if 1 <= (days := float(value)) < math.inf:
+            return days
+    raise ApptotoConfigurationError(source, f"{value!r} is not a number of days of at least 1")
 
 
 def _value(name: str, source: str) -> str:

@@ -267,6 +267,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "3/day",
                         "default": None,
                     },
+                    "keep_days": {
+                        "description": "Days for which a purge keeps finished ledger entries, at least 1; by default "
+                        "35. Nothing is removed until a purge runs.\n",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "400",
+                        "default": None,
+                    },
                     "ledger_secret": {
                         "description": "Secret of at least 16 characters that keys the hashes in the ledger, so that "
                         "readers of the ledger can't find recipients by hashing all phone numbers. To rotate it, set "

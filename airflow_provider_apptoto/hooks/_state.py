@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_apptoto._airflow import Variables, mask_secret, runs_tasks_on_one_host
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.configuration import option
+from airflow_provider_apptoto.configuration import keep_days, option
 from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from airflow_provider_apptoto.client import RateLimiter
     from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
     from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
     from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +163,23 @@ class AccountState:
         from airflow_provider_apptoto.outbox.optouts import OptOuts
 
         return OptOuts(self.database, self._sql_store.hash_keys, self._settings.default_region)
+
+    def purge(self, older_than: timedelta | None, export: Path | None) -> int:
+        """Remove finished entries from the ledger: see :meth:`.ApptotoHook.purge`."""
+        from airflow_provider_apptoto.outbox.admin import LedgerAdmin
+
+        age = timedelta(days=keep_days()) if older_than is None else older_than
+        return LedgerAdmin(self.required(self.database, "a purge")).purge(age.total_seconds(), export)
+
+    def required(self, found: T | None, purpose: str) -> T:
+        """Return what the state database provides.
+
+        :raises ApptotoConfigurationError: the connection has no state database.
+        """
+        if found is None:
+            msg = f"is required for {purpose}; set it on the Apptoto connection {self._conn_id!r}"
+            raise ApptotoConfigurationError("state_conn_id", msg, code="state_database_needed")
+        return found
 
     def pin(self, memory: Memory) -> Pin | None:
         """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.

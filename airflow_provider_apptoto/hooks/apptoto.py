@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_apptoto._airflow import (
-    connection_form_fields,
-)
+from airflow_provider_apptoto._airflow import connection_form_fields
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.configuration import connection_defaults
 from airflow_provider_apptoto.hooks._state import AccountState, tell_once
@@ -21,6 +19,7 @@ from airflow_provider_apptoto.privacy import remove_frames
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import timedelta
+    from pathlib import Path
 
     from airflow_provider_apptoto.client import ApptotoClient, Message, Outcome, RetryPolicy
     from airflow_provider_apptoto.connection import ConnectionSettings
@@ -316,10 +315,16 @@ class ApptotoHook(BaseHook):
 
         :raises ApptotoConfigurationError: the connection has no state database.
         """
-        if (optouts := self._state.optouts) is None:
-            msg = f"is required for opt-outs; set it on the Apptoto connection {self.apptoto_conn_id!r}"
-            raise ApptotoConfigurationError("state_conn_id", msg, code="state_database_needed")
-        return optouts
+        return self._state.required(self._state.optouts, "opt-outs")
+
+    def purge(self, *, older_than: timedelta | None = None, export: Path | None = None) -> int:
+        """Remove finished entries from the ledger, never those in flight or unresolved, and return their number.
+
+        :param older_than: age of the entries; ``None``: ``[apptoto] keep_days``, by default 35 days.
+        :param export: new file for the entries, ``.csv`` or ``.jsonl``; it is on disk before the first one is removed.
+        :raises ApptotoConfigurationError: the connection has no state database.
+        """
+        return self._state.purge(older_than, export)
 
     def ledger_pin(self, memory: Memory) -> Pin | None:
         """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.

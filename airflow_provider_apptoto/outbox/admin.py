@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from airflow_provider_apptoto.outbox.entry import Entry, State, iso
+from airflow_provider_apptoto.outbox.export import write_export
 from airflow_provider_apptoto.outbox.schema import changes, ledger
 from airflow_provider_apptoto.outbox.stores.sql import entry_of, unresolved_condition, values_of
 from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement
+    from sqlalchemy.sql import ColumnElement, Select
 
     from airflow_provider_apptoto.outbox.database import StateDatabase
 
@@ -206,13 +208,18 @@ class LedgerAdmin:
         changed = (self._change(record, None, author) for record in records)
         return [record for record in changed if record is not None]
 
-    def purge(self, older_than: float) -> int:
+    def purge(self, older_than: float, export: Path | None = None) -> int:
         """Remove finished entries and their changes, never entries that are in flight or unresolved.
 
         :param older_than: minimum age in seconds since the entry was finished.
+        :param export: new file for these entries, ``.csv`` or ``.jsonl``; it is on disk before one is removed.
         :return: number of removed entries.
+        :raises ValueError: the file exists, or has another suffix.
+        :raises OSError: the file can't be written; nothing was removed.
         """
         old = and_(ledger.c.state.in_(_FINISHED), ledger.c.updated_at < time.time() - older_than)
+        if export is not None:
+            write_export(export, (record.to_dict() for lot in self._lots(old) for record in lot))
         lot = select(ledger.c.message_key).where(old).limit(_LOT)
         same_key = select(ledger.c.message_key).where(ledger.c.message_key == changes.c.message_key)
         is_gone = ~same_key.correlate(changes).exists()
@@ -229,6 +236,20 @@ class LedgerAdmin:
 
     def _select(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Record]:
         query = select(ledger).where(condition).order_by(ledger.c.updated_at.desc(), ledger.c.message_key).limit(limit)
+        return self._records(query)
+
+    def _lots(self, condition: ColumnElement[bool]) -> Iterator[list[Record]]:
+        """Yield the entries that match, in the order of their keys."""
+        last = ""
+        while True:
+            query = select(ledger).where(condition, ledger.c.message_key > last).order_by(ledger.c.message_key)
+            found = self._records(query.limit(_LOT))
+            yield found
+            if len(found) < _LOT:
+                return
+            last = found[-1].entry.key
+
+    def _records(self, query: Select[Any]) -> list[Record]:
         with self._database.transaction() as connection:
             entries = [entry_of(row) for row in connection.execute(query)]
             history = _changes_of(connection, [entry.key for entry in entries])

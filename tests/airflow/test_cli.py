@@ -103,6 +103,26 @@ def test_the_command_lists_resolves_forgets_and_purges(ledger: Command) -> None:
     assert "The state database is ready." in ledger("init")[0]
 
 
+def test_a_purge_keeps_entries_for_the_days_of_the_configuration(
+    ledger: Command, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(sqlite3.connect(state)) as connection, connection:
+        connection.execute("update apptoto_ledger set updated_at = updated_at - 40 * 86400 where message_key < '3'")
+        connection.execute("update apptoto_ledger set updated_at = updated_at - 30 * 86400 where message_key > '3'")
+    monkeypatch.setenv("AIRFLOW__APPTOTO__KEEP_DAYS", "60")
+    assert ledger("purge")[0] == "Removed 0 entries finished more than 60 days ago.\n"
+    monkeypatch.delenv("AIRFLOW__APPTOTO__KEEP_DAYS")
+    assert ledger("purge")[0] == "Removed 2 entries finished more than 35 days ago.\n"
+    monkeypatch.setenv("AIRFLOW__APPTOTO__KEEP_DAYS", "20.5")
+    file = tmp_path / "purged.jsonl"
+    assert ledger("purge", "--export", str(file))[0] == "Removed 2 entries finished more than 20.5 days ago.\n"
+    assert [json.loads(line)["state"] for line in file.read_text().splitlines()] == ["not_sent", "rejected"]
+    for wrong in ("0", "-5", "inf", "nan", "a year"):
+        monkeypatch.setenv("AIRFLOW__APPTOTO__KEEP_DAYS", wrong)
+        problem = f"AIRFLOW__APPTOTO__KEEP_DAYS: {wrong!r} is not a number of days of at least 1\n"
+        assert ledger("purge")[1] == problem
+
+
 def test_the_table_tells_what_went_to_whom_from_where_and_why(ledger: Command) -> None:
     header = ledger("list", key(1))[0].splitlines()[0]
     columns = "key state at channel target reference dag_id task_id run_id map_index try_number why"
@@ -209,6 +229,8 @@ def test_init_refuses_a_database_that_is_another_one_until_it_is_accepted(ledger
         (["init", "--from", "1"], "--from needs --sql", 2),
         (["purge", "--older-than", "-1"], "--older-than must be at least 0 days", 2),
         (["purge", "--older-than", "nan"], "--older-than must be at least 0 days", 2),
+        (["purge", "--export", "x.txt"], "--export x.txt: the name of the file must end with .csv or .jsonl. No", 2),
+        (["purge", "--export", "/nowhere/x.csv"], "/nowhere/x.csv: No such file or directory. Nothing was removed.", 2),
         (["resolve", "--to", "sent", "--note", "all of them"], "Select entries", 2),
         (["forget", "--since", "2026-01-01T00:00Z", "--note", "all of them"], "Select entries", 2),
         (["resolve", "", "--to", "sent", "--note", "all of them"], "'' is not a KEY", 2),

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,16 @@ import pendulum
 import pytest
 from airflow.models import DagRun
 from airflow.providers.common.compat.sdk import DAG
+from sqlalchemy import update
 
 from airflow_provider_apptoto.cli import main
+from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
+from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Selection
+from airflow_provider_apptoto.outbox.schema import ledger
 from airflow_provider_apptoto.sandbox.testing import running_sandbox
 from tests.support.dag_runs import Run, run_file
+from tests.support.entries import filled
 from tests.support.windows import zone_at
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
     },
     "example_apptoto_notifier": {("sms", "+16505550198")},
     "example_apptoto_office_hours": {("sms", "+16505550199")},
+    "example_apptoto_purge": [],
     "example_apptoto_taskflow": {
         ("sms", "+16505550199"),
         ("email", "mary@clinic.example"),
@@ -209,6 +216,33 @@ def test_the_reminders_say_the_day_and_the_reception_learns_whom_to_call(result_
 
 
 # --- reminders that fail
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database", "apptoto_sandbox")
+def test_the_example_that_purges_keeps_what_it_removes_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = ApptotoHook().state_database
+    assert database is not None
+    filled(database)
+    with database.transaction() as connection:
+        connection.execute(update(ledger).values(updated_at=time.time() - 3 * 86_400))
+    source = (EXAMPLES / "example_apptoto_purge.py").read_text()
+    runs = []
+    for days in ("4", "2"):
+        monkeypatch.setenv("AIRFLOW__APPTOTO__KEEP_DAYS", days)
+        (tmp_path / days).mkdir()
+        runs.append(run_file("example_apptoto_purge", source, conf={"folder": str(tmp_path / days)})["purge"].xcom)
+    assert runs == [0, 4]
+    [file] = (tmp_path / "2").glob("apptoto-*.jsonl")
+    assert [json.loads(line)["state"] for line in file.read_text().splitlines()] == [
+        "sent",
+        "redirected",
+        "not_sent",
+        "rejected",
+    ]
+    assert {record.entry.state for record in LedgerAdmin(database).select(Selection())} == {"sending", "unknown"}
 
 
 @dataclass

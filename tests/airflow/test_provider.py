@@ -127,7 +127,7 @@ def test_no_field_of_the_form_is_compulsory() -> None:
 @pytest.mark.contract
 def test_each_field_but_login_and_key_is_an_option_of_the_configuration_with_the_same_bounds() -> None:
     options = INFO["config"]["apptoto"]["options"]
-    assert set(options) == {"host", *EXTRA_FIELDS, "ledger_secret"}
+    assert set(options) == {"host", *EXTRA_FIELDS, "keep_days", "ledger_secret"}
     for name, field in EXTRA_FIELDS.items():
         schema, about = field["schema"], options[name]
         assert about["type"] == ("float" if "number" in schema["type"] else "string")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,7 @@ from tests.support.entries import SECOND, entry, filled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from airflow_provider_apptoto.outbox.database import StateDatabase
 
@@ -232,6 +236,86 @@ def test_a_purge_has_a_transaction_for_each_lot_so_that_others_can_write_between
     event.listen(database._engine, "begin", lambda connection: lots.append(connection.execute(left).scalar_one()))
     assert LedgerAdmin(database).purge(older_than=-1) == 25
     assert lots == [25, 15, 5]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_a_purge_removes_is_in_its_file_with_the_changes_that_people_made(
+    admin: LedgerAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(admins, "_LOT", 2)
+    admin.resolve(admin.resolvable(Selection(keys=[UNKNOWN_KEY])), State.SENT, ANN)
+    expected = {record.entry.key: record.to_dict() for record in admin.select(ALL)}
+    path = tmp_path / f"purged{suffix}"
+    assert admin.purge(-1, path) == 5
+    left = keys(admin.select(ALL))
+    assert left == ["0" * 32, ABANDONED_KEY]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file)) if suffix == ".csv" else [json.loads(line) for line in file]
+    assert [row["key"] for row in rows] == sorted(expected.keys() - set(left))
+    for row in rows:
+        shown = expected[row["key"]]
+        if suffix == ".jsonl":
+            assert row == shown
+        else:
+            assert json.loads(row["changes"]) == shown["changes"]
+            assert (row["state"], row["sent_at"], row["target"]) == (shown["state"], "", "'+1•••0199")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_on_disk_before_the_first_entry_is_removed(
+    admin: LedgerAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "purged.jsonl"
+    seen: list[tuple[int, int]] = []
+    sync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        seen.append((admin.count(ALL), path.read_text().count("\n")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    assert admin.purge(-1, path) == 4
+    assert seen[:2] == [(7, 4), (7, 4)]  # the file, and its folder
+
+
+def test_nothing_is_removed_if_the_file_can_not_be_written(
+    admin: LedgerAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "purged.csv"
+    with pytest.raises(ValueError, match=r"must end with \.csv or \.jsonl"):
+        admin.purge(-1, tmp_path / "purged.txt")
+    with pytest.raises(FileNotFoundError):
+        admin.purge(-1, tmp_path / "nowhere" / "purged.csv")
+    path.write_text("evidence")
+    with pytest.raises(ValueError, match="already exists"):
+        admin.purge(-1, path)
+    assert path.read_text() == "evidence"
+    path.unlink()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        admin.purge(-1, path)
+    assert list(tmp_path.glob("purged*")) == []
+    assert admin.count(ALL) == 7
+
+
+def test_a_spreadsheet_calculates_no_cell_of_an_export(
+    database: StateDatabase, store: SqlLedgerStore, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {
+        "reference": '=HYPERLINK("http://evil.example")',
+        "labels": {"clinic": "=1+1"},
+        "reason": "@SUM(1)",
+    }
+    assert store.compare_and_swap(None, entry(state=State.SENT, lease=0.0, **values))
+    LedgerAdmin(database).purge(-1, tmp_path / "purged.csv")
+    with (tmp_path / "purged.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["reference"] == "'" + values["reference"]
+    assert (row["labels"], row["reason"]) == ('{"clinic": "=1+1"}', "'@SUM(1)")
 
 
 # --- showing
