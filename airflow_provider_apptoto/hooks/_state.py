@@ -169,6 +169,8 @@ class AccountState:
         from airflow_provider_apptoto.outbox.admin import LedgerAdmin
 
         age = timedelta(days=keep_days()) if older_than is None else older_than
+        if age < timedelta(0):
+            raise ApptotoConfigurationError("older_than", "must not be negative")
         return LedgerAdmin(self.required(self.database, "a purge")).purge(age.total_seconds(), export)
 
     def required(self, found: T | None, purpose: str) -> T:

@@ -322,7 +322,8 @@ class ApptotoHook(BaseHook):
 
         :param older_than: age of the entries; ``None``: ``[apptoto] keep_days``, by default 35 days.
         :param export: new file for the entries, ``.csv`` or ``.jsonl``; it is on disk before the first one is removed.
-        :raises ApptotoConfigurationError: the connection has no state database.
+        :raises ApptotoConfigurationError: the connection has no state database, or ``older_than`` is negative.
+        :raises ValueError: the file exists, or has another suffix.
         """
         return self._state.purge(older_than, export)
 
