@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import task
 
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
+from airflow_provider_apptoto.sandbox.testing import running_sandbox
 from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer
 from tests.support.windows import closed_window
@@ -31,16 +32,14 @@ CHECKOUT = Path(__file__).parents[2]
 SMS: dict[str, Any] = {"task_id": "send", "type": "sms", "to": "+16505550199", "message": "Hi Mary"}
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_each_test_has_a_state_database_and_airflow_takes_each_for_the_known_one(
-    apptoto_sandbox: ApptotoSandbox, number: int
-) -> None:
-    del number
-    fields = SMS | {"idempotency_key": "the same in each test"}
-    runs = [run_dag(lambda: ApptotoSendMessageOperator(**fields))["send"] for _ in range(2)]
-    assert [run.xcom["outcome"] for run in runs] == ["sent", "deduplicated"]
-    assert apptoto_sandbox.wait_for_message("+16505550199")["message"] == "Hi Mary"
-    assert len(apptoto_sandbox.messages()) == 1
+def test_each_sandbox_has_a_state_database_and_airflow_takes_each_for_the_known_one(tmp_path: Path) -> None:
+    fields = SMS | {"idempotency_key": "the same for each"}
+    for number in ("1", "2"):
+        with running_sandbox(tmp_path / number) as sandbox:
+            runs = [run_dag(lambda: ApptotoSendMessageOperator(**fields))["send"] for _ in range(2)]
+            assert [(run.xcom or {}).get("outcome") for run in runs] == ["sent", "deduplicated"]
+            assert sandbox.wait_for_message("+16505550199")["message"] == "Hi Mary"
+            assert len(sandbox.messages()) == 1
 
 
 def test_every_connection_id_leads_to_the_sandbox_and_its_database(
