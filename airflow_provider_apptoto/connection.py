@@ -30,6 +30,7 @@ from airflow_provider_apptoto.client.settings import (
 )
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 from airflow_provider_apptoto.outbox.policy import OFF, limits_of, window_of
+from airflow_provider_apptoto.sandbox.behaviour import LOGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,8 @@ class ConnectionSettings:
     """The settings of one connection, named like its fields (docs/connection.rst).
 
     :param delivery_modes: modes of the deployment and the connection, by where they are set. The strictest applies.
+    :param is_sandbox: whether messages go to a sandbox: ``APPTOTO_SANDBOX_URL`` is set, or an account on loopback has a
+        sandbox's login, whose domain is reserved.
     """
 
     login: str
@@ -91,6 +94,7 @@ class ConnectionSettings:
     send_window: SendWindow | None
     timezone: ZoneInfo | None
     at_most: tuple[Limit, ...]
+    is_sandbox: bool = False
 
     def __repr__(self) -> str:
         """Show the base URL, not login and API key."""
@@ -127,10 +131,13 @@ class ConnectionSettings:
         cls, connection: AirflowConnection, fields: Mapping[str, Any], modes: Mapping[str, DeliveryMode]
     ) -> ConnectionSettings:
         region = _checked(fields, "default_region", check_region)
+        login = _required("login", connection.login, "the e-mail address of the Apptoto account")
+        api_key = _required("password", connection.password, "an API key of the Apptoto account")
+        base_url = _base_url(connection, fields.get("host"))
         return cls(
-            login=_required("login", connection.login, "the e-mail address of the Apptoto account"),
-            api_key=_required("password", connection.password, "an API key of the Apptoto account"),
-            base_url=_base_url(connection, fields.get("host")),
+            login=login,
+            api_key=api_key,
+            base_url=base_url,
             timeout=_number(fields, "timeout", DEFAULT_TIMEOUT),
             connect_timeout=_number(fields, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
             requests_per_minute=_number(fields, "requests_per_minute", DEFAULT_REQUESTS_PER_MINUTE),
@@ -153,6 +160,7 @@ class ConnectionSettings:
             send_window=_checked(fields, "send_window", window_of),
             timezone=_checked(fields, "timezone", _zone),
             at_most=_checked(fields, "at_most", limits_of) or (),
+            is_sandbox=login == LOGIN and base_url.startswith("http://"),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from airflow_provider_apptoto.client.settings import (
     DEFAULT_MAX_RETRY_AFTER,
     DEFAULT_TIMEOUT,
     MAX_TIMEOUT,
+    SENDER_HEADER,
 )
 from airflow_provider_apptoto.privacy import remove_frames
 
@@ -86,6 +88,7 @@ class ApptotoClient:
     :param ca_bundle: path of a PEM file to verify the server with; by default the environment's, else certifi's.
     :param user_agent: value of the ``User-Agent`` header.
     :param retry_policy: when a message that was not sent is retried; by default three attempts within 60 seconds.
+    :param is_sandbox: whether ``base_url`` is a sandbox, which is told which task sends. Plain http only.
     :param clock: source of time and sleep; by default the module ``time``.
     :raises ApptotoConfigurationError: a setting is missing or wrong.
     """
@@ -105,6 +108,7 @@ class ApptotoClient:
         ca_bundle: str | None = None,
         user_agent: str = f"airflow-provider-apptoto/{__version__}",
         retry_policy: RetryPolicy | None = None,
+        is_sandbox: bool = False,
         clock: Clock = time,
     ) -> None:
         from airflow_provider_apptoto.client.transport import Transport
@@ -123,6 +127,9 @@ class ApptotoClient:
                 problem = f"must be more than 0 and at most {MAX_TIMEOUT:.0f} seconds, not {seconds!r}"
                 raise ApptotoConfigurationError(name, problem)
         base_url = check_base_url(base_url)
+        if is_sandbox and not base_url.startswith("http://"):
+            raise ApptotoConfigurationError("is_sandbox", "is set, but base_url is not the http URL of a sandbox")
+        self._is_sandbox = is_sandbox
         self.account = base_url, login
         self.total_timeout = timeout + _EXTRA_TIME if total_timeout is None else total_timeout
         self._max_retry_after = max_retry_after
@@ -156,6 +163,7 @@ class ApptotoClient:
         before_write: Callable[[], None] | None = None,
         last_check: Callable[[], None] | None = None,
         sleep: Callable[[float], None] | None = None,
+        sender: Mapping[str, str | int] | None = None,
     ) -> SendResult:
         """Send one message (``POST /v1/send_message``).
 
@@ -167,6 +175,7 @@ class ApptotoClient:
         :param last_check: called right before the first byte; if it raises, nothing was sent.
         :param sleep: function that waits for a number of seconds, by default the clock's ``sleep``; if it raises,
             nothing was sent.
+        :param sender: ids of the sending task for the inbox of a sandbox. The real service doesn't get them.
         :raises ApptotoNotSentError: the message was not sent; a retry is safe.
         :raises ApptotoRejectedError: Apptoto rejected it, or (:class:`ApptotoAuthError`) the login or API key.
         :raises ApptotoUnknownOutcomeError: the message may have been sent; a retry could send it twice.
@@ -174,9 +183,10 @@ class ApptotoClient:
         routed = self._routing.route(message)
         if routed is None:
             return SendResult(outcome=Outcome.DRY_RUN, type=message.type, target=message.target)
+        headers = {SENDER_HEADER: json.dumps(dict(sender))} if sender is not None and self._is_sandbox else None
         outcome, answer = self._attempts(
             lambda begin: self._transport.exchange(
-                "POST", "/send_message", json_body=routed.payload(), before_write=begin
+                "POST", "/send_message", json_body=routed.payload(), headers=headers, before_write=begin
             ),
             classify_send,
             sleep or self._clock.sleep,

@@ -13,3 +13,5 @@ MAX_TIMEOUT = 86_400.0
 """Seconds."""
 MAX_CONNECTIONS = 32
 """Maximum connections of a client, and maximum threads of a batch: each thread uses one connection."""
+SENDER_HEADER = "X-Apptoto-Sandbox-Sender"
+"""Request header with the ids of the sending task, as JSON. Only a sandbox gets it, never the real service."""

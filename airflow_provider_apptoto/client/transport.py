@@ -78,17 +78,19 @@ class Transport:
         *,
         json_body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         before_write: Callable[[], None] | None = None,
     ) -> Answer:
         """Make one request, without retries, and return the result.
 
+        :param headers: additional headers.
         :param before_write: called after connecting and before the first byte; if it raises, nothing is written and the
             exception propagates.
         """
         tracker = WriteTracker(before_write, self._total_timeout)
         token = current_tracker.set(tracker)
         try:
-            return self._exchange(tracker, method, path, json_body, params)
+            return self._exchange(tracker, self._request(method, path, json_body, params, headers))
         except WriteRefusedError as refusal:
             refused = refusal.cause
         except (
@@ -110,25 +112,27 @@ class Transport:
             current_tracker.reset(token)
         raise refused
 
-    def _exchange(
+    def _request(
         self,
-        tracker: WriteTracker,
         method: str,
         path: str,
         json_body: Mapping[str, Any] | None,
         params: Mapping[str, Any] | None,
-    ) -> Answer:
-        url = f"{self._base_url}{path}"
+        headers: Mapping[str, str] | None,
+    ) -> requests.PreparedRequest:
         request = requests.Request(
             method,
-            url,
+            f"{self._base_url}{path}",
             data=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
-            headers=None if json_body is None else {"Content-Type": "application/json"},
+            headers={**({} if json_body is None else {"Content-Type": "application/json"}), **(headers or {})},
             params=params,
         )
+        return self._session.prepare_request(request)
+
+    def _exchange(self, tracker: WriteTracker, request: requests.PreparedRequest) -> Answer:
         # Session.send would keep cookies, and would read the whole body of a redirect before checking its target.
-        adapter = self._session.get_adapter(url)
-        response = adapter.send(self._session.prepare_request(request), timeout=self._timeout, **self._settings)
+        adapter = self._session.get_adapter(self._base_url)
+        response = adapter.send(request, timeout=self._timeout, **self._settings)
         body = b""
         with response:
             while len(body) <= MAX_ANSWER_BYTES and (

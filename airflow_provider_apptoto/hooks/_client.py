@@ -60,6 +60,7 @@ def build_client(
         ca_bundle=settings.ca_bundle,
         user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
         retry_policy=retry_policy,
+        is_sandbox=settings.is_sandbox,
     )
 
 

@@ -291,7 +291,7 @@ class ApptotoHook(BaseHook):
             except AirflowException:  # the sandbox works without a connection
                 extra = None
             account = dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra)
-            return ConnectionSettings.read(account, defaults)
+            return dataclasses.replace(ConnectionSettings.read(account, defaults), is_sandbox=True)
         except BaseException as error:
             # the frames below hold Airflow's Connection, whose repr shows the password
             remove_frames(error)

@@ -15,7 +15,7 @@ from airflow_provider_apptoto.outbox.report import is_no_attempt, outcome_of
 from airflow_provider_apptoto.outbox.stores.base import CapReachedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.client.client import SendResult
@@ -39,6 +39,7 @@ class Exchange:
     :param withhold: returns the delivery of a message that must not be sent after all, or raises.
     :param on_departure: called right before the ledger write; may raise :class:`WithheldError`.
     :param on_attempt: called with the outcome.
+    :param sender: ids of the sending task, for a sandbox.
     """
 
     client: ApptotoClient
@@ -52,6 +53,7 @@ class Exchange:
     withhold: Callable[[WithheldError], Delivery]
     on_departure: Callable[[Message], None] | None
     on_attempt: Callable[[Outcome], None]
+    sender: Mapping[str, str | int] | None
     _written_at: float = field(init=False, default=0.0)
     """When the first byte was written (``time.monotonic``); 0 if none was."""
 
@@ -64,6 +66,7 @@ class Exchange:
                 before_write=self._before_write,
                 last_check=self._last_check,
                 sleep=self.cancellation.sleep,
+                sender=self.sender,
             )
         except (WithheldError, CapReachedError) as error:
             return self._withheld(error)

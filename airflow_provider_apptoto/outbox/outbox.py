@@ -343,6 +343,7 @@ class Outbox:
             withhold=lambda why: self._withhold(draft, found, why),
             on_departure=self.on_departure,
             on_attempt=self.on_attempt,
+            sender=None if self.origin is None else self.origin.to_dict(),
         ).run()
 
     def _check_other_keys(self, keys: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import airflow_provider_apptoto.sandbox
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
-from airflow_provider_apptoto.sandbox.inbox import Entry, by_recipient
+from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, by_recipient
 from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, direct_connections
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = options.port if options.port is not None else 0 if command else DEFAULT_PORT
     try:
         sandbox = airflow_provider_apptoto.sandbox.Sandbox(
-            port=port, login=options.login, api_key=options.api_key, database=options.database
+            port=port,
+            login=options.login,
+            api_key=options.api_key,
+            database=options.database,
+            keep=options.keep,
         )
         with sandbox:
             return _run(sandbox, command) if command else _serve(sandbox)
@@ -62,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     documented, assumed = ("\n".join(_wrapped(lines)) for lines in (DOCUMENTED, ASSUMED))
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_apptoto.sandbox",
-        usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [-- COMMAND ...]",
+        usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [--keep N] [-- COMMAND ...]",
         description=(
             "Run a local Apptoto with a page that shows what each person got. With a COMMAND, run it against\n"
             "the sandbox, print what each person got, and exit with the command's exit code."
@@ -75,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--login", default=LOGIN, help="default: %(default)s")
     parser.add_argument("--api-key", default=API_KEY, metavar="KEY", help="default: %(default)s")
     parser.add_argument("--database", metavar="FILE", help="SQLite file for the messages; default: in memory")
+    parser.add_argument(
+        "--keep", type=int, default=KEEP, metavar="N", help="keep the newest N requests; default: %(default)s"
+    )
     return parser
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -87,6 +88,16 @@ class Fault:
             "html": "status 200 with an HTML page",
         }[self.kind]
 
+    @property
+    def explanation(self) -> str:
+        """The error of a request that gets this fault."""
+        return f"Simulated fault: {self.effect}."
+
+    @property
+    def answered_status(self) -> int | None:
+        """HTTP status of the answer; None if there is no answer."""
+        return self.status if self.kind == "status" else HTTPStatus.OK if self.kind in ("cut", "html") else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with this fault."""
         if self.kind == "status":
@@ -122,7 +133,7 @@ class Fault:
         if self.status == _NOT_MODIFIED:
             # A 304 has no body: RFC 9110, 15.4.5.
             return Response(status_code=_NOT_MODIFIED, headers=headers)
-        answer = {"success": False, "error": f"Simulated fault: {self.effect}."}
+        answer = {"success": False, "error": self.explanation}
         return JSONResponse(answer, status_code=self.status or 500, headers=headers)
 
 

@@ -20,7 +20,8 @@ from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.app import SandboxApp
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, HOST, LOGIN, connection_command
 from airflow_provider_apptoto.sandbox.faults import Fault, Faults
-from airflow_provider_apptoto.sandbox.inbox import Entry, Inbox
+from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, Inbox
+from airflow_provider_apptoto.sandbox.search import Search
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -44,6 +45,7 @@ class Sandbox:
     :param login: e-mail address of the only account: printable ASCII without spaces and colons.
     :param api_key: API key of the only account: printable ASCII without spaces.
     :param database: path of an SQLite file for the messages; None keeps them in memory.
+    :param keep: number of requests that are kept, the newest ones, at least 1.
     :param host: only ``127.0.0.1``, because there is no TLS and anybody who reaches the page can read all messages.
     :raises ValueError: a parameter is not allowed.
     """
@@ -55,6 +57,7 @@ class Sandbox:
         login: str = LOGIN,
         api_key: str = API_KEY,
         database: str | Path | None = None,
+        keep: int = KEEP,
         host: str = HOST,
     ) -> None:
         if host != HOST:
@@ -66,10 +69,14 @@ class Sandbox:
         if not re.fullmatch("[!-9;-~]+", login) or not re.fullmatch("[!-~]+", api_key):
             msg = "login and api_key must be printable ASCII without spaces, and login without a colon (RFC 7617)."
             raise ValueError(msg)
+        if keep < 1:
+            msg = f"keep must be at least 1, not {keep}."
+            raise ValueError(msg)
         self.login = login
         self.api_key = api_key
         self._wanted_port = port
         self._database = database
+        self._keep = keep
         self._resources = ExitStack()
         self._state: _Running | None = None
 
@@ -96,7 +103,7 @@ class Sandbox:
         with ExitStack() as resources:
             listener = resources.enter_context(closing(_listen(self._wanted_port)))
             port = listener.getsockname()[1]
-            inbox = resources.enter_context(closing(Inbox(self._database)))
+            inbox = resources.enter_context(closing(Inbox(self._database, keep=self._keep)))
             faults = Faults()
             stopping = threading.Event()
             app = SandboxApp(inbox, faults, login=self.login, api_key=self.api_key)
@@ -153,13 +160,20 @@ class Sandbox:
         """Return the command that stores the connection in Airflow."""
         return connection_command(self.login, self.api_key, self._running.port)
 
-    def messages(self) -> list[Entry]:
-        """Return the messages in the order of arrival.
+    def messages(self, **search: str | int | None) -> list[Entry]:
+        """Return the messages that people got, in the order of arrival, or all requests that a search finds.
 
-        Each has ``id``, ``received_at`` (UTC, ISO 8601) and the endpoint's fields: ``type``, ``to``,
-        ``event_id``, ``participant_id``, ``message``, ``subject``, ``template_id``. Fields not given are None.
+        Each has ``id``, ``received_at`` (UTC, ISO 8601) and the endpoint's fields: ``type``, ``to``, ``event_id``,
+        ``participant_id``, ``message``, ``subject``, ``template_id``. ``outcome`` is ``accepted``, ``refused`` or
+        ``fault``; ``delivered`` says whether the recipient gets it; ``status`` and ``error`` are those of the answer.
+        ``origin``, ``dag_id``, ``run_id``, ``task_id``, ``map_index``, ``try_number`` are those of the Airflow task
+        that sent it. What is not known is None.
+
+        :param search: the parameters of ``GET /sandbox/messages``, except ``limit`` and ``wait``: ``type``, ``dag_id``,
+            ``outcome``, ``to``, ``text``, ``since_id``, ``before_id``. ``outcome="any"`` returns all requests.
+        :raises ValueError: a parameter is unknown or invalid.
         """
-        return self._running.inbox.entries()
+        return self._running.inbox.entries(Search.parse(search))
 
     def fault(self, **fields: object) -> None:
         """Add a fault, as ``POST /sandbox/faults`` does.

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.connection import ConnectionSettings
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.sandbox import Sandbox
 from tests.support import airflow_home
@@ -76,6 +80,58 @@ def test_the_fields_of_a_connection_hold_and_its_account_does_not(
     assert (sent.outcome, message["to"]) == ("sent", "+16505550199")
     assert any("all connections use the sandbox at http://127.0.0.1:" in line for line in provider_log)
     assert not any("it's" in line for line in provider_log)
+
+
+def send_as_a_task(conn_id: str) -> None:
+    ids = {"dag_id": "remind", "task_id": "text", "run_id": "manual__1", "map_index": -1, "try_number": 2}
+    context = {"ti": SimpleNamespace(**ids, max_tries=1, state="success"), "task": SimpleNamespace(retries=1)}
+    ApptotoHook(conn_id).outbox(context, max_age=None).send(type="sms", to="+16505550199", message="Hi")
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Provide the connection ``state`` to a state database."""
+    monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize("way", ["everything", "one connection"])
+def test_a_sandbox_shows_which_task_sent_a_message(
+    connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with Sandbox(login="a@b.example") if way == "everything" else Sandbox() as sandbox:
+        connection(sandbox.url, login=sandbox.login, password=sandbox.api_key, state_conn_id="state")
+        if way == "everything":
+            monkeypatch.setenv("APPTOTO_SANDBOX_URL", sandbox.account_url)
+        send_as_a_task("apptoto_default")
+        [message] = sandbox.messages()
+    sender = [message[name] for name in ("origin", "dag_id", "run_id", "task_id", "map_index", "try_number")]
+    assert sender == ["callback:success", "remind", "manual__1", "text", -1, 2]
+
+
+@pytest.mark.usefixtures("state")
+def test_an_account_that_is_no_sandbox_does_not_learn_which_task_sends(connection: Callable[..., None]) -> None:
+    with FaultServer() as service:
+        connection(service.url, state_conn_id="state")
+        send_as_a_task("apptoto_default")
+        [request] = service.accepted
+    assert "remind" not in str(request)
+
+
+@pytest.mark.parametrize(
+    ("account", "is_sandbox"),
+    [
+        ({"login": "sandbox@example.com", "host": "http://127.0.0.1:8025"}, True),
+        ({"login": "sandbox@example.com", "host": "http://127.0.0.1", "port": 8025}, True),
+        ({"login": "sandbox@example.com"}, False),
+        ({"login": "sandbox@example.com", "host": "https://127.0.0.1:8025"}, False),
+        ({"login": "clinic@clinic.example", "host": "http://127.0.0.1:8025"}, False),
+        ({"login": "clinic@clinic.example"}, False),
+    ],
+)
+def test_only_loopback_with_the_login_of_a_sandbox_is_a_sandbox(account: dict[str, Any], is_sandbox: bool) -> None:
+    connection = Connection(conn_id="clinic", conn_type="apptoto", password="key", **account)
+    assert ConnectionSettings.read(connection, {}).is_sandbox is is_sandbox
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,34 @@ def test_login_and_key_of_any_script_arrive_as_utf8_with_every_request(login: st
     assert [credentials(request) for request in server.requests] == [f"{login}:{key}".encode()] * 3
 
 
+SENDER = {"dag_id": "remind", "run_id": "manual__1", "task_id": "caf\u00e9\n", "try_number": 2}
+
+
+def test_a_sandbox_is_told_which_task_sends() -> None:
+    with FaultServer() as server, client_of(server.url, is_sandbox=True) as client:
+        client.send(MESSAGE, sender=SENDER)
+        client.send(MESSAGE)
+    first, second = server.accepted
+    assert json.loads(first.headers["x-apptoto-sandbox-sender"]) == SENDER
+    assert first.json == second.json
+    assert "x-apptoto-sandbox-sender" not in second.headers
+
+
+def test_the_real_service_is_not_told_which_task_sends() -> None:
+    with FaultServer() as server, client_of(server.url) as client:
+        client.send(MESSAGE, sender=SENDER)
+        client.send(MESSAGE)
+    first, second = server.accepted
+    assert first.headers == second.headers
+    assert (first.path, first.body) == (second.path, second.body)
+
+
+@pytest.mark.parametrize("url", ["https://api.apptoto.com", "api.apptoto.com", "https://127.0.0.1:8025"])
+def test_the_real_service_can_not_be_taken_for_a_sandbox(url: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match="is_sandbox"):
+        ApptotoClient(login=LOGIN, api_key=KEY, base_url=url, is_sandbox=True)
+
+
 def test_the_user_agent_names_the_provider_unless_another_is_given() -> None:
     with FaultServer() as server:
         for settings in ({}, {"user_agent": "clinic/1.0"}):

@@ -256,7 +256,9 @@ def test_a_wrong_command_line_is_refused(arguments: list[str], capsys: pytest.Ca
     assert "usage: python -m airflow_provider_apptoto.sandbox" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--login", "a:b"], ["--database", "/missing/x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--port", "70000"], ["--login", "a:b"], ["--database", "/missing/x"], ["--keep", "0"]]
+)
 def test_what_can_not_be_used_is_told_without_a_traceback(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,4 +292,11 @@ def test_a_database_is_kept_for_later(tmp_path: Path, capfd: pytest.CaptureFixtu
 
     assert main(["--database", database, "--", *sender]) == 7
     assert main(["--database", database, "--", *sender]) == 7
+    assert "(2 messages)" in capfd.readouterr().out
+
+
+def test_only_the_newest_are_kept_when_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    sender = [sys.executable, "-c", SENDER, json.dumps([SMS, SMS, SMS])]
+
+    assert main(["--keep", "2", "--", *sender]) == 7
     assert "(2 messages)" in capfd.readouterr().out
