@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application: Apptoto's API, the inbox page, and the sandbox's own controls."""
+"""The sandbox as an ASGI application: Apptoto's API, and the inbox page."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from starlette.routing import Route
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, connection_command
-from airflow_provider_apptoto.sandbox.faults import Fault, Faults
+from airflow_provider_apptoto.sandbox.controls import Controls
 from airflow_provider_apptoto.sandbox.inbox import Inbox, by_recipient
 from airflow_provider_apptoto.sandbox.message import checked_message, legible_fields, sender_of
 from airflow_provider_apptoto.sandbox.search import Search
-from airflow_provider_apptoto.sandbox.web import SameOriginMiddleware, failure, parsed, read_body
+from airflow_provider_apptoto.sandbox.web import SameOriginMiddleware, failure, read_body
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import AsyncIterator
 
     from starlette.types import ASGIApp
+
+    from airflow_provider_apptoto.sandbox.faults import Faults
+    from airflow_provider_apptoto.sandbox.feed import Feed
 
 #: Messages on the page, so that it stays fast; ``GET /sandbox/messages`` returns all.
 MAX_SHOWN = 500
@@ -49,13 +52,15 @@ class SandboxApp:
 
     :param inbox: stores the messages.
     :param faults: the faults to simulate.
+    :param feed: tells waiting clients about changes of both.
     :param login: the account's e-mail address.
     :param api_key: the account's API key.
     """
 
-    def __init__(self, inbox: Inbox, faults: Faults, *, login: str, api_key: str) -> None:
+    def __init__(self, inbox: Inbox, faults: Faults, feed: Feed, *, login: str, api_key: str) -> None:
         self._inbox = inbox
         self._faults = faults
+        self._feed = feed
         self._account = login, api_key
         self._credentials = f"{login}:{api_key}".encode()
         pages = Environment(
@@ -71,6 +76,7 @@ class SandboxApp:
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[dict[str, threading.Event]]:
+            self._feed.open()
             yield {"stopping": stopping}
 
         app = Starlette(
@@ -78,11 +84,7 @@ class SandboxApp:
                 Route("/v1/send_message", self.send_message, methods=["POST"]),
                 Route("/v1/events", self.events),
                 Route("/", self.page),
-                Route("/sandbox/messages", self.messages),
-                Route("/sandbox/messages", self.clear_messages, methods=["DELETE"]),
-                Route("/sandbox/faults", self.faults),
-                Route("/sandbox/faults", self.switch_on_fault, methods=["POST"]),
-                Route("/sandbox/faults", self.clear_faults, methods=["DELETE"]),
+                *Controls(self._inbox, self._faults, self._feed).routes(),
             ],
             middleware=[
                 # Against DNS rebinding: a foreign page whose name resolves to 127.0.0.1 sends its name as Host.
@@ -156,33 +158,6 @@ class SandboxApp:
             version=__version__,
         )
         return HTMLResponse(html, headers=_PAGE_HEADERS)
-
-    async def messages(self, _: Request) -> Response:
-        """List all messages."""
-        return JSONResponse(self._inbox.entries())
-
-    async def clear_messages(self, _: Request) -> Response:
-        """Empty the inbox."""
-        return JSONResponse({"deleted": self._inbox.clear()})
-
-    async def faults(self, _: Request) -> Response:
-        """List the active faults."""
-        return JSONResponse([fault.as_dict() for fault in self._faults.pending()])
-
-    async def switch_on_fault(self, request: Request) -> Response:
-        """Add a fault."""
-        try:
-            fault = Fault.parse(parsed(await read_body(request)))
-        except ClientDisconnect:
-            return Response()
-        except ValueError as error:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
-        self._faults.switch_on(fault)
-        return JSONResponse(fault.as_dict(), status_code=HTTPStatus.CREATED)
-
-    async def clear_faults(self, _: Request) -> Response:
-        """Remove all faults."""
-        return JSONResponse({"deleted": self._faults.clear()})
 
     def _authenticate(self, request: Request) -> None:
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import secrets
 import socket
 import struct
 import threading
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,11 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from airflow_provider_apptoto.sandbox.feed import disconnected
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
 KINDS = ("status", "reset", "close", "hang", "cut", "html")
@@ -26,10 +31,13 @@ ALLOWED = (
     '"status": 300 to 599, required for "status" and not allowed otherwise; '
     '"retry_after": whole seconds from 0, or an HTTP date, only for "status"; '
     '"seconds": 0.1 to 600, required for "hang" and not allowed otherwise; '
-    '"times": 1 to 1000 (default: 1); '
+    '"times": 1 to 1000 (default: 1; with "probability": no limit); '
+    '"probability": more than 0, at most 1; '
+    '"seed": a whole number from 0 to 4294967295, only with "probability"; '
     '"accepted": true or false (default: false).'
 )
 
+_MAX_SEED = 2**32 - 1
 _MIN_SECONDS = 0.1
 _MAX_SECONDS = 600
 _SUCCESS = b'{"success": true}'
@@ -49,7 +57,10 @@ class Fault:
     :param retry_after: the Retry-After header for ``status``, in seconds or as text that is sent unchanged.
     :param seconds: 0.1 to 600, for ``hang``.
     :param accepted: whether a valid message is stored in the inbox anyway.
-    :param times: number of calls that get the fault, 1 to 1000.
+    :param times: number of calls that get the fault, 1 to 1000; None for no limit, with ``probability``.
+    :param probability: more than 0, at most 1: each call gets the fault with this probability, and calls without it get
+        the next active fault. None: each call gets it.
+    :param seed: makes the draws repeatable: the same seed and the same number of calls give the same faults.
     """
 
     kind: str = "status"
@@ -57,7 +68,9 @@ class Fault:
     retry_after: int | str | None = None
     seconds: float | None = None
     accepted: bool = False
-    times: int = 1
+    times: int | None = 1
+    probability: float | None = None
+    seed: int | None = None
 
     @classmethod
     def parse(cls, fields: object) -> Fault:
@@ -69,7 +82,12 @@ class Fault:
         problems = _problems(fields) if isinstance(fields, Mapping) else ["A fault must be a JSON object."]
         if problems:
             raise ValueError(" ".join([*problems, ALLOWED]))
-        return cls(**dict(fields))  # type: ignore[call-overload]
+        given = dict(fields)  # type: ignore[call-overload]
+        if given.get("probability") is not None:
+            # Drawn here if it is not given, so that the answer tells how to repeat the run.
+            seed = secrets.randbelow(_MAX_SEED + 1) if given.get("seed") is None else given["seed"]
+            given = {"times": None, **given, "seed": seed}
+        return cls(**given)
 
     def as_dict(self) -> dict[str, str | int | float]:
         """Return the fields that apply to this kind."""
@@ -87,6 +105,16 @@ class Fault:
             "cut": "the connection is closed in the middle of the answer",
             "html": "status 200 with an HTML page",
         }[self.kind]
+
+    @property
+    def description(self) -> str:
+        """Which requests get it, and its effect."""
+        requests = "the next request" if self.times == 1 else f"the next {self.times} requests"
+        if self.probability is not None:
+            limit = "" if self.times is None else f", at most {self.times} more"
+            requests = f"{self.probability * 100:g} % of all requests{limit} (seed {self.seed})"
+        stored = "The message is stored." if self.accepted else "The message is not stored."
+        return f"For {requests}: {self.effect}. {stored}"
 
     @property
     def explanation(self) -> str:
@@ -110,7 +138,7 @@ class Fault:
         if self.kind == "hang":
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.seconds):
-                    await _disconnected(receive)
+                    await disconnected(receive)
         if self.kind == "cut":
             length = str(len(_SUCCESS)).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", length)]
@@ -123,7 +151,7 @@ class Fault:
         else:
             transport.close()
         # If the application returned before uvicorn noticed the closed connection, uvicorn would answer 500.
-        await _disconnected(receive)
+        await disconnected(receive)
 
     def _status_answer(self) -> Response:
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
@@ -138,11 +166,17 @@ class Fault:
 
 
 class Faults:
-    """The queue of active faults, oldest first. Safe to use from several threads."""
+    """The queue of active faults, oldest first. Safe to use from several threads.
 
-    def __init__(self) -> None:
+    :param changed: called after each change, from the thread that made it.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[Fault] = deque()
+        self._changed = changed
+        self._queue: list[_Active] = []
+        self.changes = 0
+        """Number of changes."""
 
     def switch_on(self, fault: Fault) -> None:
         """Add a fault after the active ones.
@@ -150,39 +184,55 @@ class Faults:
         :param fault: the fault.
         """
         with self._lock:
-            self._queue.append(fault)
+            self._queue.append(_Active(fault))
+            self.changes += 1
+        self._changed()
 
     def take(self) -> Fault | None:
         """Return the fault for this call, if there is one, and count the call."""
         with self._lock:
-            if not self._queue:
+            active = next((active for active in self._queue if active.strikes()), None)
+            if active is None:
                 return None
-            fault = self._queue.popleft()
-            if fault.times > 1:
-                self._queue.appendleft(replace(fault, times=fault.times - 1))
-            return fault
+            fault = active.fault
+            if fault.times is not None:
+                active.fault = replace(fault, times=fault.times - 1)
+                self._queue = [each for each in self._queue if each.fault.times != 0]
+                self.changes += 1
+        self._changed()
+        return fault
 
     def pending(self) -> list[Fault]:
         """Return the active faults; ``times`` is the number of remaining calls."""
         with self._lock:
-            return list(self._queue)
+            return [active.fault for active in self._queue]
 
     def clear(self) -> int:
         """Remove all faults and return their number."""
         with self._lock:
             count = len(self._queue)
             self._queue.clear()
-            return count
+            self.changes += 1
+        self._changed()
+        return count
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Active:
+    """A fault with the state of its draws."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self._random = random.Random(fault.seed)  # noqa: S311  no secret
+
+    def strikes(self) -> bool:
+        """Return whether this call gets the fault."""
+        return self.fault.probability is None or self._random.random() < self.fault.probability
 
 
 def _problems(fields: Mapping[object, object]) -> list[str]:
     kind = fields.get("kind", "status")
     status, retry_after, seconds = fields.get("status"), fields.get("retry_after"), fields.get("seconds")
+    probability, seed = fields.get("probability"), fields.get("seed")
     unknown = [repr(name) for name in fields if name not in Fault.__dataclass_fields__]
     checks = (
         (not unknown, f"Unknown fields: {', '.join(unknown)}."),
@@ -194,6 +244,8 @@ def _problems(fields: Mapping[object, object]) -> list[str]:
         ),
         (_seconds(seconds) if kind == "hang" else seconds is None, "seconds is not allowed."),
         (_whole(fields.get("times", 1), 1, 1000), "times is not allowed."),
+        (probability is None or _probability(probability), "probability is not allowed."),
+        (seed is None or (probability is not None and _whole(seed, 0, _MAX_SEED)), "seed is not allowed."),
         (isinstance(fields.get("accepted", False), bool), "accepted is not allowed."),
     )
     return [problem for fits, problem in checks if not fits]
@@ -205,6 +257,10 @@ def _whole(value: object, least: int, most: int) -> bool:
 
 def _seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and _MIN_SECONDS <= value <= _MAX_SECONDS
+
+
+def _probability(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def _retry_after(value: object) -> bool:

@@ -15,7 +15,7 @@ OUTCOMES = ("accepted", "refused", "fault")
 #: Requests of every outcome, whether or not a person got the message.
 ANY = "any"
 
-_MAX_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 _SEARCHED = (
     '"to"',
     "event_id",
@@ -66,11 +66,13 @@ class Search:
         given: dict[str, object] = dict(fields)
         for name in ("since_id", "before_id"):
             if given.get(name) is not None:
-                given[name] = number(given[name], name, 0, _MAX_ID)
+                given[name] = number(given[name], name, 0, MAX_ID)
         texts = [name for name, value in given.items() if not name.endswith("_id") or name == "dag_id"]
         for name in texts:
-            if given[name] is not None and not isinstance(given[name], str):
-                msg = f"{name} must be a string."
+            value = given[name]
+            # A blank one may be an unset variable of a script, which must not delete everything.
+            if value is not None and not (isinstance(value, str) and value.strip()):
+                msg = f"{name} must be a string that is not blank."
                 raise ValueError(msg)
         if given.get("outcome") not in (None, ANY, *OUTCOMES):
             msg = f"outcome must be one of {', '.join((*OUTCOMES, ANY))}."
@@ -88,7 +90,7 @@ class Search:
             "dag_id = ?": self.dag_id,
             "outcome = ?": None if self.outcome == ANY else self.outcome,
             '"to" = ?': self.to,
-            f"instr(folded({', '.join(_SEARCHED)}), ?)": None if not self.text else self.text.casefold(),
+            f"instr(folded({', '.join(_SEARCHED)}), ?)": None if self.text is None else self.text.casefold(),
             "id > ?": self.since_id,
             "id < ?": self.before_id,
         }

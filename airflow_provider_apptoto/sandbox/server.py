@@ -20,6 +20,7 @@ from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.app import SandboxApp
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, HOST, LOGIN, connection_command
 from airflow_provider_apptoto.sandbox.faults import Fault, Faults
+from airflow_provider_apptoto.sandbox.feed import Feed
 from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, Inbox
 from airflow_provider_apptoto.sandbox.search import Search
 
@@ -103,10 +104,11 @@ class Sandbox:
         with ExitStack() as resources:
             listener = resources.enter_context(closing(_listen(self._wanted_port)))
             port = listener.getsockname()[1]
-            inbox = resources.enter_context(closing(Inbox(self._database, keep=self._keep)))
-            faults = Faults()
+            feed = Feed()
+            inbox = resources.enter_context(closing(Inbox(self._database, keep=self._keep, changed=feed.notify)))
+            faults = Faults(feed.notify)
             stopping = threading.Event()
-            app = SandboxApp(inbox, faults, login=self.login, api_key=self.api_key)
+            app = SandboxApp(inbox, faults, feed, login=self.login, api_key=self.api_key)
             server = _Server(
                 uvicorn.Config(
                     app.asgi(stopping),
@@ -135,7 +137,7 @@ class Sandbox:
                 msg = "The sandbox server did not start."
                 raise RuntimeError(msg)
             self._resources = resources.pop_all()
-        self._state = _Running(port, inbox, faults)
+        self._state = _Running(port, inbox, faults, feed)
 
     def stop(self) -> None:
         """Close the port and all connections, including hanging ones. Do nothing if it is not running."""
@@ -201,6 +203,7 @@ class _Running:
     port: int
     inbox: Inbox
     faults: Faults
+    feed: Feed
 
 
 class _Server(uvicorn.Server):

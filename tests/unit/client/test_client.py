@@ -152,7 +152,7 @@ def test_login_and_key_of_any_script_arrive_as_utf8_with_every_request(login: st
     assert [credentials(request) for request in server.requests] == [f"{login}:{key}".encode()] * 3
 
 
-SENDER = {"dag_id": "remind", "run_id": "manual__1", "task_id": "caf\u00e9\n", "try_number": 2}
+SENDER: dict[str, str | int] = {"dag_id": "remind", "run_id": "manual__1", "task_id": "caf\u00e9\n", "try_number": 2}
 
 
 def test_a_sandbox_is_told_which_task_sends() -> None:

@@ -27,6 +27,11 @@ KINDS: list[Mapping[str, Any]] = [
 ]
 
 
+# Of the first 12 calls, those that get a fault with the seed 7, at probability 0.3 and 0.5.
+SEVEN = [1, 3, 6, 8, 10, 11]
+SEVEN_HALF = [0, 1, 3, 5, 6, 8, 9, 10, 11]
+
+
 @pytest.mark.parametrize("kept", [0, 1])
 @pytest.mark.parametrize("fault", KINDS, ids=lambda fault: fault["kind"])
 def test_a_fault_keeps_the_message_only_if_it_says_so(
@@ -249,6 +254,16 @@ def test_a_client_that_gives_up_on_a_hang_is_let_go(
         ({"kind": "cut", "times": 0}, "times is not allowed"),
         ({"kind": "cut", "times": 1001}, "times is not allowed"),
         ({"kind": "cut", "times": None}, "times is not allowed"),
+        ({"kind": "cut", "probability": 0}, "probability is not allowed"),
+        ({"kind": "cut", "probability": 1.01}, "probability is not allowed"),
+        ({"kind": "cut", "probability": float("nan")}, "probability is not allowed"),
+        ({"kind": "cut", "probability": True}, "probability is not allowed"),
+        ({"kind": "cut", "probability": "0.5"}, "probability is not allowed"),
+        ({"kind": "cut", "seed": 1}, "seed is not allowed"),
+        ({"kind": "cut", "probability": 0.5, "seed": -1}, "seed is not allowed"),
+        ({"kind": "cut", "probability": 0.5, "seed": 2**32}, "seed is not allowed"),
+        ({"kind": "cut", "probability": 0.5, "seed": 1.5}, "seed is not allowed"),
+        ({"kind": "cut", "probability": 0.5, "times": 0}, "times is not allowed"),
         ({"kind": "cut", "accepted": "yes"}, "accepted is not allowed"),
         ({"kind": "cut", "time": 2}, "Unknown fields: 'time'"),
         ({"kind": "cut", "\ud83d": 2}, "Unknown fields: '\\ud83d'"),
@@ -266,6 +281,59 @@ def test_a_fault_that_makes_no_sense_is_refused_with_what_is_allowed(caller: Cal
 def test_a_fault_that_is_not_json_is_refused(caller: Caller) -> None:
     assert caller.call("POST", "/sandbox/faults", data=b"status=429").status_code == 400
     assert caller.faults() == []
+
+
+def statuses(caller: Caller, calls: int) -> list[int]:
+    return [caller.send().status_code for _ in range(calls)]
+
+
+def test_a_fault_by_probability_is_the_same_for_the_same_seed(caller: Caller) -> None:
+    runs = []
+    for seed in (7, 7, 8):
+        caller.sandbox.clear()
+        caller.sandbox.fault(status=503, probability=0.3, seed=seed)
+        runs.append(statuses(caller, 200))
+
+    assert runs[0] == runs[1] != runs[2]
+    assert all(40 <= run.count(503) <= 80 for run in runs)
+    # The draws of Python's generator for this seed: they must not change from one version to the next.
+    assert [number for number, status in enumerate(runs[0][:12]) if status == 503] == SEVEN
+    assert len(caller.sandbox.messages()) == runs[2].count(200)
+
+
+def test_a_fault_by_probability_stays_until_it_is_removed_unless_it_is_limited(caller: Caller) -> None:
+    caller.sandbox.fault(status=503, probability=1)
+    assert statuses(caller, 5) == [503] * 5
+    caller.sandbox.clear()
+    caller.sandbox.fault(status=503, probability=0.5, seed=7, times=3)
+
+    answers = statuses(caller, 60)
+    assert answers.count(503) == 3
+    assert answers[0] == 503
+    assert caller.faults() == []
+
+
+def test_a_seed_that_was_not_given_is_told_so_that_the_run_can_be_repeated(caller: Caller) -> None:
+    answer = caller.call("POST", "/sandbox/faults", json={"status": 503, "probability": 0.5}).json()
+    first = statuses(caller, 60)
+    caller.call("DELETE", "/sandbox/faults")
+    caller.call("POST", "/sandbox/faults", json=answer)
+
+    assert answer.keys() == {"kind", "status", "accepted", "probability", "seed"}
+    assert statuses(caller, 60) == first
+    assert {answer["seed"]} != {
+        caller.call("POST", "/sandbox/faults", json={"status": 503, "probability": 0.5}).json()["seed"]
+    }
+
+
+def test_a_call_that_a_fault_by_probability_spares_gets_the_next_fault(caller: Caller) -> None:
+    caller.sandbox.fault(status=503, probability=0.5, seed=7)
+    caller.sandbox.fault(status=429, times=2)
+
+    answers = statuses(caller, 12)
+    spared = [number for number in range(12) if number not in SEVEN_HALF]
+    assert [number for number, status in enumerate(answers) if status == 429] == spared[:2]
+    assert [number for number, status in enumerate(answers) if status == 503] == SEVEN_HALF
 
 
 def test_python_callers_get_the_same_refusal_as_an_exception(sandbox: Sandbox) -> None:

@@ -236,7 +236,6 @@ SEARCHED: list[dict[str, Any]] = [
         ({"text": "T-9"}, [2]),
         ({"text": "text_everybody"}, [1]),
         ({"text": "'; DROP TABLE inbox; --"}, []),
-        ({"text": ""}, [0, 1, 2]),
         ({"type": "sms", "text": "ben"}, []),
         ({"type": None, "since_id": None}, [0, 1, 2]),
     ],
@@ -262,6 +261,8 @@ def test_a_search_finds_what_meets_all_its_conditions(search: dict[str, Any], fo
         ({"before_id": 2**63}, "before_id must be a whole number"),
         ({"before_id": "9" * 5000}, "before_id must be a whole number"),
         ({"to": 16505550101}, "to must be a string"),
+        ({"dag_id": ""}, "dag_id must be a string that is not blank"),
+        ({"text": " "}, "text must be a string that is not blank"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(sandbox: Sandbox, search: dict[str, Any], problem: str) -> None:
