@@ -57,6 +57,24 @@ def estimate_segments(text: str) -> Segments:
     return Segments("UCS-2", units, _parts(widths, units, _MAX_UTF_16_UNITS, _MAX_UTF_16_UNITS_IN_A_PART))
 
 
+def split_segments(text: str) -> list[str]:
+    """Return the parts of a text, as many as :func:`estimate_segments` counts."""
+    estimate = estimate_segments(text)
+    if estimate.parts == 1:
+        return [text]
+    is_gsm_7 = estimate.encoding == "GSM-7"
+    most = _MAX_SEPTETS_IN_A_PART if is_gsm_7 else _MAX_UTF_16_UNITS_IN_A_PART
+    parts, room = [""], most
+    for character in text:
+        width = 2 if (character in _EXTENSION if is_gsm_7 else character > _END_OF_BMP) else 1
+        if width > room:
+            parts.append("")
+            room = most
+        parts[-1] += character
+        room -= width
+    return parts
+
+
 def non_gsm_7_characters(text: str) -> frozenset[str]:
     """Return the characters of a text that are not in GSM-7. One of them is enough to send the whole text in UCS-2."""
     return frozenset(text) - _GSM_7

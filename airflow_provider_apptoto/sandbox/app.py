@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 import sqlite3
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,9 +24,7 @@ from starlette.routing import Route
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, connection_command
 from airflow_provider_apptoto.sandbox.controls import Controls
-from airflow_provider_apptoto.sandbox.inbox import Inbox, by_recipient
 from airflow_provider_apptoto.sandbox.message import checked_message, legible_fields, sender_of
-from airflow_provider_apptoto.sandbox.search import Search
 from airflow_provider_apptoto.sandbox.web import SameOriginMiddleware, failure, read_body
 
 if TYPE_CHECKING:
@@ -35,16 +35,30 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.sandbox.faults import Faults
     from airflow_provider_apptoto.sandbox.feed import Feed
-
-#: Messages on the page, so that it stays fast; ``GET /sandbox/messages`` returns all.
-MAX_SHOWN = 500
+    from airflow_provider_apptoto.sandbox.inbox import Inbox
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_STATIC = {"inbox.js": "text/javascript", "inbox.css": "text/css"}
+# The faults that the page has a button for.
+_SINGLE_FAULTS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("429, retry after 30 s", {"status": 429, "retry_after": 30}),
+    ("503", {"status": 503}),
+    ("500, stored", {"status": 500, "accepted": True}),
+    ("422", {"status": 422}),
+    ("Reset", {"kind": "reset"}),
+    ("Reset, stored", {"kind": "reset", "accepted": True}),
+    ("Hang for 5 s, stored", {"kind": "hang", "seconds": 5, "accepted": True}),
+    ("Cut answer, stored", {"kind": "cut", "accepted": True}),
+    ("Web page", {"kind": "html"}),
+)
 
 
 class SandboxApp:
@@ -84,6 +98,7 @@ class SandboxApp:
                 Route("/v1/send_message", self.send_message, methods=["POST"]),
                 Route("/v1/events", self.events),
                 Route("/", self.page),
+                *(Route(f"/{name}", self.static) for name in _STATIC),
                 *Controls(self._inbox, self._faults, self._feed).routes(),
             ],
             middleware=[
@@ -144,20 +159,22 @@ class SandboxApp:
         return JSONResponse({"events": []})
 
     async def page(self, request: Request) -> Response:
-        """Show what each person got."""
-        shown = self._inbox.entries(limit=MAX_SHOWN)
+        """Show the inbox."""
         html = self._page.render(
-            people=by_recipient(reversed(shown)),
-            shown=len(shown),
-            total=self._inbox.count(Search()),
-            faults=self._faults.pending(),
+            faults=[(label, json.dumps(fault)) for label, fault in _SINGLE_FAULTS],
             documented=DOCUMENTED,
             assumed=ASSUMED,
-            refresh="refresh" in request.query_params,
             command=connection_command(*self._account, request.url.port or 0),
+            keep=f"{self._inbox.keep:,}",
             version=__version__,
         )
         return HTMLResponse(html, headers=_PAGE_HEADERS)
+
+    async def static(self, request: Request) -> Response:
+        """Return a file of the page."""
+        name = request.url.path[1:]
+        text = (files(__package__) / "static" / name).read_text(encoding="utf-8")
+        return Response(text, media_type=_STATIC[name], headers=_PAGE_HEADERS)
 
     def _authenticate(self, request: Request) -> None:
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")

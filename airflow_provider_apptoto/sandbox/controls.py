@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_apptoto.client.segments import estimate_segments
+from airflow_provider_apptoto.client.segments import estimate_segments, non_gsm_7_characters, split_segments
 from airflow_provider_apptoto.sandbox.faults import Fault
 from airflow_provider_apptoto.sandbox.feed import EventStream
 from airflow_provider_apptoto.sandbox.search import ANY, MAX_ID, Search, number
@@ -76,7 +76,7 @@ class Controls:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from error
         search = _search(fields)
         found = await self._found(request, search, limit, wait)
-        total = str(self._inbox.count(dataclasses.replace(search, before_id=None)))
+        total = str(self._inbox.count(dataclasses.replace(search, since_id=None, before_id=None)))
         return JSONResponse(found, headers={**_NO_STORE, "X-Total-Count": total})
 
     async def delete_messages(self, request: Request) -> Response:
@@ -206,8 +206,12 @@ def _id(request: Request) -> int:
         raise HTTPException(HTTPStatus.NOT_FOUND, "There is no request with this id.") from error
 
 
-def _segments(entry: Entry) -> dict[str, str | int] | None:
+def _segments(entry: Entry) -> dict[str, object] | None:
     text = entry["message"]
     if entry["type"] != "sms" or not isinstance(text, str):
         return None
-    return dataclasses.asdict(estimate_segments(text))
+    return {
+        **dataclasses.asdict(estimate_segments(text)),
+        "texts": split_segments(text),
+        "not_gsm_7": "".join(sorted(non_gsm_7_characters(text))),
+    }

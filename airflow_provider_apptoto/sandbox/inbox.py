@@ -67,7 +67,7 @@ class Inbox:
         self, database: str | Path | None = None, *, keep: int = KEEP, changed: Callable[[], None] = _nothing
     ) -> None:
         self._lock = threading.Lock()
-        self._keep = keep
+        self.keep = keep
         self._changed = changed
         self.deletions = 0
         """Number of times that messages were deleted by a caller."""
@@ -193,9 +193,9 @@ class Inbox:
                 self._connection.execute(statement).close()
 
     def _prune(self) -> None:
-        if self._count > self._keep:
+        if self._count > self.keep:
             statement = "DELETE FROM inbox WHERE id IN (SELECT id FROM inbox ORDER BY id LIMIT ?)"
-            with closing(self._connection.execute(statement, [self._count - self._keep])) as cursor:
+            with closing(self._connection.execute(statement, [self._count - self.keep])) as cursor:
                 self._count -= cursor.rowcount
 
     def _delete(self, statement: str, values: Sequence[Value]) -> int:

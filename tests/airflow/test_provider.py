@@ -179,5 +179,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         f"airflow_provider_apptoto-{airflow_provider_apptoto.__version__}.dist-info",
     }
     assert "airflow_provider_apptoto/py.typed" in names
-    assert "airflow_provider_apptoto/sandbox/templates/inbox.html" in names
+    for name in ("templates/inbox.html", "static/inbox.js", "static/inbox.css"):
+        assert f"airflow_provider_apptoto/sandbox/{name}" in names
     assert "apache_airflow_provider" in entry_points

@@ -17,6 +17,7 @@ from airflow_provider_apptoto.client.segments import (
     estimate_in_gsm_7,
     estimate_segments,
     non_gsm_7_characters,
+    split_segments,
 )
 
 ESCAPE = None
@@ -310,3 +311,20 @@ def test_an_estimate_is_a_value_that_holds_nothing_of_the_text() -> None:
     for copied in (copy.deepcopy(estimate), pickle.loads(pickle.dumps(estimate))):  # noqa: S301  # its own pickle
         assert copied == estimate
         assert hash(copied) == hash(estimate)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 160, "x" * 161, "x" * 152 + "€" * 80, "é" * 70, "ł" * 135, "ł" * 66 + "👋" * 80, "line\n" * 100],
+    ids=["empty", "one", "two", "escaped at the seam", "basic", "three", "pair at the seam", "lines"],
+)
+def test_a_text_is_split_into_as_many_parts_as_are_counted(text: str) -> None:
+    parts = split_segments(text)
+
+    assert "".join(parts) == text
+    assert len(parts) == estimate_segments(text).parts
+    encoding = estimate_segments(text).encoding
+    most = 153 if encoding == "GSM-7" else 67
+    if len(parts) > 1:
+        units = [estimate_segments(part + ("" if encoding == "GSM-7" else "ł")).units for part in parts]
+        assert all(each <= most + (encoding == "UCS-2") for each in units)

@@ -131,6 +131,7 @@ def test_the_sender_is_kept_for_every_outcome(sandbox: Sandbox, caller: Caller) 
         ("[" * 20_000, {}),
         ('{"dag_id": 1, "task_id": ["a"], "try_number": "2", "map_index": true, "name": "Ana"}', {}),
         ('{"dag_id": "\\ud83d", "try_number": 1e3, "map_index": 99999999999}', {}),
+        ('{"message": "other", "outcome": "refused", "dag_id": "remind"}', {"dag_id": "remind"}),
         ('{"dag_id": "caf\\u00e9", "try_number": 2}', {"dag_id": "café", "try_number": 2}),
     ],
 )
@@ -142,6 +143,7 @@ def test_a_sender_that_can_not_be_read_does_no_harm(
     [entry] = sandbox.messages()
     assert {name: entry[name] for name in SENDER if entry[name] is not None} == kept
     assert "name" not in entry
+    assert (entry["message"], entry["outcome"]) == (SMS["message"], "accepted")
 
 
 def test_only_the_newest_are_kept_whatever_their_outcome() -> None:

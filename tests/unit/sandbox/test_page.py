@@ -1,87 +1,116 @@
-"""The inbox page shows what each person got, and executes nothing that a message contains."""
+"""The inbox page needs nothing from elsewhere, and executes nothing that a message contains."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.sandbox import app
+import pytest
+
+from airflow_provider_apptoto.sandbox import Sandbox
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED
-from tests.support.sandbox_caller import SMS, Caller
+from tests.support.sandbox_caller import Caller
 
 if TYPE_CHECKING:
-    import pytest
+    import requests
 
-    from airflow_provider_apptoto.sandbox import Sandbox
+FILES = {"/": "text/html", "/inbox.js": "text/javascript", "/inbox.css": "text/css"}
 
 
-def page(caller: Caller, path: str = "/") -> str:
+def got(caller: Caller, path: str = "/") -> requests.Response:
     # The page needs no account, because the sandbox listens only on this computer.
     caller.session.auth = None
     answer = caller.call("GET", path)
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     caller.session.auth = (caller.sandbox.login, caller.sandbox.api_key)
-    return answer.text
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == f"{FILES[path]}; charset=utf-8"
+    return answer
 
 
-def test_an_empty_inbox_says_so(sandbox: Sandbox, caller: Caller) -> None:
-    assert sandbox.messages() == []
-    assert "No messages yet" in page(caller)
+def test_the_page_loads_only_its_own_two_files(caller: Caller) -> None:
+    loaded = re.findall(r'(?:src|href|action)="([^"]*)"', got(caller).text)
+
+    icon, *others = loaded
+    assert icon.startswith("data:image/svg+xml,")
+    assert others == ["inbox.css", "inbox.js", "sandbox/messages?outcome=any"]
+    for path in FILES:
+        text = got(caller, path).text.replace("http://www.w3.org/2000/svg", "").replace(caller.sandbox.url, "")
+        assert re.findall(r"(?:https?:)?//[a-z]+\.|@import|url\(", text) == []
 
 
-def test_each_person_is_shown_once_with_what_they_got_newest_first(caller: Caller) -> None:
-    caller.send({"type": "sms", "to": "+16505550101", "message": "first"})
-    caller.send({"type": "email", "to": "ana@example.com", "subject": "Visit", "message": "second"})
-    caller.send({"type": "call", "to": "+16505550101", "template_id": "4711"})
-    caller.send({"type": "sms", "participant_id": "123456", "message": "fourth"})
-    caller.send({"type": "sms", "event_id": 77, "message": "fifth"})
-    caller.send({"type": "sms", "to": "ana@example.com", "message": "sixth"})
+@pytest.mark.parametrize("path", FILES)
+def test_the_page_lets_nothing_in(caller: Caller, path: str) -> None:
+    headers = got(caller, path).headers
+    policy = dict(rule.partition(" ")[::2] for rule in headers["Content-Security-Policy"].split("; "))
 
-    people = re.findall(r'<section class="person".*?</section>', page(caller), re.DOTALL)
-    shown = [re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", person)).strip() for person in people]
-    shown = [re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", "@", person) for person in shown]
-    assert shown == [
-        "ana@example.com 2 messages SMS @ sixth E-mail Visit @ second",
-        "Everybody at event 77 1 message SMS @ fifth",
-        "Participant 123456 1 message SMS @ fourth",
-        "+16505550101 2 messages Call Template 4711 @ SMS @ first",
-    ]
-
-
-def test_a_message_to_several_targets_is_shown_under_each(caller: Caller) -> None:
-    caller.send({**SMS, "participant_id": 5, "event_id": 77})
-
-    assert re.findall("<bdi>(.*?)</bdi></h2>", page(caller)) == [
-        "+16505550101",
-        "Participant 5",
-        "Everybody at event 77",
-    ]
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+    }
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_nothing_that_was_sent_becomes_part_of_the_page(caller: Caller) -> None:
-    attack = "<script>alert('\"')</script>"
-    caller.send({"type": "email", "to": attack, "subject": attack, "template_id": attack, "message": attack})
-    caller.call("POST", "/sandbox/faults", json={"status": 429, "retry_after": attack})
+def test_the_page_has_no_script_or_style_of_its_own(caller: Caller) -> None:
+    text = got(caller).text
 
-    text = page(caller)
-    assert "<script" not in text
-    assert text.count("&lt;script&gt;") == 5
+    assert re.findall(r"<script[^>]*>", text) == ['<script src="inbox.js" defer>']
+    assert re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text) is None
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_lets_nothing_in(caller: Caller) -> None:
-    caller.send()
-    answer = caller.call("GET", "/")
+def test_the_script_never_makes_html_of_text(caller: Caller) -> None:
+    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|Function\(|srcdoc"
 
-    assert not re.search(r"(src|action)=|https?://|@import|url\(|<script|<form", answer.text)
-    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
-    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert re.findall(sinks, got(caller, "/inbox.js").text) == []
+
+
+def test_the_page_holds_no_message(caller: Caller) -> None:
+    caller.send({"type": "email", "to": "ana@example.com", "subject": "Visit", "message": "<script>alert(1)</script>"})
+
+    text = got(caller).text
+    assert "ana@example.com" not in text
+    assert "alert(1)" not in text
+
+
+def test_the_account_does_not_become_part_of_the_page() -> None:
+    with Sandbox(login='a"><script>@example.com', api_key="'\"&<b>") as sandbox, Caller(sandbox) as caller:
+        text = got(caller).text
+
+    assert "<b>" not in text
+    assert len(re.findall("<script", text)) == 1
+
+
+def test_the_page_has_the_command_that_stores_the_connection(sandbox: Sandbox, caller: Caller) -> None:
+    text = html.unescape(got(caller).text)
+
+    assert f'data-copy="{sandbox.connection_command()}"' in text
+    assert f"<pre>{sandbox.connection_command()}</pre>" in text
+
+
+def test_each_fault_that_has_a_button_can_be_switched_on(caller: Caller) -> None:
+    buttons = [html.unescape(text) for text in re.findall(r'data-fault="([^"]*)"', got(caller).text)]
+
+    assert len(buttons) >= 5
+    for button in buttons:
+        assert caller.call("POST", "/sandbox/faults", data=button).status_code == 201
+    kinds = {fault["kind"] for fault in caller.faults()}
+    assert kinds == {"status", "reset", "hang", "cut", "html"}
+    assert all(fault["times"] == 1 for fault in caller.faults())
+    assert {json.dumps(json.loads(button)) for button in buttons} == set(buttons)
 
 
 def test_the_page_says_what_is_documented_and_what_is_assumed(caller: Caller) -> None:
-    text = html.unescape(page(caller))
+    text = html.unescape(got(caller).text)
 
     documented = text.index("Documented by Apptoto")
     assumed = text.index("Assumed, because")
@@ -89,37 +118,11 @@ def test_the_page_says_what_is_documented_and_what_is_assumed(caller: Caller) ->
     assert all(assumed < text.index(line) for line in ASSUMED)
 
 
-def test_the_page_shows_the_faults_that_are_switched_on(sandbox: Sandbox, caller: Caller) -> None:
-    assert "Active faults" not in page(caller)
-    sandbox.fault(status=429, retry_after=5, times=2)
-    sandbox.fault(kind="hang", seconds=3, accepted=True)
-    for kind in ("reset", "close", "cut", "html"):
-        sandbox.fault(kind=kind)
-
-    section = page(caller).partition('<section class="faults"')[2].partition("</section>")[0]
-    assert [re.sub(r"\s+", " ", item) for item in re.findall("<li>(.*?)</li>", section, re.DOTALL)] == [
-        "For the next 2 requests: status 429 with Retry-After: 5. The message is not stored.",
-        "For the next request: no answer for 3 s, then the connection is closed. The message is stored.",
-        "For the next request: the connection is reset, no answer. The message is not stored.",
-        "For the next request: the connection is closed, no answer. The message is not stored.",
-        "For the next request: the connection is closed in the middle of the answer. The message is not stored.",
-        "For the next request: status 200 with an HTML page. The message is not stored.",
-    ]
+def test_the_page_says_how_many_requests_are_kept() -> None:
+    with Sandbox(keep=4321) as sandbox, Caller(sandbox) as caller:
+        assert "The newest 4,321 requests are kept." in got(caller).text
 
 
-def test_the_page_refreshes_itself_only_when_asked(caller: Caller) -> None:
-    assert 'http-equiv="refresh"' not in page(caller)
-    assert 'http-equiv="refresh"' in page(caller, "/?refresh")
-
-
-def test_a_full_inbox_shows_the_newest_and_says_how_many_there_are(
-    sandbox: Sandbox, caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "MAX_SHOWN", 2)
-    for number in range(3):
-        caller.send({**SMS, "message": f"number {number}"})
-
-    text = page(caller)
-    assert "The newest 2 of 3 messages" in text
-    assert ("number 0" in text, "number 1" in text, "number 2" in text) == (False, True, True)
-    assert len(sandbox.messages()) == 3
+@pytest.mark.parametrize("path", ["/inbox.html", "/static/inbox.js", "/../app.py", "/..%2fapp.py", "/app.py"])
+def test_no_other_file_is_served(caller: Caller, path: str) -> None:
+    assert caller.call("GET", path).status_code == 404
