@@ -103,7 +103,7 @@ const loadNewer = coalesced(async () => {
   if (found.length === PAGE) loadNewer();
 }, 100);
 
-const loadOlder = coalesced(async () => {
+async function addOlder() {
   if (items.length === 0 || items.length >= total) return;
   const oldest = items[items.length - 1].id;
   const found = await fetched({ before_id: oldest });
@@ -111,7 +111,9 @@ const loadOlder = coalesced(async () => {
   items.push(...found.reverse());
   if (found.length === 0) total = items.length;
   showList();
-}, 0);
+}
+
+const loadOlder = coalesced(addOlder, 0);
 
 const loadSummary = coalesced(async () => {
   const summary = await (await call("sandbox/summary")).json();
@@ -160,7 +162,8 @@ function showRows() {
 }
 
 function newRow() {
-  const parts = Object.fromEntries(["who", "when", "what", "from"].map((name) => [name, element("div", { className: name })]));
+  const names = ["who", "when", "what", "from"];
+  const parts = Object.fromEntries(names.map((name) => [name, element("div", { className: name })]));
   const root = element("div", { className: "row", role: "option" }, ...Object.values(parts));
   list.append(root);
   return { root, parts, entry: undefined, index: -1 };
@@ -206,7 +209,8 @@ function sender(entry) {
 
 function channelTag(entry) {
   const known = Object.hasOwn(CHANNELS, entry.type ?? "");
-  return element("span", { className: `tag ${known ? entry.type : "other"}` }, known ? CHANNELS[entry.type] : entry.type ?? "?");
+  const className = `tag ${known ? entry.type : "other"}`;
+  return element("span", { className }, known ? CHANNELS[entry.type] : (entry.type ?? "?"));
 }
 
 function outcomeTag(entry) {
@@ -216,10 +220,14 @@ function outcomeTag(entry) {
   return element("span", { className: `tag ${entry.outcome}` }, `${OUTCOMES[entry.outcome]}${status}${stored}`);
 }
 
+// Made once: making one takes longer than to draw a row.
+const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
+
 function time(text) {
   const at = new Date(text);
   const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? at.toLocaleTimeString() : `${at.toLocaleDateString()} ${at.toLocaleTimeString()}`;
+  return (isToday ? timeOfDay : dayAndTime).format(at);
 }
 
 // --- one message
@@ -240,6 +248,12 @@ async function choose(index, { isOpened = false } = {}) {
   } catch (error) {
     load(); // it was deleted meanwhile
   }
+}
+
+async function chooseLast() {
+  const current = search;
+  while (items.length < total && current === search) await addOlder();
+  choose(items.length - 1);
 }
 
 function showHint() {
@@ -269,7 +283,8 @@ function showDetail(entry) {
   const remove = element("button", { type: "button", className: "danger" }, "Delete");
   remove.addEventListener("click", removeChosen);
   const heading = element("h2", { tabIndex: -1 }, element("bdi", {}, recipient(entry)));
-  const raw = element("details", {}, element("summary", {}, "As JSON"), element("pre", {}, JSON.stringify(entry, null, 2)));
+  const json = JSON.stringify(entry, null, 2);
+  const raw = element("details", {}, element("summary", {}, "As JSON"), element("pre", {}, json));
   detail.replaceChildren(
     element("header", {}, back, channelTag(entry), heading, element("div", { className: "actions" }, others, remove)),
     ...[explanation(entry), preview(entry), facts(entry), raw].filter(Boolean),
@@ -298,7 +313,8 @@ function preview(entry) {
     );
     return element("div", { className: "letter" }, head, body);
   }
-  const head = element("div", { className: "head quiet" }, entry.type === "call" ? "Read to the recipient on the phone" : "Text");
+  const title = entry.type === "call" ? "Read to the recipient on the phone" : "Text";
+  const head = element("div", { className: "head quiet" }, title);
   return element("div", { className: "spoken" }, head, body);
 }
 
@@ -311,10 +327,11 @@ function phone(entry) {
   });
   const count = `${parts} segment${parts === 1 ? "" : "s"}`;
   const because = others ? ` because of ${[...others].join(" ")}` : "";
+  const to = element("div", { className: "to" }, element("bdi", {}, recipient(entry)));
   return element(
     "div",
     {},
-    element("div", { className: "phone" }, element("div", { className: "to" }, element("bdi", {}, recipient(entry))), bubble),
+    element("div", { className: "phone" }, to, bubble),
     element("p", { className: "quiet" }, `${count}, ${encoding}${because}, ${units} units (estimate)`),
   );
 }
@@ -457,10 +474,13 @@ list.addEventListener("click", (event) => {
 list.addEventListener("keydown", (event) => {
   const at = chosen ? items.findIndex((entry) => entry.id === chosen.id) : -1;
   const page = Math.max(1, Math.floor(list.clientHeight / ROW) - 1);
-  const moves = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: items.length - 1 };
+  const moves = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0 };
   if (event.key in moves) {
     event.preventDefault();
     choose(Math.max(0, Math.min(moves[event.key], items.length - 1)));
+  } else if (event.key === "End") {
+    event.preventDefault();
+    chooseLast();
   } else if (event.key === "Enter" && at >= 0) {
     event.preventDefault();
     choose(at, { isOpened: true });
