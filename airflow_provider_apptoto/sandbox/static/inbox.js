@@ -83,6 +83,8 @@ const load = coalesced(async () => {
   const found = await fetched({});
   if (found === null) return;
   items = found.reverse();
+  const same = chosen && items.find((entry) => entry.id === chosen.id);
+  if (same && same.received_at !== chosen.received_at) showDetail(null); // the sandbox was restarted
   showList();
 }, 50);
 
@@ -155,7 +157,7 @@ function showRows() {
     fillRow(row, index);
   }
   for (const row of rows) row.root.hidden = !shown.has(row);
-  const active = chosen && rows.find((row) => shown.has(row) && row.entry === chosen.id);
+  const active = chosen && rows.find((row) => shown.has(row) && row.entry?.id === chosen.id);
   if (active) list.setAttribute("aria-activedescendant", active.root.id);
   else list.removeAttribute("aria-activedescendant");
   if (last > items.length) loadOlder();
@@ -166,7 +168,7 @@ function newRow() {
   const parts = Object.fromEntries(names.map((name) => [name, element("div", { className: name })]));
   const root = element("div", { className: "row", role: "option" }, ...Object.values(parts));
   list.append(root);
-  return { root, parts, entry: undefined, index: -1 };
+  return { root, parts, entry: undefined, isFilled: false, index: -1 };
 }
 
 function fillRow(row, index) {
@@ -177,10 +179,11 @@ function fillRow(row, index) {
   row.root.setAttribute("aria-posinset", String(index + 1));
   row.root.setAttribute("aria-setsize", String(total));
   row.index = index;
-  const id = entry ? entry.id : null;
-  if (row.entry === id) return;
-  row.entry = id;
-  row.root.id = entry ? `message-${id}` : `loading-${index}`;
+  // Not by id: after a restart of the sandbox, other messages have the same ids.
+  if (row.isFilled && row.entry === entry) return;
+  row.isFilled = true;
+  row.entry = entry;
+  row.root.id = entry ? `message-${entry.id}` : `loading-${index}`;
   const { who, when, what, from } = row.parts;
   who.replaceChildren(entry ? element("bdi", {}, recipient(entry)) : "Loading");
   when.textContent = entry ? time(entry.received_at) : "";
@@ -371,7 +374,6 @@ async function removeChosen() {
     total -= 1;
   }
   chosen = null;
-  for (const row of rows) row.entry = undefined;
   showDetail(null);
   showList();
   list.focus();
