@@ -30,6 +30,7 @@ FORGOTTEN = "forgotten"
 _FINISHED = (State.SENT, State.REDIRECTED, State.NOT_SENT, State.REJECTED)
 _LOT = 500
 """Keys per statement, and entries purged per transaction."""
+_KEY_LENGTH = 32
 _PRIVATE = ("fingerprint", "recipient", "lease", "version")
 _TIMES = ("created_at", "updated_at", "sent_at")
 
@@ -62,7 +63,11 @@ class Selection:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         conditions: list[ColumnElement[bool]] = [ledger.c[name] == value for name, value in given.items()]
         if self.keys:
-            conditions.append(or_(*(ledger.c.message_key.startswith(key, autoescape=True) for key in self.keys)))
+            whole = [key for key in self.keys if len(key) == _KEY_LENGTH]
+            parts = (key for key in self.keys if len(key) != _KEY_LENGTH)
+            begins = (ledger.c.message_key.startswith(part, autoescape=True) for part in parts)
+            # LIKE can't use the primary key
+            conditions.append(or_(ledger.c.message_key.in_(whole), *begins))
         if self.states:
             alternatives: list[ColumnElement[bool]] = [ledger.c.state.in_(list(self.states))]
             if State.UNKNOWN in self.states:
@@ -149,7 +154,7 @@ class Record:
 
 
 class LedgerAdmin:
-    """Selects and changes entries for the command line.
+    """Selects and changes entries for the command line and the outbox page.
 
     Every method raises :class:`~airflow_provider_apptoto.outbox.stores.base.LedgerStoreError` if the database can't be
     used.
@@ -252,7 +257,7 @@ class LedgerAdmin:
     def _records(self, query: Select[Any]) -> list[Record]:
         with self._database.transaction() as connection:
             entries = [entry_of(row) for row in connection.execute(query)]
-            history = _changes_of(connection, [entry.key for entry in entries])
+            history = changes_of(connection, [entry.key for entry in entries])
         return [Record(entry, tuple(history[entry.key])) for entry in entries]
 
     def _change(self, record: Record, new: Entry | None, author: Author) -> Record | None:
@@ -274,7 +279,8 @@ class LedgerAdmin:
         return Record(old if new is None else new, (*record.changes, change))
 
 
-def _changes_of(connection: Connection, keys: list[str]) -> dict[str, list[Change]]:
+def changes_of(connection: Connection, keys: list[str]) -> dict[str, list[Change]]:
+    """Return the changes that people made to each entry, oldest first, by key."""
     history: dict[str, list[Change]] = {key: [] for key in keys}
     for start in range(0, len(keys), _LOT):
         of_these = changes.c.message_key.in_(keys[start : start + _LOT])

@@ -140,6 +140,37 @@ class OptOuts:
             held = {each for lot in _lots(people) for each in _found(connection, lot, (name,))}
             return len(_write(connection, name, people, held, by=by, note=note)[0])
 
+    def add_hashes(self, list: str, hashes: Iterable[str], *, by: str, note: str = "") -> int:  # noqa: A002
+        """Add the recipients of ledger entries to a list.
+
+        :param hashes: keyed hashes of the recipients (``Entry.recipient``).
+        :param by: as for :meth:`add`.
+        :param note: as for :meth:`add`.
+        :return: how many were not on the list before.
+        :raises ApptotoConfigurationError: an argument is invalid, or the deployment has several secrets.
+        """
+        name = check_list(list, "list")
+        _check_line("by", by)
+        _check_line("note", note, may_be_blank=True)
+        if len(self._hash_keys()) > 1:
+            msg = (
+                "has several secrets, and entries of an old one can't be told from entries of the new one. Add the "
+                "recipients themselves, so that they stay on the list when the old secret is removed"
+            )
+            raise ApptotoConfigurationError("ledger_secret", msg)
+        people = [(each,) for each in dict.fromkeys(hashes)]
+        with self._writing() as connection:
+            held = {each for lot in _lots(people) for each in _found(connection, lot, (name,))}
+            return len(_write(connection, name, people, held, by=by, note=note)[0])
+
+    @_without_frames
+    def hashes_of(self, recipient: object) -> Hashes:
+        """Return all hashes under which a recipient may be stored, here and in the ledger.
+
+        :raises ApptotoValidationError: it is neither a phone number nor an e-mail address.
+        """
+        return _hashes(self._hash_keys(), canonical(recipient, self._region))
+
     @_without_frames
     def remove(self, list: str, recipients: Iterable[object], *, places: Iterable[str] | None = None) -> int:  # noqa: A002
         """Remove recipients from a list, all or, if one is invalid, none.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 meta = Table(
@@ -45,7 +45,8 @@ ledger = Table(
     Column("segments", Integer),
     Column("in_doubt", Boolean(create_constraint=False), nullable=False),
     Column("lease", Float(53), nullable=False),
-    Index("apptoto_ledger_state", "state"),
+    Index("apptoto_ledger_state", "state", "updated_at"),
+    Index("apptoto_ledger_dag", "dag_id", "updated_at"),
     Index("apptoto_ledger_run", "dag_id", "run_id"),
     Index("apptoto_ledger_updated_at", "updated_at"),
     Index("apptoto_ledger_recipient", "recipient"),

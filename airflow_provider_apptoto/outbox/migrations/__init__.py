@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_apptoto.outbox.migrations import v1, v2, v3
+from airflow_provider_apptoto.outbox.migrations import v1, v2, v3, v4
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MIGRATIONS: tuple[Mapping[str, Sequence[str]], ...] = (v1.STATEMENTS, v2.STATEMENTS, v3.STATEMENTS)
+MIGRATIONS: tuple[Mapping[str, Sequence[str]], ...] = (
+    v1.STATEMENTS,
+    v2.STATEMENTS,
+    v3.STATEMENTS,
+    v4.STATEMENTS,
+)
 """Statements by dialect, for each version from 1."""
 
 

@@ -63,6 +63,7 @@ def only(admin: LedgerAdmin, key: str) -> Record:
         ({}, 7),
         ({"keys": ["55555555", "2" * 32]}, 2),
         ({"keys": ["%"]}, 0),
+        ({"keys": ["5" * 32, "2" * 32, "3"]}, 3),
         ({"dag_id": "clinic", "task_id": "remind", "run_id": "monday"}, 7),
         ({"dag_id": "lab"}, 0),
         ({"task_id": "lab"}, 0),

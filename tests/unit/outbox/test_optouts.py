@@ -366,3 +366,43 @@ def test_author_and_note_are_lines(lists: OptOuts, text: Any) -> None:
     with pytest.raises(ApptotoConfigurationError, match=r"^by: must be one line"):
         lists.add("all", [ANN], by="")
     assert lists.check(ANN) == []
+
+
+# --- by ledger entries
+
+
+def test_the_recipients_of_entries_can_be_added_without_knowing_who_they_are(
+    database: StateDatabase, lists: OptOuts
+) -> None:
+    [key] = SqlLedgerStore(database).hash_keys()
+    messages = [Message(type="sms", to=to, message="Hi", allowed_regions=["*"]) for to in (ANN, BEN, "+5491123456789")]
+    hashes = [str(recipient_hash(key, message.to)) for message in messages]
+    assert lists.add_hashes(ALL, hashes[:1], by="ann", note="said so") == 1
+    assert lists.add_hashes(ALL, [*hashes, *hashes], by="ann") == 2
+    for recipient in (ANN, BEN, "+54 11 15 2345-6789"):
+        assert lists.check(recipient) == [ALL]
+    assert lists.add(ALL, [ANN], by="ben") == 0
+    assert [(row["added_by"], row["note"]) for row in rows(database)] == [("ann", "said so"), ("ann", ""), ("ann", "")]
+
+
+def test_with_several_secrets_recipients_are_not_added_by_their_hashes(database: StateDatabase) -> None:
+    """The hash may be of the old secret, which will be removed."""
+    with pytest.raises(ApptotoConfigurationError, match="has several secrets"):
+        optouts_of(database, NEW, OLD).add_hashes(ALL, ["a" * 32], by="ann")
+    assert rows(database) == []
+
+
+@pytest.mark.parametrize("wrong", [{"list": "+1650"}, {"by": ""}, {"by": "a\nb"}, {"note": "a\nb"}])
+def test_an_invalid_argument_adds_no_hash(database: StateDatabase, lists: OptOuts, wrong: dict[str, str]) -> None:
+    with pytest.raises(ApptotoConfigurationError):
+        lists.add_hashes(**{"list": ALL, "hashes": ["a" * 32], "by": "ann", "note": "", **wrong})  # type: ignore[arg-type]
+    assert rows(database) == []
+
+
+def test_the_hashes_of_a_recipient_are_those_of_its_entries_under_each_secret(database: StateDatabase) -> None:
+    lists = optouts_of(database, NEW, OLD)
+    keys = LedgerSecret((NEW, OLD)).keys(database.salt())
+    assert lists.hashes_of("+1 (650) 555-0199") == tuple(recipient_hash(key, ANN) for key in keys)
+    with pytest.raises(ApptotoValidationError) as raised:
+        lists.hashes_of("4711")
+    assert "hashes_of" not in [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
