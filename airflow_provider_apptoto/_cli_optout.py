@@ -11,7 +11,6 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from airflow_provider_apptoto._airflow import Variables
 from airflow_provider_apptoto._cli_arguments import OPTOUT_ADD, OPTOUT_CHECK, OPTOUT_IMPORT, OPTOUT_REMOVE
 from airflow_provider_apptoto._cli_common import NOTHING, REFUSED, Commands, command, connect, end, user_name
 from airflow_provider_apptoto.privacy import mask_recipient
@@ -91,13 +90,9 @@ def _finish(text: str, changed: int) -> None:
 
 
 def _optouts(given: argparse.Namespace) -> OptOuts:
-    from airflow_provider_apptoto.hooks._state import ledger_secret
-    from airflow_provider_apptoto.outbox.optouts import OptOuts
-    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+    from airflow_provider_apptoto.hooks._state import optouts_outside_tasks
 
-    hook, database = connect(given, _NO_DATABASE)
-    store = SqlLedgerStore(database, hook.ledger_pin(Variables("airflow.models.variable")), ledger_secret())
-    return OptOuts(database, store.hash_keys, hook.default_region)
+    return optouts_outside_tasks(*connect(given, _NO_DATABASE))
 
 
 # --- recipients

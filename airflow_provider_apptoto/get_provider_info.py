@@ -285,6 +285,14 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "output-of: openssl rand -base64 32",
                         "default": None,
                     },
+                    "outbox_conn_ids": {
+                        "description": "Ids of the Apptoto connections whose state databases the page Apptoto outbox "
+                        "shows, separated by commas. The default is apptoto_default.\n",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "apptoto_default, apptoto_north",
+                        "default": None,
+                    },
                 },
             },
         },

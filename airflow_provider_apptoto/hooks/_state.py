@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.client import RateLimiter
     from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
+    from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.database import StateDatabase
     from airflow_provider_apptoto.outbox.guards import Guards
     from airflow_provider_apptoto.outbox.optouts import OptOuts
@@ -57,6 +58,18 @@ def ledger_secret() -> LedgerSecret:
     for value in secret.values:
         mask_secret(value)
     return secret
+
+
+def optouts_outside_tasks(hook: ApptotoHook, database: StateDatabase) -> OptOuts:
+    """Return the lists of people who opted out, for commands and the API server, which read Airflow's database.
+
+    :param database: the state database of the hook.
+    """
+    from airflow_provider_apptoto.outbox.optouts import OptOuts
+    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+
+    pin = hook.ledger_pin(Variables("airflow.models.variable"))
+    return OptOuts(database, SqlLedgerStore(database, pin, ledger_secret()).hash_keys, hook.default_region)
 
 
 class AccountState:

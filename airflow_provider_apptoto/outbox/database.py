@@ -102,6 +102,14 @@ class StateDatabase:
             found = self._meta().get(_SALT)
         return None if found is None else bytes.fromhex(found)
 
+    def version(self) -> int:
+        """Return the schema version of the tables, 0 without tables, without creating or migrating anything.
+
+        :raises LedgerStoreError: the database can't be used.
+        """
+        with self._readable_errors():
+            return int(self._meta().get(_VERSION, 0))
+
     def check_secret(self, secret: LedgerSecret, *, accept: bool = False) -> None:
         """Check that the database was used only with these secrets, and store the newest.
 

@@ -127,7 +127,7 @@ def test_no_field_of_the_form_is_compulsory() -> None:
 @pytest.mark.contract
 def test_each_field_but_login_and_key_is_an_option_of_the_configuration_with_the_same_bounds() -> None:
     options = INFO["config"]["apptoto"]["options"]
-    assert set(options) == {"host", *EXTRA_FIELDS, "keep_days", "ledger_secret"}
+    assert set(options) == {"host", *EXTRA_FIELDS, "keep_days", "ledger_secret", "outbox_conn_ids"}
     for name, field in EXTRA_FIELDS.items():
         schema, about = field["schema"], options[name]
         assert about["type"] == ("float" if "number" in schema["type"] else "string")
@@ -179,6 +179,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         f"airflow_provider_apptoto-{airflow_provider_apptoto.__version__}.dist-info",
     }
     assert "airflow_provider_apptoto/py.typed" in names
-    for name in ("templates/inbox.html", "static/inbox.js", "static/inbox.css"):
-        assert f"airflow_provider_apptoto/sandbox/{name}" in names
+    for name in ("sandbox/templates/inbox.html", "sandbox/static/inbox.js", "sandbox/static/inbox.css", "ui/page.html"):
+        assert f"airflow_provider_apptoto/{name}" in names
     assert "apache_airflow_provider" in entry_points
+    assert "airflow.plugins" in entry_points

@@ -1,0 +1,1 @@
+"""The page "Apptoto outbox" in Airflow's UI. Only the API server imports these modules."""

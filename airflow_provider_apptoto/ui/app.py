@@ -1,0 +1,116 @@
+"""The app that Airflow's API server mounts: the page, and the routes that it calls."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import Depends, FastAPI, Response, status
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import JSONResponse
+
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.ui.access import only_own_pages
+from airflow_provider_apptoto.ui.routes import router
+from airflow_provider_apptoto.ui.sources import SourceError
+
+if TYPE_CHECKING:
+    from starlette.middleware.base import RequestResponseEndpoint
+    from starlette.requests import Request
+
+log = logging.getLogger(__name__)
+
+_FOLDER = Path(__file__).parent
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'self'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def build() -> FastAPI:
+    """Return the app."""
+    app = FastAPI(
+        title="Apptoto outbox",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(only_own_pages)],
+    )
+    app.include_router(router)
+    app.add_exception_handler(SourceError, _unavailable)
+    app.add_exception_handler(ApptotoConfigurationError, _misconfigured)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
+    page, policy = read_page()
+    icon = (_FOLDER / "icon.svg").read_text()
+
+    @app.middleware("http")
+    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.get("/outbox")
+    def show_page() -> Response:
+        """Return the page. It holds no data, so it needs no user."""
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    @app.get("/icon.svg")
+    def show_icon() -> Response:
+        return Response(icon, media_type="image/svg+xml")
+
+    return app
+
+
+def read_page() -> tuple[str, str]:
+    """Return the page, and a policy that allows nothing but its own script and style."""
+    page = (_FOLDER / "page.html").read_text()
+    policy = {
+        "default-src": "'none'",
+        "script-src": _hash_of("script", page),
+        "style-src": _hash_of("style", page),
+        "connect-src": "'self'",
+        "img-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'self'",
+    }
+    return page, "; ".join(f"{name} {value}" for name, value in policy.items())
+
+
+def _hash_of(tag: str, page: str) -> str:
+    [text] = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _answer(code: int, detail: str) -> Response:
+    return JSONResponse({"detail": detail}, code, headers=_HEADERS)
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    return _answer(status.HTTP_503_SERVICE_UNAVAILABLE, str(error))
+
+
+async def _misconfigured(_request: Request, error: Exception) -> Response:
+    log.warning("Outbox page: %s", error)
+    detail = "The section [apptoto] of Airflow's configuration is invalid. The log of the API server has the reason."
+    return _answer(status.HTTP_503_SERVICE_UNAVAILABLE, detail)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Say which fields are invalid, without their values."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    fields = (f"{'.'.join(map(str, each['loc'][1:])) or 'request'}: {each['msg']}" for each in found)
+    return _answer(422, f"Invalid request: {'; '.join(fields)}.")
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return _answer(500, "The request failed. The log of the API server has the reason.")

@@ -1,0 +1,253 @@
+"""The routes of the page that return or change messages. All need a user of Airflow."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
+
+from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto._airflow_api import (
+    BaseUser,
+    GetUserDep,
+    changeable_dag_ids,
+    may_change,
+    may_read_task_instances,
+    readable_dag_ids,
+)
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.outbox.admin import Author, Record, Selection
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.pages import MAX_OPEN, Page, Search
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+from airflow_provider_apptoto.privacy import MAX_LINE, printable
+from airflow_provider_apptoto.ui.export import MAX_EXPORTED, as_csv
+
+# FastAPI reads the annotations when the routes are added
+from airflow_provider_apptoto.ui.requests import (
+    MAX_ROWS,
+    Change,
+    ExportBody,
+    Filters,
+    OptOut,
+    Resolution,
+    SearchBody,
+)
+from airflow_provider_apptoto.ui.sources import Source, SourceError, all_sources, conn_ids, find_source, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic import SecretStr
+
+audit = logging.getLogger("airflow_provider_apptoto.audit")
+"""Who searched, exported and changed what, and when; never a recipient."""
+
+router = APIRouter(prefix="/api", dependencies=[Depends(may_read_task_instances)])
+_UNKNOWN = Selection(states=(State.UNKNOWN,))
+
+
+# --- read
+
+
+@router.get("/about")
+def about(user: GetUserDep) -> dict[str, Any]:
+    """Return the user, and the connections whose messages can be shown."""
+    return {"user": _name(user), "sources": conn_ids()}
+
+
+@router.get("/open")
+def list_open(request: Request, user: GetUserDep) -> dict[str, Any]:
+    """Return the open cases of all connections: messages that may have been sent, newest first."""
+    dag_ids = readable_dag_ids(user)
+    sources, problems = all_sources()
+    rows: list[dict[str, Any]] = []
+    is_cut = False
+    for source in sources:
+        try:
+            page = source.page(_UNKNOWN, dag_ids, limit=MAX_OPEN)
+        except LedgerStoreError as error:
+            problems.append(str(usable(error, source.conn_id)))
+        except SourceError as error:
+            problems.append(str(error))
+        else:
+            rows += _rows(request, user, source, page.records)
+            is_cut |= page.after is not None
+    rows.sort(key=lambda row: str(row["updated_at"]), reverse=True)
+    return {"rows": rows[:MAX_OPEN], "is_cut": is_cut or len(rows) > MAX_OPEN, "problems": problems}
+
+
+@router.get("/messages")
+def list_messages(request: Request, user: GetUserDep, filters: Annotated[Filters, Query()]) -> dict[str, Any]:
+    """Return a page of messages, newest first."""
+    source = find_source(filters.source)
+    page = _read(source, filters, readable_dag_ids(user))
+    return _page(request, user, source, page)
+
+
+@router.post("/search")
+def search(request: Request, user: GetUserDep, body: SearchBody) -> dict[str, Any]:
+    """Return a page of the messages with this reference or to this recipient. The text is not stored or logged."""
+    source = find_source(body.source)
+    wanted, hint = _search(source, body.text)
+    page = _read(source, body, readable_dag_ids(user), search=wanted)
+    audit.info("%s searched for a reference or a recipient: %d rows", _name(user), len(page.records))
+    return {**_page(request, user, source, page), "hint": hint}
+
+
+@router.post("/export")
+def export(user: GetUserDep, body: ExportBody) -> Response:
+    """Return messages as a CSV file."""
+    source = find_source(body.source)
+    wanted = None if body.text is None else _search(source, body.text)[0]
+    dag_ids = readable_dag_ids(user)
+    filters = body.model_copy(update={"limit": MAX_ROWS})
+    records: list[Record] = []
+    while True:
+        page = _read(source, filters, dag_ids, search=wanted)
+        records += page.records
+        if page.after is None or len(records) >= MAX_EXPORTED:
+            break
+        filters = filters.model_copy(update={"after": str(page.after)})
+    how = "all that are selected" if page.after is None else "the newest"
+    searched = "" if wanted is None else ", by a search"
+    audit.info("%s exported %d messages (%s%s) of %r", _name(user), len(records), how, searched, source.conn_id)
+    headers = {"X-Apptoto-Complete": "no"} if page.after is not None else {}
+    return Response(as_csv(records), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+# --- change
+
+
+def changing_user(request: Request, user: GetUserDep, dag_id: str) -> BaseUser:
+    """Return a user who may edit the task instances of the DAG in the path.
+
+    :raises HTTPException: the user may not.
+    """
+    if not may_change(request, user, dag_id):
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "You may not edit the task instances of this DAG.")
+    return user
+
+
+ChangingUser = Annotated[BaseUser, Depends(changing_user)]
+
+
+@router.post("/dags/{dag_id}/resolve")
+def resolve(request: Request, user: ChangingUser, dag_id: str, body: Resolution) -> dict[str, Any]:
+    """Record whether messages were sent."""
+    source = find_source(body.source)
+    author = _author(user, body)
+    try:
+        admin = source.admin
+        chosen = admin.resolvable(_selection(dag_id, body), force=body.force)
+        changed = admin.resolve(chosen, body.outcome, author)
+        _count_open(source)
+    except LedgerStoreError as error:
+        raise usable(error, source.conn_id) from None
+    _tell(author, f"resolved as {body.outcome}", dag_id, changed)
+    return _changed(request, user, source, changed, body)
+
+
+@router.post("/dags/{dag_id}/forget")
+def forget(request: Request, user: ChangingUser, dag_id: str, body: Change) -> dict[str, Any]:
+    """Remove messages from the ledger, so that they may be sent again."""
+    source = find_source(body.source)
+    author = _author(user, body)
+    try:
+        admin = source.admin
+        changed = admin.forget(admin.forgettable(_selection(dag_id, body)), author)
+        _count_open(source)
+    except LedgerStoreError as error:
+        raise usable(error, source.conn_id) from None
+    _tell(author, "removed from the ledger", dag_id, changed)
+    return _changed(request, user, source, changed, body)
+
+
+@router.post("/dags/{dag_id}/optout")
+def opt_out(user: ChangingUser, dag_id: str, body: OptOut) -> dict[str, Any]:
+    """Add the recipients of messages to a list of people who opted out."""
+    source = find_source(body.source)
+    author = _author(user, body)
+    try:
+        found = source.admin.select(_selection(dag_id, body))
+        known = [record for record in found if record.entry.recipient is not None]
+        hashes = [str(record.entry.recipient) for record in known]
+        added = source.optouts.add_hashes(body.list, hashes, by=author.by, note=author.note) if hashes else 0
+    except LedgerStoreError as error:
+        raise usable(error, source.conn_id) from None
+    except ApptotoConfigurationError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"Nothing was changed: {error}.") from None
+    _tell(author, f"opted out ({body.list}) the recipients of", dag_id, known)
+    return {"added": added, "messages": len(known), "skipped": len({*body.keys}) - len(known)}
+
+
+# --- shared
+
+
+def _name(user: BaseUser) -> str:
+    return printable(user.get_name())[:MAX_LINE] or "unnamed user"
+
+
+def _author(user: BaseUser, body: Change) -> Author:
+    return Author(by=_name(user), note=body.note)
+
+
+def _selection(dag_id: str, body: Change) -> Selection:
+    return Selection(keys={*body.keys}, dag_id=dag_id)
+
+
+def _read(source: Source, filters: Filters, dag_ids: set[str], *, search: Search | None = None) -> Page:
+    try:
+        return source.page(filters.selection, dag_ids, search=search, after=filters.cursor, limit=filters.limit)
+    except LedgerStoreError as error:
+        raise usable(error, source.conn_id) from None
+
+
+def _search(source: Source, text: SecretStr) -> tuple[Search, str | None]:
+    """Return what to search for, and a hint if the text can't be searched for as a phone number."""
+    reference = printable(text.get_secret_value())
+    try:
+        return Search(reference=reference, recipients=source.optouts.hashes_of(reference)), None
+    except ApptotoValidationError as error:
+        return Search(reference=reference), error.problem if error.code == "region_needed" else None
+    except LedgerStoreError as error:
+        raise usable(error, source.conn_id) from None
+
+
+def _rows(request: Request, user: BaseUser, source: Source, records: Iterable[Record]) -> list[dict[str, Any]]:
+    shown = [*records]
+    changeable = changeable_dag_ids(request, user, [record.entry.origin.dag_id for record in shown])
+    return [
+        {
+            **record.to_dict(),
+            "source": source.conn_id,
+            "may_change": record.entry.origin.dag_id in changeable,
+            "is_in_flight": record.entry.is_live,
+            "is_resolved": record.decision is not None,
+            "has_recipient": record.entry.recipient is not None,
+        }
+        for record in shown
+    ]
+
+
+def _page(request: Request, user: BaseUser, source: Source, page: Page) -> dict[str, Any]:
+    after = None if page.after is None else str(page.after)
+    return {"rows": _rows(request, user, source, page.records), "after": after}
+
+
+def _changed(
+    request: Request, user: BaseUser, source: Source, changed: Sequence[Record], body: Change
+) -> dict[str, Any]:
+    skipped = len({*body.keys}) - len(changed)
+    return {"rows": _rows(request, user, source, changed), "skipped": skipped}
+
+
+def _count_open(source: Source) -> None:
+    metrics.unresolved(source.admin.count(_UNKNOWN), source.conn_id)
+
+
+def _tell(author: Author, what: str, dag_id: str, records: Iterable[Record]) -> None:
+    """Write an audit line. The note is in the database only, because people may write down who is meant."""
+    keys = ", ".join(record.entry.key for record in records) or "none"
+    audit.info("%s %s messages of DAG %r: %s", author.by, what, dag_id, keys)
