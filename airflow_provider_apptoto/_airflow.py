@@ -275,10 +275,19 @@ def without_logs(command: Callable[[argparse.Namespace], None]) -> Callable[[arg
 
 def has_provider_cli() -> bool:
     """Return whether ``airflow`` supports commands of providers (Airflow 3.2 and newer)."""
+    return _version() >= (3, 2)
+
+
+def has_plugin_pages() -> bool:
+    """Return whether plugins can add pages to Airflow's UI (Airflow 3.1 and newer)."""
+    return _version() >= (3, 1)
+
+
+def _version() -> tuple[int, int]:
     from airflow import __version__
 
     major, minor = map(int, __version__.split(".")[:2])
-    return (major, minor) >= (3, 2)
+    return major, minor
 
 
 def mask_secret(secret: str) -> None:

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 # Checked on 3.1.8, 3.2.2, 3.3.2: `GetUserDep` accepts the login cookie and a bearer token.
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
+from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag, requires_access_view
 from fastapi import HTTPException, Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["BaseUser", "GetUserDep", "changeable_dag_ids", "may_change", "may_read_task_instances", "readable_dag_ids"]
+__all__ = [
+    "BaseUser",
+    "GetUserDep",
+    "changeable_dag_ids",
+    "may_change",
+    "may_open_plugins",
+    "may_read_task_instances",
+    "readable_dag_ids",
+]
 
 
 def readable_dag_ids(user: BaseUser) -> set[str]:
@@ -49,3 +57,18 @@ def may_change(request: Request, user: BaseUser, dag_id: str) -> bool:
 def changeable_dag_ids(request: Request, user: BaseUser, dag_ids: Collection[str]) -> set[str]:
     """Return the DAGs whose task instances a user may edit."""
     return {dag_id for dag_id in {*dag_ids} if may_change(request, user, dag_id)}
+
+
+async def may_open_plugins(request: Request) -> bool:
+    """Return whether Airflow's UI shows pages of plugins to the user; if nobody is logged in, it asks for the login."""
+    # Checked on 3.1.8, 3.2.2, 3.3.2: without the permission, the UI answers "404 Page Not Found". FAB's roles Viewer
+    # and User don't have it.
+    try:
+        user = await get_user(request, None, None)
+    except HTTPException:
+        return True
+    try:
+        requires_access_view(AccessView.PLUGINS)(request, user)
+    except HTTPException:
+        return False
+    return True

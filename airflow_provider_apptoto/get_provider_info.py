@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "airflow_provider_apptoto.decorators.apptoto.apptoto_message_batch_task",
             },
         ],
+        "extra-links": ["airflow_provider_apptoto.links.apptoto.ApptotoOutboxLink"],
         "notifications": ["airflow_provider_apptoto.notifications.apptoto.ApptotoNotifier"],
         "connection-types": [
             {

@@ -22,6 +22,7 @@ from airflow_provider_apptoto._airflow import (
 )
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.client.routing import DeliveryMode
+from airflow_provider_apptoto.links.apptoto import ApptotoOutboxLink
 from airflow_provider_apptoto.outbox.policy import MAX_AGE, SendPolicy, check_choice, check_count
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class SendingOperator(OwnRendering, BaseOperator):
     Templated parameters, and all parameters of a mapped task, are validated when the task runs. An invalid one fails
     the task without a retry.
     """
+
+    operator_extra_links = (ApptotoOutboxLink(),)
 
     def __init__(
         self,

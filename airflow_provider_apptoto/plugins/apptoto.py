@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PREFIX = "/apptoto"
 """Where Airflow mounts the app, after its own base path."""
+ROUTE = "apptoto-outbox"
+"""Where Airflow's UI shows the page, after ``/plugin/``."""
 
 
 class LazyApp:
@@ -32,7 +34,7 @@ class LazyApp:
         if self._app is None:
             from airflow_provider_apptoto.ui.app import build
 
-            self._app = build()
+            self._app = build(PREFIX, ROUTE)
         await self._app(scope, receive, send)
 
 
@@ -43,7 +45,7 @@ _VIEWS = [
         # relative, because Airflow may have a base path
         "href": f"{PREFIX[1:]}/outbox",
         "destination": "nav",
-        "url_route": "apptoto-outbox",
+        "url_route": ROUTE,
         "category": "browse",
         "icon": f"{PREFIX[1:]}/icon.svg",
         "icon_dark_mode": f"{PREFIX[1:]}/icon.svg",

@@ -7,20 +7,25 @@ import hashlib
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlencode
 
-from fastapi import Depends, FastAPI, Response, status
+from fastapi import Depends, FastAPI, Query, Response, status
 from fastapi.exceptions import RequestValidationError
-from starlette.responses import JSONResponse
 
+# FastAPI reads the annotations when the routes are added
+from starlette.requests import Request  # noqa: TC002
+from starlette.responses import JSONResponse, RedirectResponse
+
+from airflow_provider_apptoto._airflow_api import may_open_plugins
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.ui.access import only_own_pages
+from airflow_provider_apptoto.ui.requests import Link  # noqa: TC001  FastAPI reads the annotations
 from airflow_provider_apptoto.ui.routes import router
 from airflow_provider_apptoto.ui.sources import SourceError
 
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
-    from starlette.requests import Request
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +39,12 @@ _HEADERS = {
 }
 
 
-def build() -> FastAPI:
-    """Return the app."""
+def build(prefix: str, route: str) -> FastAPI:
+    """Return the app.
+
+    :param prefix: where Airflow mounts it, after its own base path.
+    :param route: where Airflow's UI shows the page, after ``/plugin/``.
+    """
     app = FastAPI(
         title="Apptoto outbox",
         docs_url=None,
@@ -62,6 +71,17 @@ def build() -> FastAPI:
     def show_page() -> Response:
         """Return the page. It holds no data, so it needs no user."""
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    @app.get("/go")
+    async def open_page(request: Request, link: Annotated[Link, Query()]) -> Response:
+        """Open the page within Airflow's UI, or alone if the user may not see pages of plugins."""
+        root = request.scope.get("root_path", "")
+        query = urlencode(link.model_dump(exclude_none=True))
+        page = f"{root}/outbox?{query}"
+        if await may_open_plugins(request):
+            # Airflow 3.3 opens the path that follows the route; before, it ignores that, and the page reads the query
+            page = f"{root.removesuffix(prefix)}/plugin/{route}{page}"
+        return RedirectResponse(page, status.HTTP_307_TEMPORARY_REDIRECT)
 
     @app.get("/icon.svg")
     def show_icon() -> Response:

@@ -86,6 +86,14 @@ class Filters(BaseModel):
         return None if self.after is None else Cursor.parse(self.after)
 
 
+class Link(BaseModel):
+    """The messages that a link of a task opens."""
+
+    dag: Name | None = None
+    run: Name | None = None
+    task: Name | None = None
+
+
 class SearchBody(Filters):
     """Filters, and what a person typed in to find a message.
 

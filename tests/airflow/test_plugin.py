@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_apptoto.links.apptoto import ApptotoOutboxLink
+from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageOperator
 from airflow_provider_apptoto.plugins import apptoto
 from airflow_provider_apptoto.plugins.apptoto import ApptotoPlugin
 
@@ -62,3 +65,11 @@ def test_every_process_loads_the_plugin_so_it_imports_nothing_else(tmp_path: Pat
     seconds, imported = json.loads(line.removeprefix("answer: "))
     assert imported == ["airflow_provider_apptoto.plugins", "airflow_provider_apptoto.plugins.apptoto"]
     assert seconds < 0.001  # of the processor
+
+
+@pytest.mark.contract
+def test_a_task_has_a_link_to_its_messages_where_airflow_can_show_them() -> None:
+    task = SimpleNamespace(dag_id="clinic", task_id="remind", run_id="manual__2026-11-29T08:00:00+00:00")
+    operator = ApptotoSendMessageOperator(task_id="remind", type="sms", to="+16505550199", message="Hi")
+    url = "apptoto/go?dag=clinic&run=manual__2026-11-29T08%3A00%3A00%2B00%3A00&task=remind"
+    assert ApptotoOutboxLink().get_link(operator, ti_key=task) == (url if HAS_PAGES else "")
