@@ -132,9 +132,10 @@ def _connect_sqlite(
         try:
             for setting in _SQLITE_SETTINGS:
                 connection.execute(setting)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             connection.close()
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            is_locked = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+            if not is_locked or time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311  not a secret
         else:
