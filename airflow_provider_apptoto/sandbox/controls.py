@@ -178,7 +178,7 @@ class _News:
 def _parameters(request: Request) -> dict[str, str]:
     fields = dict(request.query_params)
     if len(fields) < len(request.query_params.multi_items()):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "A parameter is given twice.")
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "Each parameter can be given only once.")
     return fields
 
 
