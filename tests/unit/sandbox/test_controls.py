@@ -142,7 +142,7 @@ WRONG = [
     ("channel=sms", "Unknown parameters: 'channel'"),
     ("outcome=sent", "outcome must be one of"),
     ("dag_id=", "dag_id must be a string that is not blank"),
-    ("dag_id=a&dag_id=b", "A parameter is given twice"),
+    ("dag_id=a&dag_id=b", "Each parameter can be given only once"),
     ("since_id=-1", "since_id must be a whole number"),
     ("since_id=" + "9" * 4000, "since_id must be a whole number"),
 ]
