@@ -42,7 +42,7 @@ def query(title: str, dialect: str | None) -> str:
     """Return a query of a section, for one kind of database, or the one for both."""
     section = re.search(rf"^{title}\n-+\n(.*?)(?=^\S[^\n]*\n---+\n)", PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None
-    before = "on both:" if dialect is None else DIALECTS[dialect]
+    before = "[Oo]n both:" if dialect is None else DIALECTS[dialect]
     [found] = re.findall(rf"{before}\n\n\.\. code-block:: sql\n\n((?:   .*\n|\n)+)", section[1])
     return str(found)
 
@@ -58,6 +58,7 @@ def filled(database: StateDatabase) -> StateDatabase:
     for number, fields in enumerate([*MESSAGES, OLD]):
         is_sent = fields["state"] in {State.SENT, State.REDIRECTED}
         given = {"created_at": now - 60, "updated_at": now, "sent_at": now if is_sent else None, "lease": 0.0}
+        given["http_status"] = 200 if is_sent else 422 if fields["state"] is State.REJECTED else None
         assert store.compare_and_swap(None, entry(key=f"{number:032}", **given | fields))
     return database
 
@@ -82,6 +83,13 @@ def test_who_got_nothing_of_those_who_were_meant_to(filled: StateDatabase) -> No
         connection.exec_driver_sql("create table appointment (id integer primary key)")
         connection.exec_driver_sql("insert into appointment values (4711), (4713), (4714), (4999)")
     assert run(filled, query("Who got nothing", None)) == [(4713,), (4999,)]
+
+
+def test_what_apptoto_answered(filled: StateDatabase) -> None:
+    found = run(filled, query("What Apptoto answered", None))
+    assert sum(count for *_, count in found) == len([*MESSAGES, OLD]) - 1  # one is still being sent
+    assert found[0] == ("sms", 200, None, 3)
+    assert {("sms", 422, "rejected", 2), ("email", 200, None, 1)} <= set(found)
 
 
 def test_messages_to_resolve(filled: StateDatabase) -> None:
