@@ -95,7 +95,7 @@ class OptOuts:
         """
         names = (ALL, *check_lists(lists))
         keys = self._hash_keys()
-        people = {recipient: _hashes(keys, recipient) for recipient in recipients}
+        people = {recipient: hashes_under(keys, recipient) for recipient in recipients}
         holding = self._holding(people.values(), names)
         found = {}
         for recipient, own in people.items():
@@ -110,7 +110,7 @@ class OptOuts:
 
         :raises ApptotoValidationError: it is neither a phone number nor an e-mail address.
         """
-        own = _hashes(self._hash_keys(), canonical(recipient, self._region))
+        own = hashes_under(self._hash_keys(), canonical(recipient, self._region))
         return sorted(set().union(*self._holding([own], None).values()))
 
     @_without_frames
@@ -169,7 +169,7 @@ class OptOuts:
 
         :raises ApptotoValidationError: it is neither a phone number nor an e-mail address.
         """
-        return _hashes(self._hash_keys(), canonical(recipient, self._region))
+        return hashes_under(self._hash_keys(), canonical(recipient, self._region))
 
     @_without_frames
     def remove(self, list: str, recipients: Iterable[object], *, places: Iterable[str] | None = None) -> int:  # noqa: A002
@@ -235,7 +235,7 @@ class OptOuts:
             if recipient is None:
                 continue
             try:
-                own = _hashes(keys, canonical(recipient, self._region))
+                own = hashes_under(keys, canonical(recipient, self._region))
             except ApptotoValidationError as error:
                 problems.append(f"{place}: {error.problem}")
             else:
@@ -267,7 +267,8 @@ class OptOuts:
             yield connection
 
 
-def _hashes(keys: Sequence[bytes], recipient: str) -> Hashes:
+def hashes_under(keys: Sequence[bytes], recipient: str) -> Hashes:
+    """Return the hashes of all spellings of a recipient under these keys."""
     return tuple(str(recipient_hash(key, form)) for key in keys for form in spellings(recipient))
 
 

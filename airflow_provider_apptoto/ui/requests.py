@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from airflow_provider_apptoto.outbox.admin import Selection
 from airflow_provider_apptoto.outbox.entry import State  # noqa: TC001  pydantic reads the annotations
@@ -87,8 +87,12 @@ class Filters(BaseModel):
 
 
 class Link(BaseModel):
-    """The messages that a link of a task opens."""
+    """The messages that a link of a task opens.
 
+    :param source: id of the Apptoto connection; ``None``: the first one that the page shows.
+    """
+
+    source: Name | None = None
     dag: Name | None = None
     run: Name | None = None
     task: Name | None = None
@@ -109,10 +113,22 @@ class ExportBody(Filters):
     text: Annotated[SecretStr, Field(min_length=1, max_length=1000)] | None = None
 
 
+class Place(BaseModel):
+    """A task instance of the DAG in the path, whose messages are in Airflow's task state."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    run: Name
+    task: Name
+    map_index: Annotated[int, Field(ge=-1)] = -1
+
+
 class Change(BaseModel):
     """A change of messages of one DAG.
 
     :param note: reason for the change; stored.
+    :param place: where the messages are, if they are in Airflow's task state.
+    :param seen: with ``place``: for each key, the row's ``seen``.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -120,6 +136,14 @@ class Change(BaseModel):
     source: Name = DEFAULT_CONN_ID
     keys: Annotated[list[Key], Field(min_length=1, max_length=MAX_OPEN)]
     note: Note
+    place: Place | None = None
+    seen: Annotated[list[Key], Field(max_length=MAX_OPEN)] = []
+
+    @model_validator(mode="after")
+    def _has_seen_each(self) -> Self:
+        if self.place is not None and not len({*self.keys}) == len(self.keys) == len(self.seen):
+            raise ValueError("seen must have a value for each key, and no key may be repeated")
+        return self
 
 
 class Resolution(Change):

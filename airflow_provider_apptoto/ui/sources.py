@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_apptoto._airflow_task_state import has_task_state
 from airflow_provider_apptoto.client.errors import ApptotoError
 from airflow_provider_apptoto.configuration import option
 from airflow_provider_apptoto.hooks._state import optouts_outside_tasks
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 class SourceError(Exception):
     """The messages of a connection can't be shown or changed. The text is safe to show to any user."""
+
+
+class NoDatabaseError(SourceError):
+    """The connection has no state database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +120,19 @@ def find_source(conn_id: str) -> Source:
             f"Connection {conn_id!r} can't be used. It must exist for the API server, whose log has the reason."
         ) from None
     if database is None:
-        raise SourceError(
-            f"Connection {conn_id!r} has no state_conn_id, so there is no state database. Messages of a task are in "
-            "the task instance: Storage, Task State Store (Airflow 3.3 and newer)."
+        what = "Filter by DAG and run to see the messages in Airflow's task state." if has_task_state() else ""
+        raise NoDatabaseError(
+            f"Connection {conn_id!r} has no state_conn_id, so there is no state database. {what}".rstrip()
         )
     return Source(conn_id, hook, database)
+
+
+def region_of(conn_id: str) -> str | None:
+    """Return the region of phone numbers without ``+``, or ``None``."""
+    try:
+        return ApptotoHook(conn_id).default_region
+    except (AirflowException, ApptotoError):
+        return None
 
 
 def usable(error: LedgerStoreError, conn_id: str) -> SourceError:
@@ -130,7 +143,7 @@ def usable(error: LedgerStoreError, conn_id: str) -> SourceError:
     )
 
 
-def all_sources() -> tuple[list[Source], list[str]]:
+def all_sources() -> tuple[list[Source], list[SourceError]]:
     """Return the state databases, each once, and the problems of connections that have none."""
     sources: list[Source] = []
     problems = []
@@ -138,7 +151,7 @@ def all_sources() -> tuple[list[Source], list[str]]:
         try:
             found = find_source(conn_id)
         except SourceError as error:
-            problems.append(str(error))
+            problems.append(error)
         else:
             if all(found.database is not other.database for other in sources):
                 sources.append(found)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 supervisor_lock = threading.RLock()
 """Guards calls to Airflow's supervisor: a process has only one channel to it."""
-_SALT = "apptoto-salt"
+SALT = "apptoto-salt"
+"""Name of the value that holds the salt of a task instance."""
 
 
 class TaskStateLedgerStore:
@@ -63,8 +64,7 @@ class TaskStateLedgerStore:
         with supervisor_lock:
             if self._known.get(new.key) != old:
                 return False
-            value = {name: value for name, value in new.to_dict().items() if value not in (None, "")}
-            self._set(f"{TASK_STATE_PREFIX}{new.key}", value)
+            self._set(f"{TASK_STATE_PREFIX}{new.key}", value_of(new))
             self._known[new.key] = new
         return True
 
@@ -72,11 +72,11 @@ class TaskStateLedgerStore:
         """Return ``None``: the state of other tasks is not accessible."""
 
     def _read_keys(self) -> list[bytes]:
-        found = self._ask(lambda: self.task_state.get(_SALT))
+        found = self._ask(lambda: self.task_state.get(SALT))
         if found is None:
             salt = secrets.token_bytes(16)
             found = {"salt": salt.hex(), "secret": self._secret.checks(salt)[0]}
-            self._set(_SALT, found)
+            self._set(SALT, found)
             self._is_empty = True
         salt = bytes.fromhex(found["salt"])
         if found["secret"] not in self._secret.checks(salt):
@@ -109,3 +109,8 @@ class TaskStateLedgerStore:
             return call()
         except Exception as error:
             raise LedgerStoreError(f"Airflow's task state can't be used: {type(error).__name__}: {error}") from error
+
+
+def value_of(entry: Entry) -> dict[str, Any]:
+    """Return the value that is stored for an entry."""
+    return {name: value for name, value in entry.to_dict().items() if value not in (None, "")}

@@ -43,6 +43,7 @@ def dags(airflow_database: None) -> Iterator[None]:  # noqa: ARG001  it is neede
             session.merge(DagModel(dag_id=dag_id, bundle_name="dags-folder", is_stale=False, fileloc="/dags/a.py"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "k" * 64)
+        create_auth_manager()  # as the API server does
         yield
 
 
