@@ -283,6 +283,11 @@ def has_plugin_pages() -> bool:
     return _version() >= (3, 1)
 
 
+def clear_keeps_task_state() -> bool:
+    """Return whether a task that is cleared keeps its task state (before Airflow 3.4)."""
+    return _version() < (3, 4)
+
+
 def _version() -> tuple[int, int]:
     from airflow import __version__
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.outbox.entry import State
-from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID
 from airflow_provider_apptoto.outbox.optout_lists import ALL
 
 Option = tuple[tuple[str, ...], dict[str, Any]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 
@@ -60,6 +61,16 @@ def connection_defaults() -> dict[str, tuple[str, str]]:
     """
     sources = _current_sources()
     return {name: (_value(name, sources[name]), sources[name]) for name in _CONNECTION_FIELDS if name in sources}
+
+
+def outbox_conn_ids() -> list[str]:
+    """Return the ids of the connections that the outbox page shows, without duplicates.
+
+    :raises ApptotoConfigurationError: the option is blank or can't be read, or an unknown name is set.
+    """
+    found = option("outbox_conn_ids")
+    names = [DEFAULT_CONN_ID] if found is None else [name.strip() for name in found[0].split(",")]
+    return [*dict.fromkeys(name for name in names if name)]
 
 
 def keep_days() -> float:

@@ -21,6 +21,7 @@ from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.errors import FinalConfigurationError
 from airflow_provider_apptoto.outbox.instructions import how_to_resolve
+from airflow_provider_apptoto.outbox.origin import NO_ORIGIN
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
 from airflow_provider_apptoto.outbox.suppression import Suppression
 from airflow_provider_apptoto.privacy import remove_frames
@@ -209,7 +210,7 @@ def _end(found: Ending, results: BatchResults, sender: Sender, outbox: Outbox) -
         raise ApptotoUnknownOutcomeError(text)
     if found.end is End.FAIL:
         if results[Outcome.UNKNOWN] and outbox.store is not None:
-            how = how_to_resolve(outbox.store.kind, outbox.conn_id, "KEY")
+            how = how_to_resolve(outbox.store.kind, outbox.conn_id, "KEY", outbox.origin or NO_ORIGIN)
             text += (
                 "\nFor each message that may have been sent, check in Apptoto whether it was sent. Its KEY is in this "
                 f"list and in the XCom report; {how}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.pin import Memory, Pin
     from airflow_provider_apptoto.outbox.policy import SendPolicy
     from airflow_provider_apptoto.outbox.secret import LedgerSecret
-    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore, StoreKind
     from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
     from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 
@@ -109,6 +109,7 @@ class AccountState:
         """
         if self._sql_store is not None:
             tell_once(logging.INFO, f"Ledger: state database {self._settings.state_conn_id!r}")
+            self._tell_where_to_look("sql", origin)
             return self._sql_store
         if not origin.is_task:
             msg = (
@@ -127,9 +128,18 @@ class AccountState:
         from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 
         tell_once(logging.INFO, "Ledger: Airflow's task state")
+        self._tell_where_to_look("task_state", origin)
         if self._task_state_store is None or self._task_state_store.task_state is not task_state:
             self._task_state_store = TaskStateLedgerStore(task_state, ledger_secret())
         return self._task_state_store
+
+    def _tell_where_to_look(self, kind: StoreKind, origin: Origin) -> None:
+        """Log where the messages of a task are shown: the line is there even if the worker is killed."""
+        from airflow_provider_apptoto.outbox.instructions import where_to_look
+
+        where = where_to_look(kind, self._conn_id, origin)
+        if where is not None:
+            tell_once(logging.INFO, where)
 
     def guards(self, policy: SendPolicy, context: Mapping[str, Any]) -> Guards:
         """Return the guards of an outbox: the task's settings, and the connection's where the task has none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
@@ -20,7 +19,7 @@ class ApptotoOutboxLink(BaseOperatorLink):
 
     def get_link(
         self,
-        operator: BaseOperator,  # noqa: ARG002  the interface's
+        operator: BaseOperator,
         *,
         ti_key: object,
     ) -> str:
@@ -30,5 +29,7 @@ class ApptotoOutboxLink(BaseOperatorLink):
         """
         if not has_plugin_pages():
             return ""
-        query = {name: getattr(ti_key, f"{name}_id") for name in ("dag", "run", "task")}
-        return f"apptoto/go?{urlencode(query)}"
+        from airflow_provider_apptoto.outbox.page_link import page_path
+
+        dag_id, run_id, task_id = (getattr(ti_key, f"{name}_id") for name in ("dag", "run", "task"))
+        return page_path(dag_id, run_id, task_id, getattr(operator, "apptoto_conn_id", ""))

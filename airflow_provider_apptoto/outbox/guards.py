@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
-from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID, optout_command
+from airflow_provider_apptoto.outbox.instructions import optout_command
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

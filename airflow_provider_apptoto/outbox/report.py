@@ -136,7 +136,7 @@ class Reporter:
         answer = "an earlier try ended while sending it" if entry.state is State.SENDING else entry.answer
         text = (
             f"The message may have been sent: {answer}.\n{_about(message, entry)}\n"
-            f"Check in Apptoto whether it was sent; {how_to_resolve(self.kind, self.conn_id, entry.key)}."
+            f"Check in Apptoto whether it was sent; {how_to_resolve(self.kind, self.conn_id, entry.key, entry.origin)}."
         )
         raise ApptotoUnknownOutcomeError(text, status=entry.http_status, reason=entry.reason or answer) from error
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.outbox.admin import Selection
 from airflow_provider_apptoto.outbox.entry import State  # noqa: TC001  pydantic reads the annotations
-from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID
 from airflow_provider_apptoto.outbox.optout_lists import ALL
 from airflow_provider_apptoto.outbox.pages import MAX_OPEN, Cursor
 from airflow_provider_apptoto.privacy import MAX_LINE, is_one_line

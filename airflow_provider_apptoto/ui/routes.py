@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
 
 from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto._airflow import clear_keeps_task_state
 from airflow_provider_apptoto._airflow_api import (
     BaseUser,
     GetUserDep,
@@ -18,6 +19,7 @@ from airflow_provider_apptoto._airflow_api import (
 )
 from airflow_provider_apptoto._airflow_task_state import TaskMayRunError, ValueChangedError
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.configuration import outbox_conn_ids
 from airflow_provider_apptoto.outbox.admin import Author, Record, Selection
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.pages import MAX_OPEN, Page
@@ -42,7 +44,6 @@ from airflow_provider_apptoto.ui.sources import (
     Source,
     SourceError,
     all_sources,
-    conn_ids,
     find_source,
     usable,
 )
@@ -64,7 +65,7 @@ _UNKNOWN = Selection(states=(State.UNKNOWN,))
 @router.get("/about")
 def about(user: GetUserDep) -> dict[str, Any]:
     """Return the user, and the connections whose messages can be shown."""
-    return {"user": _name(user), "sources": conn_ids()}
+    return {"user": _name(user), "sources": outbox_conn_ids()}
 
 
 @router.get("/open")
@@ -267,8 +268,20 @@ def _rows(request: Request, user: BaseUser, conn_id: str, records: Iterable[Reco
 def _store(record: Record, conn_id: str) -> dict[str, Any]:
     """Return where an entry is, and what a change of it must quote."""
     if isinstance(record, StateRecord):  # its hash of the recipient is of no use elsewhere
-        return {"source": WHERE, "place": record.place, "seen": record.seen, "has_recipient": False}
-    return {"source": conn_id, "place": None, "seen": None, "has_recipient": record.entry.recipient is not None}
+        return {
+            "source": WHERE,
+            "place": record.place,
+            "seen": record.seen,
+            "has_recipient": False,
+            "survives_clear": clear_keeps_task_state(),
+        }
+    return {
+        "source": conn_id,
+        "place": None,
+        "seen": None,
+        "has_recipient": record.entry.recipient is not None,
+        "survives_clear": True,
+    }
 
 
 def _page(request: Request, user: BaseUser, filters: Filters, page: Page, reader: Reader) -> dict[str, Any]:

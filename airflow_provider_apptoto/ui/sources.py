@@ -10,11 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_apptoto._airflow_task_state import has_task_state
 from airflow_provider_apptoto.client.errors import ApptotoError
-from airflow_provider_apptoto.configuration import option
+from airflow_provider_apptoto.configuration import outbox_conn_ids
 from airflow_provider_apptoto.hooks._state import optouts_outside_tasks
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.outbox.admin import LedgerAdmin
-from airflow_provider_apptoto.outbox.instructions import DEFAULT_CONN_ID, ledger_command
+from airflow_provider_apptoto.outbox.instructions import ledger_command
 from airflow_provider_apptoto.outbox.pages import LedgerPages, Page
 from airflow_provider_apptoto.outbox.schema import SCHEMA_VERSION
 
@@ -94,22 +94,12 @@ class Source:
         return version > 0
 
 
-def conn_ids() -> list[str]:
-    """Return the ids of the connections to show, without duplicates.
-
-    :raises ApptotoConfigurationError: ``[apptoto]`` has an invalid option.
-    """
-    found = option("outbox_conn_ids")
-    names = [DEFAULT_CONN_ID] if found is None else [name.strip() for name in found[0].split(",")]
-    return [*dict.fromkeys(name for name in names if name)]
-
-
 def find_source(conn_id: str) -> Source:
     """Return the state database of a connection.
 
     :raises SourceError: it has none, or can't be read.
     """
-    if conn_id not in conn_ids():
+    if conn_id not in outbox_conn_ids():
         raise SourceError(f"Connection {conn_id!r} is not one of [apptoto] outbox_conn_ids.")
     try:
         hook = ApptotoHook(conn_id)
@@ -147,7 +137,7 @@ def all_sources() -> tuple[list[Source], list[SourceError]]:
     """Return the state databases, each once, and the problems of connections that have none."""
     sources: list[Source] = []
     problems = []
-    for conn_id in conn_ids():
+    for conn_id in outbox_conn_ids():
         try:
             found = find_source(conn_id)
         except SourceError as error:

@@ -208,7 +208,7 @@ def change(
                 old_changes=history,
             )
         )
-    if swaps:
+    if records:
         replace_values(records[0].task, swaps)
     return changed
 
