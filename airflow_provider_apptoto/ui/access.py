@@ -13,12 +13,17 @@ from fastapi import HTTPException, status
 
 # FastAPI reads the annotations when the routes are added
 from starlette.requests import Request  # noqa: TC002
+from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _JSON = "application/json"
+MAX_BODY = 256 * 1024
+"""Maximum size of a request's body in bytes: several times what the page sends."""
 
 
 def only_own_pages(request: Request) -> None:
@@ -49,3 +54,40 @@ def is_own(headers: Mapping[str, str], base_url: str | None) -> bool:
         return urlsplit(origin).netloc.lower() in hosts
     # Browsers send `Origin` with every POST.
     return site is not None or headers.get("authorization", "").lower().startswith("bearer ")
+
+
+class BodyLimit:
+    """Middleware that refuses large bodies; otherwise FastAPI reads a body before it checks who sends it.
+
+    :param headers: of the answer.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:20]) > MAX_BODY:
+            answer = JSONResponse({"detail": _TOO_LARGE}, _TOO_LARGE_STATUS, headers=self._headers)
+            await answer(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise HTTPException(_TOO_LARGE_STATUS, _TOO_LARGE)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+_TOO_LARGE = "The request is too large."
+_TOO_LARGE_STATUS = 413  # its name differs between versions of Starlette

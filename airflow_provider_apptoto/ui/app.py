@@ -19,16 +19,20 @@ from starlette.responses import JSONResponse, RedirectResponse
 
 from airflow_provider_apptoto._airflow_api import may_open_plugins
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.ui.access import only_own_pages
+from airflow_provider_apptoto.ui.access import BodyLimit, only_own_pages
 from airflow_provider_apptoto.ui.requests import Link  # noqa: TC001  FastAPI reads the annotations
 from airflow_provider_apptoto.ui.routes import router
 from airflow_provider_apptoto.ui.sources import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.middleware.base import RequestResponseEndpoint
 
 log = logging.getLogger(__name__)
 
+_MAX_SHOWN = 5
+"""Invalid fields that an answer names."""
 _FOLDER = Path(__file__).parent
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -66,6 +70,8 @@ def build(prefix: str, route: str) -> FastAPI:
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
+
+    app.add_middleware(BodyLimit, headers=_HEADERS)
 
     @app.get("/outbox")
     def show_page() -> Response:
@@ -128,8 +134,17 @@ async def _misconfigured(_request: Request, error: Exception) -> Response:
 async def _invalid(_request: Request, error: Exception) -> Response:
     """Say which fields are invalid, without their values."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    fields = (f"{'.'.join(map(str, each['loc'][1:])) or 'request'}: {each['msg']}" for each in found)
+    fields = (f"{_field(each['loc'])}: {each['msg']}" for each in found[:_MAX_SHOWN])
     return _answer(422, f"Invalid request: {'; '.join(fields)}.")
+
+
+def _field(location: Sequence[int | str]) -> str:
+    """Return the name of a field; somebody may have typed a recipient in place of one."""
+    names = [str(each) for each in location[1:]]
+    return (
+        ".".join(name if re.fullmatch("[a-z_]{1,20}|[0-9]{1,3}", name) else "unknown field" for name in names)
+        or "request"
+    )
 
 
 async def _failed(_request: Request, _error: Exception) -> Response:

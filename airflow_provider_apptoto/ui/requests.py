@@ -29,13 +29,9 @@ def _line(text: str) -> str:
     return text
 
 
-def _cursor(text: str) -> str:
-    Cursor.parse(text)
-    return text
-
-
 Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_printable)]
+Start = Annotated[str, Field(pattern=r"^[0-9]{1,10}(\.[0-9]{1,10})?~[0-9a-f]{32}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Note = Annotated[str, AfterValidator(_line)]
 
@@ -63,7 +59,7 @@ class Filters(BaseModel):
     reference: Text | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
-    after: Annotated[str, Field(max_length=100), AfterValidator(_cursor)] | None = None
+    after: Start | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 50
 
     @property
