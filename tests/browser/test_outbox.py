@@ -168,7 +168,7 @@ def test_many_messages_of_several_dags_are_resolved_with_one_note(page: OutboxPa
     page.select(8)
     expect(page.frame.get_by_role("region", name="Selected messages")).to_contain_text("9 messages")
     page.button("It was not sent").click()
-    dialog = page.frame.get_by_role("dialog", name="Record that it was not sent")
+    dialog = page.frame.get_by_role("dialog", name="Record as not sent")
     expect(dialog).to_contain_text("and 3 more")
     expect(dialog).to_contain_text("1 of the selected messages are left as they are")
     page.button("Record as not sent: 8 messages").click()
