@@ -84,7 +84,8 @@ def test_a_message_is_resolved_only_after_its_task_has_ended(airflow: Airflow) -
         assert page.open_cases() == [row]
     finally:
         may_go_on.set()
-    airflow.wait_for(lambda: state() == "failed")
+    runs = "select 1 from dag_run where dag_id = %s and state = 'failed'"  # a clear before that gets lost
+    airflow.wait_for(lambda: state() == "failed" and bool(airflow.query(runs, DAG_ID)))
 
     # somebody edits the value in Airflow's own page after this page was loaded
     values = "select value from task_state_store where dag_id = %s and key = %s"
