@@ -20,7 +20,7 @@ export PYTHON
 # where no bytecode may be written, every process compiles Airflow anew, for more than two seconds.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE $(filter AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo quick test lint types docs matrix chaos distributed mutation bench format pins clean
+.PHONY: help setup demo quick test lint types docs screenshots matrix chaos distributed mutation bench format pins clean
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
 
@@ -46,6 +46,9 @@ types: setup ## check types
 
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+
+screenshots: setup ## take the pictures of the documentation anew (needs Chromium)
+	.venv/bin/python -m tests.browser.screenshots
 
 matrix: $(AIRFLOW:%=matrix-%) ## run the contract tests on the older Airflows (or one: AIRFLOW=2.11)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-    from tests.browser.outbox_page import OutboxPage
+    from tests.browser.outbox_page import OutboxPage, Visit
     from tests.support.outbox_server import OutboxServer
 
 
@@ -50,7 +50,7 @@ def visit(browser: Browser, running_server: OutboxServer) -> Iterator[Visit]:
 
 
 @pytest.fixture
-def page(visit: Visit, server: OutboxServer) -> Iterator[OutboxPage]:
+def page(visit: Visit, server: OutboxServer) -> Iterator[OutboxPage]:  # noqa: ARG001  it is emptied
     """Provide the outbox page, not opened yet. Afterwards, nothing may have failed on it."""
     with visit.page() as page:
         yield page

@@ -33,9 +33,10 @@ def message(number: int, state: str = "sent", **fields: Any) -> Entry:
 
     from airflow_provider_apptoto.outbox.entry import State
 
-    of_origin = {name: fields.pop(name) for name in ("dag_id", "run_id", "task_id", "map_index") if name in fields}
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    of_origin: dict[str, Any] = {name: fields.pop(name) for name in names if name in fields}
     at = NOON - 60 * number
-    given = {
+    given: dict[str, Any] = {
         "state": State(state),
         "lease": 0.0,
         "reference": f"ref-{number}",
@@ -43,7 +44,8 @@ def message(number: int, state: str = "sent", **fields: Any) -> Entry:
         "created_at": at,
         "updated_at": at,
     }
-    return entry(replace(FIRST, **{**ORIGIN, **of_origin}), key=f"{number:032x}", **{**given, **fields})
+    of_origin = {**ORIGIN, **of_origin}
+    return entry(replace(FIRST, **of_origin), key=f"{number:032x}", **{**given, **fields})
 
 
 class Visit:
@@ -55,7 +57,7 @@ class Visit:
     def __init__(self, browser: Browser, server: OutboxServer, user: str | None, **options: Any) -> None:
         self.server = server
         size = {"width": 1280, "height": 900}
-        given = {"viewport": size, "timezone_id": "Europe/Berlin", "locale": "en-GB", **options}
+        given: dict[str, Any] = {"viewport": size, "timezone_id": "Europe/Berlin", "locale": "en-GB", **options}
         self.context: BrowserContext = browser.new_context(**given)
         self.context.set_default_timeout(PATIENCE)
         if user is not None:

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_apptoto.client.settings import SENDER_HEADER
 from airflow_provider_apptoto.sandbox import Sandbox
+from tests.support.browser import expect
 from tests.support.sandbox_caller import SMS, Caller, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-
 ATTACK = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -60,7 +48,7 @@ def page(browser: Any, sandbox: Sandbox) -> Iterator[Any]:
 
 def shows(page: Any, selector: str, text: str) -> None:
     """Wait until an element has this text."""
-    playwright.expect(page.locator(selector)).to_have_text(text, timeout=20_000)
+    expect(page.locator(selector)).to_have_text(text)
 
 
 def send(caller: Caller, *, dag_id: str = "remind", **fields: object) -> int:
@@ -93,7 +81,7 @@ def test_nothing_that_was_sent_becomes_a_part_of_the_page(page: Any, caller: Cal
     shows(page, "#count", "2 messages")
     for number in range(2):
         page.locator(".row:visible").nth(number).click()
-        playwright.expect(page.locator("#detail h2")).to_have_text(ATTACK)
+        expect(page.locator("#detail h2")).to_have_text(ATTACK)
 
     assert page.title() == "Inbox (2) · Apptoto sandbox"
     assert page.locator("img, iframe, object").count() == 0
@@ -171,7 +159,7 @@ def test_keys_choose_open_and_delete(page: Any, sandbox: Sandbox, caller: Caller
         "aria-activedescendant"
     )
     page.keyboard.press("Enter")
-    playwright.expect(page.locator("#detail h2")).to_be_focused()
+    expect(page.locator("#detail h2")).to_be_focused()
     page.keyboard.press("Delete")
     shows(page, "#count", "3 messages")
     shows(page, ".phone .bubble", "number 2")
@@ -186,7 +174,7 @@ def test_a_fault_is_one_click(page: Any, sandbox: Sandbox, caller: Caller) -> No
     shows(page, "#active-faults", "For the next request: status 503. The message is not stored.")
     assert send(caller) == 503
     shows(page, "#no-faults", "No fault is active.")
-    playwright.expect(page.locator("#no-faults")).to_be_visible()
+    expect(page.locator("#no-faults")).to_be_visible()
     sandbox.fault(status=500, times=3)
     page.click("#clear-faults")
     wait_until(lambda: caller.faults() == [])
@@ -214,7 +202,7 @@ def test_ten_thousand_messages_are_a_few_elements_and_stay_in_order(browser: Any
         # What somebody reads stays where it is when messages arrive.
         page.evaluate("list.scrollTop = 5000 * ROW")
         middle = page.locator("#message-5000")
-        playwright.expect(middle).to_be_visible()
+        expect(middle).to_be_visible()
         before = middle.bounding_box()
         send(caller)
         wait_until(lambda: bool(page.evaluate("items[0].id") == 10_001))
@@ -254,10 +242,10 @@ def test_on_a_phone_a_message_covers_the_list_until_back(browser: Any, scheme: s
         send(caller, message="word " * 200, to="a" * 300)
         shows(page, "#count", "1 message")
         page.locator(".row").click()
-        playwright.expect(page.locator("#detail h2")).to_be_focused()
+        expect(page.locator("#detail h2")).to_be_focused()
         assert page.locator("#detail").bounding_box() == {"x": 0, "y": 0, "width": 375, "height": 700}
         assert page.evaluate("document.documentElement.scrollWidth") == 375
         page.get_by_role("button", name="Back").click()
-        playwright.expect(page.locator("#detail")).to_be_hidden()
-        playwright.expect(page.locator("#list")).to_be_focused()
+        expect(page.locator("#detail")).to_be_hidden()
+        expect(page.locator("#list")).to_be_focused()
         context.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from tests.browser.outbox_page import message
 from tests.support.browser import expect
 
 if TYPE_CHECKING:
-    from tests.browser.outbox_page import OutboxPage, Visit
+    from tests.browser.outbox_page import OutboxPage
     from tests.support.outbox_server import OutboxServer
 
 pytest.importorskip("airflow.api_fastapi.core_api.security", reason="the page needs Airflow 3.1 or newer")
@@ -22,7 +21,9 @@ PHONE = "+16505550103"
 
 
 def test_the_menu_opens_the_page_with_open_cases_and_messages(page: OutboxPage, server: OutboxServer) -> None:
-    server.fill([message(1, "unknown"), message(2, "sending"), message(3), message(4, "rejected", reason="no such number")])
+    server.fill(
+        [message(1, "unknown"), message(2, "sending"), message(3), message(4, "rejected", reason="no such number")]
+    )
     page.page.goto(server.url)
     page.page.get_by_role("button", name="Browse").click()
     page.page.get_by_role("menuitem", name="Apptoto outbox").click()
@@ -40,7 +41,9 @@ def test_the_menu_opens_the_page_with_open_cases_and_messages(page: OutboxPage, 
 
 def test_from_a_task_to_its_resolved_message_in_three_steps(page: OutboxPage, server: OutboxServer) -> None:
     run_id = server.sent["run_id"]
-    server.fill([message(1, "unknown", run_id=run_id), message(2, "unknown"), message(3, run_id=run_id)], keep_sent=True)
+    server.fill(
+        [message(1, "unknown", run_id=run_id), message(2, "unknown"), message(3, run_id=run_id)], keep_sent=True
+    )
     page.page.goto(f"{server.url}/dags/clinic_reminders/runs/{run_id}/tasks/remind/details")
     page.page.get_by_role("link", name="Apptoto outbox").click()
     page.is_in_airflow()
@@ -130,7 +133,7 @@ def test_a_number_without_country_code_is_explained(page: OutboxPage, server: Ou
 
 def test_older_messages_follow_page_by_page(page: OutboxPage, server: OutboxServer) -> None:
     server.fill([message(number) for number in range(120)])
-    page.open_in_airflow()
+    page.open()
     page.shows(*range(50))
     page.button("Show older messages").click()
     page.shows(*range(100))
@@ -140,7 +143,9 @@ def test_older_messages_follow_page_by_page(page: OutboxPage, server: OutboxServ
 
 
 def test_a_csv_file_has_what_is_selected_and_runs_no_formula(page: OutboxPage, server: OutboxServer) -> None:
-    server.fill([message(number) for number in range(60)] + [message(60, "rejected"), message(61, "rejected", reference="=1+1")])
+    server.fill(
+        [message(number) for number in range(60)] + [message(60, "rejected"), message(61, "rejected", reference="=1+1")]
+    )
     page.open_in_airflow()
     page.field("Outcome").select_option("rejected")
     page.button("Filter").click()
@@ -163,7 +168,7 @@ def test_a_csv_file_has_what_is_selected_and_runs_no_formula(page: OutboxPage, s
 def test_many_messages_of_several_dags_are_resolved_with_one_note(page: OutboxPage, server: OutboxServer) -> None:
     dag_ids = ("clinic_reminders", "lab_results")
     server.fill([message(number, "unknown", dag_id=dag_ids[number % 2]) for number in range(8)] + [message(8)])
-    page.open_in_airflow()
+    page.open()
     page.frame.get_by_role("checkbox", name="Select all: Open cases").check()
     page.select(8)
     expect(page.frame.get_by_role("region", name="Selected messages")).to_contain_text("9 messages")
@@ -219,16 +224,19 @@ def test_nothing_is_changed_if_the_confirmation_is_cancelled(page: OutboxPage, s
     server.fill([message(1, "unknown")])
     page.open()
     page.select(1)
-    for close in (lambda: page.button("Cancel").click(), lambda: page.page.keyboard.press("Escape")):
+    for is_by_key in (False, True):
         page.button("Forget").click()
         page.frame.get_by_role("dialog").get_by_label("Note").fill("why")
-        close()
+        if is_by_key:
+            page.page.keyboard.press("Escape")
+        else:
+            page.button("Cancel").click()
         expect(page.frame.get_by_role("dialog")).to_have_count(0)
     assert server.states() == {"ref-1": "unknown"}
 
 
 def test_an_empty_outbox_says_so(page: OutboxPage) -> None:
-    page.open_in_airflow()
+    page.open()
     expect(page.frame.get_by_text("There are no open cases.")).to_be_visible()
     expect(page.frame.get_by_text("No message has been recorded yet.")).to_be_visible()
     expect(page.button("Show older messages")).to_be_hidden()

@@ -87,7 +87,7 @@ class OutboxServer:
     def states(self) -> dict[str, str]:
         """Return the state of each message, by reference."""
         with self.database.transaction() as connection:
-            return {row.reference: row.state for row in connection.execute(select(ledger.c["reference", "state"]))}
+            return {row.reference: row.state for row in connection.execute(select(ledger.c.reference, ledger.c.state))}
 
     def hash_of(self, recipient: str) -> str | None:
         """Return what an entry stores of a recipient."""

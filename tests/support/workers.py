@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TOGETHER = (
     "tests/scheduler/",  # an Airflow
+    "tests/browser/",  # an API server and a browser
     "tests/airflow/outbox/test_minute.py",  # a minute
     "tests/airflow/outbox/test_stalls.py",  # processes
     "tests/chaos/",  # a process to fork from
