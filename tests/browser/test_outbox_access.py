@@ -27,13 +27,14 @@ pytest.importorskip("airflow.api_fastapi.core_api.security", reason="the page ne
 
 ATTACK = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 NAME = """each => each.getAttribute("aria-label") || each.labels?.[0]?.innerText || each.textContent"""
+# Playwright waits for a script's result, which a page that is left does not have.
 ATTACKS = {
     "form": """url => { const form = document.createElement("form"); form.method = "POST"; form.action = url;
         form.enctype = "text/plain"; const field = document.createElement("input"); field.name = '{"text": "1", "x": "';
-        field.value = '"}'; form.append(field); document.body.append(form); form.submit(); }""",
-    "fetch": """url => fetch(url, {method: "POST", mode: "no-cors", credentials: "include",
+        field.value = '"}'; form.append(field); document.body.append(form); setTimeout(() => form.submit()); }""",
+    "fetch": """url => void fetch(url, {method: "POST", mode: "no-cors", credentials: "include",
         headers: {"Content-Type": "text/plain"}, body: BODY}).catch(() => null)""",
-    "JSON": """url => fetch(url, {method: "POST", credentials: "include",
+    "JSON": """url => void fetch(url, {method: "POST", credentials: "include",
         headers: {"Content-Type": "application/json"}, body: BODY}).catch(() => null)""",
 }
 
