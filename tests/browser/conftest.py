@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-    from tests.browser.outbox_page import OutboxPage, Visit
+    from tests.support.outbox_page import OutboxPage, Visit
     from tests.support.outbox_server import OutboxServer
 
 
@@ -43,7 +43,7 @@ def server(running_server: OutboxServer) -> OutboxServer:
 @pytest.fixture(scope="package")
 def visit(browser: Browser, running_server: OutboxServer) -> Iterator[Visit]:
     """Provide the browser of a user who is logged in; pages share its cache."""
-    from tests.browser.outbox_page import Visit
+    from tests.support.outbox_page import Visit
 
     with Visit(browser, running_server, "ann") as visit:
         yield visit

@@ -15,8 +15,8 @@ from tests.support import airflow_home
 airflow_home.set_up()
 
 from airflow_provider_apptoto.sandbox import Sandbox  # noqa: E402  the home comes first
-from tests.browser.outbox_page import OutboxPage, Visit, message  # noqa: E402
 from tests.support.browser import chromium, expect  # noqa: E402
+from tests.support.outbox_page import OutboxPage, Visit, message  # noqa: E402
 from tests.support.outbox_server import serving  # noqa: E402
 
 if TYPE_CHECKING:

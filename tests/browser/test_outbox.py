@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.outbox_page import message
 from tests.support.browser import expect
+from tests.support.outbox_page import message
 
 if TYPE_CHECKING:
-    from tests.browser.outbox_page import OutboxPage
+    from tests.support.outbox_page import OutboxPage
     from tests.support.outbox_server import OutboxServer
 
 pytest.importorskip("airflow.api_fastapi.core_api.security", reason="the page needs Airflow 3.1 or newer")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.outbox_page import Visit, message
 from tests.support.browser import expect
+from tests.support.outbox_page import Visit, message
 from tests.support.sandbox_caller import wait_until
 from tests.support.standalone import free_ports
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-    from tests.browser.outbox_page import OutboxPage
+    from tests.support.outbox_page import OutboxPage
     from tests.support.outbox_server import OutboxServer
 
 pytest.importorskip("airflow.api_fastapi.core_api.security", reason="the page needs Airflow 3.1 or newer")
