@@ -112,14 +112,14 @@ class LedgerPages:
             if selection.dag_id is not None:
                 dag_ids &= {selection.dag_id}
             found = {
-                row.message_key: entry_of(row)
+                row.message_key: row
                 for query in queries(selection, search, after, dag_ids, are_all=dag_ids == present, is_sqlite=is_sqlite)
                 for row in connection.execute(query.limit(limit + 1))
             }
-            entries = sorted(found.values(), key=lambda entry: (-entry.updated_at, entry.key))
-            shown = entries[:limit]
+            newest = sorted(found.values(), key=lambda row: (-row.updated_at, row.message_key))
+            shown = [entry_of(row) for row in newest[:limit]]
             history = changes_of(connection, [entry.key for entry in shown])
-        is_last = len(entries) <= limit
+        is_last = len(newest) <= limit
         return Page(
             tuple(Record(entry, tuple(history[entry.key])) for entry in shown),
             None if is_last else Cursor(shown[-1].updated_at, shown[-1].key),
