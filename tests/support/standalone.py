@@ -248,12 +248,14 @@ def processes() -> list[psutil.Process]:
 def sender(exchange: Exchange) -> psutil.Process:
     """Return the process that sent a request: it owns the other end of the socket.
 
-    Both addresses count: another process may use the same local port for a connection to another server.
+    Only processes of this one are looked at, the youngest first: to look at all takes seconds on a busy machine, and
+    the request may time out meanwhile.
 
-    :raises ProcessLookupError: it has ended. Its socket outlives it, and ``psutil`` takes no process for this one.
+    :raises ProcessLookupError: it has ended.
     """
     ends = exchange.socket.getpeername(), exchange.socket.getsockname()
-    [pid] = {each.pid for each in psutil.net_connections(kind="tcp") if (each.laddr, each.raddr) == ends} or {None}
-    if pid is None:
-        raise ProcessLookupError("the process that sent this request has ended")
-    return psutil.Process(pid)
+    for process in reversed(processes()):
+        with contextlib.suppress(psutil.Error):
+            if any((each.laddr, each.raddr) == ends for each in process.net_connections(kind="tcp")):
+                return process
+    raise ProcessLookupError("the process that sent this request has ended")
