@@ -122,8 +122,8 @@ def test_what_would_be_too_late_at_the_opening_is_not_sent(apptoto_sandbox: Appt
     assert [message["to"] for message in apptoto_sandbox.messages()] == ["+16505550102"]
 
 
-def test_only_a_sandbox_ends_holds(monkeypatch: pytest.MonkeyPatch, apptoto_sandbox: ApptotoSandbox) -> None:
-    """Without its URL, messages would reach people."""
+def test_only_a_sandbox_ends_holds(apptoto_sandbox: ApptotoSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its URL, messages would reach people. The order matters: the variable returns before the sandbox ends."""
     from airflow.providers.common.compat.sdk import TaskDeferred
 
     monkeypatch.delenv("APPTOTO_SANDBOX_URL")
