@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from airflow_provider_apptoto.outbox.schema import changes, ledger, optouts
 from airflow_provider_apptoto.outbox.stores.sql import values_of
 from airflow_provider_apptoto.sandbox import Sandbox
 from tests.support.airflow_home import copy_database
-from tests.support.standalone import DEADLINE, free_ports, process_environment, settings, wait_for
+from tests.support.standalone import DEADLINE, free_ports, process_environment, running, settings, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +68,7 @@ class OutboxServer:
     @property
     def log(self) -> str:
         """What the server has logged."""
-        return (self.home / "server.log").read_text()
+        return (self.home / "api-server.log").read_text()
 
     def fill(self, entries: Sequence[Entry], *, keep_sent: bool = False) -> None:
         """Replace all entries, changes and opt-outs.
@@ -132,25 +130,15 @@ def serving(home: Path, base: str = "") -> Iterator[OutboxServer]:
     (home / "dags" / "clinic.py").write_text(DAGS)
     (home / "passwords.json").write_text(json.dumps({name: name for name in USERS}))
     database = StateDatabase(URL.create("sqlite", database=str(home / "state.db")))
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("airflow"), "api-server"],
-            env=process_environment(environment),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
+    try:
+        with running("api-server", home, environment):
             _run_dag(home, environment)
             with database.transaction() as connection:
                 sent = dict(connection.execute(select(ledger)).mappings().one())
             wait_for(lambda: _answers(f"{root}{base}/api/v2/version"), home)
             yield OutboxServer(home=home, root=root, base=base, database=database, sent=sent)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            database._engine.dispose()
+    finally:
+        database._engine.dispose()
 
 
 def _own_settings(home: Path) -> dict[str, str]:

@@ -130,20 +130,8 @@ class Airflow:
     @contextlib.contextmanager
     def component(self, name: str) -> Iterator[None]:
         """Run a component, such as a triggerer in place of one that was killed."""
-        with (self.home / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [Path(sys.executable).with_name("airflow"), name],
-                env=process_environment(self.environment),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                yield
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        with running(name, self.home, self.environment):
+            yield
 
 
 @contextlib.contextmanager
@@ -162,17 +150,27 @@ def standalone(home: Path, **environment: str) -> Iterator[dict[str, str]]:
         **environment,
     }
     migrate(home, environment)
-    with (home / "standalone.log").open("wb") as log:
+    with running("standalone", home, environment):
+        wait_for(lambda: is_listening(port), home)
+        yield environment
+
+
+@contextlib.contextmanager
+def running(component: str, home: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run a command of Airflow that goes on until it is killed, with all its processes. Its log is in ``home``.
+
+    :param environment: its settings.
+    """
+    with (home / f"{component}.log").open("wb") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).with_name("airflow"), "standalone"],
+            [Path(sys.executable).with_name("airflow"), component],
             env=process_environment(environment),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            wait_for(lambda: is_listening(port), home)
-            yield environment
+            yield
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

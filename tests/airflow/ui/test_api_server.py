@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +14,7 @@ from sqlalchemy.engine import URL
 from airflow_provider_apptoto.outbox.database import StateDatabase
 from tests.support import airflow_home
 from tests.support.entries import filled
-from tests.support.standalone import DEADLINE, free_ports, is_listening, process_environment, settings, wait_for
+from tests.support.standalone import DEADLINE, free_ports, is_listening, running, settings, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,21 +51,9 @@ def server(dags: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     database = StateDatabase(URL.create("sqlite", database=str(home / "state.db")))
     filled(database)
     database._engine.dispose()
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("airflow"), "api-server"],
-            env=process_environment(environment),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_for(lambda: is_listening(port), home)
-            yield base
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with running("api-server", home, environment):
+        wait_for(lambda: is_listening(port), home)
+        yield base
 
 
 @pytest.fixture(scope="module")
