@@ -25,7 +25,7 @@ def test_the_menu_opens_the_page_with_open_cases_and_messages(page: OutboxPage, 
         [message(1, "unknown"), message(2, "sending"), message(3), message(4, "rejected", reason="no such number")]
     )
     page.page.goto(server.url)
-    page.page.get_by_role("button", name="Browse").click()
+    page.page.get_by_role("button", name="Browse", exact=True).click()  # exact: not before Airflow's texts are loaded
     page.page.get_by_role("menuitem", name="Apptoto outbox").click()
     page.is_in_airflow()
 

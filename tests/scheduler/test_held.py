@@ -211,7 +211,8 @@ def held(running_airflow: Airflow, until_the_end: contextlib.ExitStack) -> Held:
 
 
 def test_tasks_that_hold_messages_use_no_slot_and_their_open_rows_are_sent_at_once(held: Held) -> None:
-    assert (held.pool["occupied_slots"], held.pool["deferred_slots"]) == (0, len(DAGS))
+    assert held.pool["occupied_slots"] == 0
+    assert len(DAGS) - held.pool["deferred_slots"] in (0, 1)  # run_limited may be over, as above
     assert held.copies_then == {dag_id: [int(row == OPEN) for row in rows] for dag_id, (_, rows) in DAGS.items()}
 
 

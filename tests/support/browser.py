@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Locator
 
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds to wait for something on a page; not a measure of speed."""
 
 
