@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_apptoto.client.appointments import ConversationMessage, Event, Participant
     from airflow_provider_apptoto.client.client import ApptotoClient, SendResult
     from airflow_provider_apptoto.client.errors import (
         ApptotoAuthError,
@@ -39,10 +40,13 @@ __all__ = [
     "ApptotoUnknownOutcomeError",
     "ApptotoValidationError",
     "Clock",
+    "ConversationMessage",
     "DeliveryMode",
+    "Event",
     "InProcessRateLimiter",
     "Message",
     "Outcome",
+    "Participant",
     "RateLimiter",
     "RetryPolicy",
     "Routing",
@@ -52,10 +56,13 @@ __all__ = [
 _MODULES = {
     "ApptotoClient": "client",
     "Clock": "rate_limit",
+    "ConversationMessage": "appointments",
     "DeliveryMode": "routing",
+    "Event": "appointments",
     "InProcessRateLimiter": "rate_limit",
     "Message": "messages",
     "Outcome": "outcomes",
+    "Participant": "appointments",
     "RateLimiter": "rate_limit",
     "RetryPolicy": "retry",
     "Routing": "routing",

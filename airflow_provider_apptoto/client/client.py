@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
-import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_apptoto import __version__
-from airflow_provider_apptoto.client.answers import describe_status, kept_response, read_error, send_error
+from airflow_provider_apptoto.client.answers import kept_response, send_error
+from airflow_provider_apptoto.client.attempts import Attempts
 from airflow_provider_apptoto.client.base_url import check_base_url
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.client.outcomes import Answer, Outcome, classify_read, classify_send
+from airflow_provider_apptoto.client.outcomes import Outcome, classify_send
 from airflow_provider_apptoto.client.rate_limit import (
     DEFAULT_REQUESTS_PER_MINUTE,
-    LOGGED_WAIT,
     Clock,
     RateLimiter,
-    SlotQueue,
     account_rate_limiter,
 )
+from airflow_provider_apptoto.client.reads import EventReads
 from airflow_provider_apptoto.client.retry import RetryPolicy
 from airflow_provider_apptoto.client.routing import DeliveryMode, Routing
 from airflow_provider_apptoto.client.segments import estimate_segments
@@ -36,14 +33,12 @@ from airflow_provider_apptoto.client.settings import (
     MAX_TIMEOUT,
     SENDER_HEADER,
 )
-from airflow_provider_apptoto.privacy import remove_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from airflow_provider_apptoto.client.appointments import Event, Id
     from airflow_provider_apptoto.client.messages import Message
-
-log = logging.getLogger(__name__)
 
 _EXTRA_TIME = 30.0
 """Seconds that an exchange may last in addition to ``timeout``, by default."""
@@ -90,6 +85,7 @@ class ApptotoClient:
     :param retry_policy: when a message that was not sent is retried; by default three attempts within 60 seconds.
     :param is_sandbox: whether ``base_url`` is a sandbox, which is told which task sends. Plain http only.
     :param clock: source of time and sleep; by default the module ``time``.
+    :param on_read: called after each request that reads, with the status of its answer or ``None``.
     :raises ApptotoConfigurationError: a setting is missing or wrong.
     """
 
@@ -110,6 +106,7 @@ class ApptotoClient:
         retry_policy: RetryPolicy | None = None,
         is_sandbox: bool = False,
         clock: Clock = time,
+        on_read: Callable[[int | None], None] | None = None,
     ) -> None:
         from airflow_provider_apptoto.client.transport import Transport
 
@@ -132,12 +129,13 @@ class ApptotoClient:
         self._is_sandbox = is_sandbox
         self.account = base_url, login
         self.total_timeout = timeout + _EXTRA_TIME if total_timeout is None else total_timeout
-        self._max_retry_after = max_retry_after
         self._routing = routing or Routing()
-        self._retry_policy = retry_policy or RetryPolicy()
-        self._limiter = rate_limiter or account_rate_limiter(base_url, login, DEFAULT_REQUESTS_PER_MINUTE)
-        self._slots = SlotQueue(self._limiter, clock, self._retry_policy.window)
-        self._clock = clock
+        self._attempts = Attempts(
+            rate_limiter or account_rate_limiter(base_url, login, DEFAULT_REQUESTS_PER_MINUTE),
+            retry_policy or RetryPolicy(),
+            max_retry_after,
+            clock,
+        )
         basic = base64.b64encode(f"{login}:{api_key}".encode()).decode()
         self._credentials = (api_key, login, basic)
         self._transport = Transport(
@@ -150,6 +148,7 @@ class ApptotoClient:
             ca_bundle=ca_bundle,
             user_agent=user_agent,
         )
+        self._reads = EventReads(self._transport, self._attempts, self._credentials, on_read)
 
     @property
     def mode(self) -> DeliveryMode:
@@ -184,12 +183,12 @@ class ApptotoClient:
         if routed is None:
             return SendResult(outcome=Outcome.DRY_RUN, type=message.type, target=message.target)
         headers = {SENDER_HEADER: json.dumps(dict(sender))} if sender is not None and self._is_sandbox else None
-        outcome, answer = self._attempts(
+        outcome, answer = self._attempts.make(
             lambda begin: self._transport.exchange(
                 "POST", "/send_message", json_body=routed.payload(), headers=headers, before_write=begin
             ),
             classify_send,
-            sleep or self._clock.sleep,
+            sleep,
             before_write,
             last_check,
         )
@@ -211,17 +210,80 @@ class ApptotoClient:
             return None
         return estimate_segments(routed.message).parts
 
-    def list_events(self, *, page: int = 1, page_size: int = 30) -> list[dict[str, Any]]:
-        """Return one page of the account's events (``GET /v1/events``, apidocs.apptoto.com/reference/v1events).
+    def list_events(self, *, page: int = 1, page_size: int = 30, **filters: Any) -> list[dict[str, Any]]:
+        """Return one page of the account's events as JSON (``GET /v1/events``).
+
+        Source: apidocs.apptoto.com/reference/v1events.
 
         :param page: number of the page, from 1.
         :param page_size: events per page, at least 1.
+        :param filters: further parameters of the request; those that are ``None`` are left out.
         :raises ApptotoAuthError: Apptoto rejected the login or API key.
         :raises ApptotoNotSentError: all attempts failed; a retry may succeed.
         :raises ApptotoError: the answer is not from Apptoto's API.
         """
-        events: list[dict[str, Any]] = self._read("/events", {"page": page, "page_size": page_size}, "events")
+        events: list[dict[str, Any]] = self._reads.page({"page": page, "page_size": page_size, **filters})
         return events
+
+    def get_event(
+        self,
+        *,
+        id: Id | None = None,  # noqa: A002  the endpoint's own name
+        external_id: str | None = None,
+        include_conversations: bool = False,
+    ) -> Event | None:
+        """Return one event (``GET /v1/event``); ``None`` if Apptoto has none with this id.
+
+        Source: apidocs.apptoto.com/reference/v1event. How a missing event is answered is not documented: HTTP 404 and
+        an empty answer are taken for it. ``include_conversations`` was observed to work here, but is not documented.
+
+        :param id: id of the event; exactly one of this and ``external_id`` is required.
+        :param external_id: the id that the caller gave the event when it was created.
+        :param include_conversations: whether participants have their messages.
+        :raises ApptotoValidationError: not exactly one id was given.
+        :raises ApptotoAuthError: Apptoto rejected the login or API key.
+        :raises ApptotoNotSentError: all attempts failed; a retry may succeed.
+        :raises ApptotoError: the answer is not from Apptoto's API, or is another event.
+        """
+        return self._reads.event(id, external_id, include_conversations=include_conversations)
+
+    def iter_events(
+        self,
+        begin: datetime | str | None = None,
+        end: datetime | str | None = None,
+        *,
+        phone_number: str | None = None,
+        email_address: str | None = None,
+        include_conversations: bool = False,
+        page_size: int = 200,
+    ) -> Iterator[Event]:
+        """Yield the account's events, one page in memory at a time (``GET /v1/events``).
+
+        Pages are read until an empty one, so ``n`` pages take ``n + 1`` requests. Events outside ``begin`` and ``end``
+        are left out here too: Apptoto ignores parameters that it does not know, and the name ``end`` is assumed.
+        With a filter, an event can come several times, each time with the participants that match (documented).
+        An event that is created, moved or deleted while pages are read can be missing.
+
+        :param begin: earliest start: an aware ``datetime``, or ISO 8601 with a zone.
+        :param end: latest start, included.
+        :param phone_number: only events that have a participant with this number; write it with ``+``. It is part of
+            the URL, which urllib3 logs at level DEBUG.
+        :param email_address: as ``phone_number``, by address.
+        :param include_conversations: whether participants have their messages.
+        :param page_size: events per page, 1 to 1000. Apptoto documents no maximum.
+        :raises ApptotoValidationError: a parameter is invalid.
+        :raises ApptotoAuthError: Apptoto rejected the login or API key.
+        :raises ApptotoNotSentError: all attempts for a page failed; a retry may succeed.
+        :raises ApptotoError: an answer is not from Apptoto's API.
+        """
+        return self._reads.events(
+            begin,
+            end,
+            phone_number=phone_number,
+            email_address=email_address,
+            include_conversations=include_conversations,
+            page_size=page_size,
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -234,86 +296,3 @@ class ApptotoClient:
     def __exit__(self, *_: object) -> None:
         """Close the connections."""
         self.close()
-
-    def _read(self, path: str, params: Mapping[str, Any], expected: str) -> list[Any]:
-        """Return the list from the answer of a read endpoint.
-
-        :param expected: name of the list in the answer.
-        """
-        outcome, answer = self._attempts(
-            lambda begin: self._transport.exchange("GET", path, params=params, before_write=begin),
-            classify_read,
-            self._clock.sleep,
-        )
-        found = answer.json().get(expected) if outcome is Outcome.SENT else None
-        if not isinstance(found, list):
-            raise read_error(outcome, answer, self._credentials)
-        return found
-
-    def _attempts(
-        self,
-        exchange: Callable[[Callable[[], None]], Answer],
-        classify: Callable[[Answer], Outcome],
-        sleep: Callable[[float], None],
-        before_write: Callable[[], None] | None = None,
-        last_check: Callable[[], None] | None = None,
-    ) -> tuple[Outcome, Answer]:
-        deadline = self._clock.monotonic() + self._retry_policy.window
-        attempt = 0
-        while True:
-            attempt += 1
-            answer = self._with_bounded_wait(self._attempt(exchange, sleep, before_write, last_check))
-            outcome = classify(answer)
-            if outcome is not Outcome.NOT_SENT:
-                return outcome, answer
-            wait = answer.retry_after
-            if wait is None:
-                wait = self._retry_policy.pause(attempt)
-            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                self._limiter.back_off(wait)
-            if attempt == self._retry_policy.max_attempts or self._clock.monotonic() + wait > deadline:
-                return outcome, answer
-            if wait > LOGGED_WAIT:
-                log.info("Not sent (%s); attempt %d starts in %.0f s", describe_status(answer), attempt + 1, wait)
-            sleep(wait)
-
-    def _attempt(
-        self,
-        exchange: Callable[[Callable[[], None]], Answer],
-        sleep: Callable[[float], None],
-        before_write: Callable[[], None] | None,
-        last_check: Callable[[], None] | None,
-    ) -> Answer:
-        """Make one request in its own slot. If nothing was written, the next request gets the slot."""
-        slot = self._slots.take(sleep)
-
-        def begin() -> None:
-            nonlocal slot
-            if before_write is not None:
-                before_write()
-            while self._slots.is_late(slot):
-                slot = self._slots.take(sleep)
-            if last_check is not None:
-                last_check()
-
-        try:
-            answer = exchange(begin)
-        except BaseException as error:
-            self._slots.give_back(slot)
-            # the frames below hold the body and the headers of the request
-            remove_frames(error)
-            raise
-        if not answer.written:
-            self._slots.give_back(slot)
-        return answer
-
-    def _with_bounded_wait(self, answer: Answer) -> Answer:
-        """Limit ``Retry-After`` to ``max_retry_after``: one refusal must not stop all messages for a day."""
-        if answer.retry_after is None or answer.retry_after <= self._max_retry_after:
-            return answer
-        log.warning(
-            "Apptoto sent Retry-After: %.0f s; waiting %.0f s instead (max_retry_after)",
-            answer.retry_after,
-            self._max_retry_after,
-        )
-        return dataclasses.replace(answer, retry_after=self._max_retry_after)

@@ -80,17 +80,19 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         before_write: Callable[[], None] | None = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Make one request, without retries, and return the result.
 
         :param headers: additional headers.
+        :param max_bytes: a larger answer is not read.
         :param before_write: called after connecting and before the first byte; if it raises, nothing is written and the
             exception propagates.
         """
         tracker = WriteTracker(before_write, self._total_timeout)
         token = current_tracker.set(tracker)
         try:
-            return self._exchange(tracker, self._request(method, path, json_body, params, headers))
+            return self._exchange(tracker, self._request(method, path, json_body, params, headers), max_bytes)
         except WriteRefusedError as refusal:
             refused = refusal.cause
         except (
@@ -129,22 +131,22 @@ class Transport:
         )
         return self._session.prepare_request(request)
 
-    def _exchange(self, tracker: WriteTracker, request: requests.PreparedRequest) -> Answer:
+    def _exchange(self, tracker: WriteTracker, request: requests.PreparedRequest, max_bytes: int) -> Answer:
         # Session.send would keep cookies, and would read the whole body of a redirect before checking its target.
         adapter = self._session.get_adapter(self._base_url)
         response = adapter.send(request, timeout=self._timeout, **self._settings)
         body = b""
         with response:
-            while len(body) <= MAX_ANSWER_BYTES and (
-                part := response.raw.read(MAX_ANSWER_BYTES + 1 - len(body), decode_content=False)
+            while len(body) <= max_bytes and (
+                part := response.raw.read(max_bytes + 1 - len(body), decode_content=False)
             ):
                 body += part
         try:
-            body = _decoded(body, response.headers.get("Content-Encoding", ""))
+            body = _decoded(body, response.headers.get("Content-Encoding", ""), max_bytes)
         except (EOFError, OSError, ValueError, zlib.error) as error:
             return Answer(written=tracker.written, failure=f"the answer can't be decoded: {_describe(error)}")
-        if len(body) > MAX_ANSWER_BYTES:
-            return Answer(written=tracker.written, failure=f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > max_bytes:
+            return Answer(written=tracker.written, failure=f"the answer is larger than {max_bytes} bytes")
         return Answer(
             written=tracker.written,
             status=response.status_code,
@@ -167,7 +169,7 @@ class Transport:
         self._session.close()
 
 
-def _decoded(body: bytes, encoding: str) -> bytes:
+def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Decode a body. The request asks for no encoding, but some proxies compress anyway.
 
     urllib3's decoders are not used: they accept a truncated stream.
@@ -180,7 +182,7 @@ def _decoded(body: bytes, encoding: str) -> bytes:
     if encoding not in {"gzip", "x-gzip"}:
         msg = f"unsupported Content-Encoding {safe_text(encoding)}"
         raise ValueError(msg)
-    return gzip.GzipFile(fileobj=io.BytesIO(body)).read(MAX_ANSWER_BYTES + 1)
+    return gzip.GzipFile(fileobj=io.BytesIO(body)).read(max_bytes + 1)
 
 
 def _host(location: str) -> str:

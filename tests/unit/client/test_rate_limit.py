@@ -187,7 +187,7 @@ def test_a_client_uses_its_accounts_limiter_unless_it_is_given_one() -> None:
         ApptotoClient(base_url="https://shared.example/", login="mary@clinic.example", api_key="b") as second,
         ApptotoClient(base_url="shared.example", login="mary@clinic.example", api_key="a", rate_limiter=own) as third,
     ):
-        assert (first._limiter, second._limiter, third._limiter) == (shared, shared, own)
+        assert tuple(each._attempts._limiter for each in (first, second, third)) == (shared, shared, own)
 
 
 def test_the_rate_that_is_asked_for_is_kept() -> None:
