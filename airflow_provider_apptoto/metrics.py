@@ -37,6 +37,12 @@ def request_took(seconds: float, status: int | None, conn_id: str) -> None:
     _emit(Stats.timing, "apptoto.request.duration", timedelta(seconds=seconds), tags=tags)
 
 
+def read(status: int | None, conn_id: str) -> None:
+    """Count a request that reads events (``apptoto.reads``); reads take slots of the rate limit like sends."""
+    kind = "none" if status is None else f"{status // 100}xx"
+    _emit(Stats.incr, "apptoto.reads", tags={"status": kind, "conn_id": conn_id})
+
+
 def sent_now(conn_id: str) -> None:
     """Emit the time of the last send (``apptoto.last_sent``, seconds since 1970), for alerts on missing sends."""
     _emit(Stats.gauge, "apptoto.last_sent", int(time.time()), tags={"conn_id": conn_id})

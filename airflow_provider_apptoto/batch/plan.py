@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_apptoto.batch.rows import FileRow
+from airflow_provider_apptoto.client.appointments import read_time
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.messages import TARGETS
+from airflow_provider_apptoto.outbox.draft import take_event
 from airflow_provider_apptoto.outbox.guards import moment_of, zone_or_none
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class PlannedMessage:
     :param line: line of the file on which the row starts, from 1; ``None`` for a row of a list.
     :param timezone: value of the row's ``timezone_column``.
     :param not_after: value of the row's ``not_after_column``.
+    :param event_id: the event of a message to a participant, if the row has it.
+    :param start_time: the row's column ``start_time``, if it is a time with a zone.
     """
 
     index: int
@@ -54,6 +58,8 @@ class PlannedMessage:
     labels: Mapping[str, str] | None = None
     timezone: str | None = None
     not_after: datetime | None = None
+    event_id: int | None = None
+    start_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,8 @@ class Planner:
             if self.options.id_column is not None:
                 item = _name(shown, self.options.id_column, "id_column", required=True)
             labels = {name: _name(shown, name, "label_columns", required=False) for name in self.options.label_columns}
-            message = self.build(**self.renderer.fields(columns, shown))
+            fields, event_id = take_event(self.renderer.fields(columns, shown))
+            message = self.build(**fields)
             if self.suppression.holds(message):
                 plan.suppressed += 1
                 _keep(plan.suppressed_rows, LeftOut(index, line, reference))
@@ -185,7 +192,11 @@ class Planner:
             given_labels = {name: value for name, value in labels.items() if value is not None}
             timezone, not_after = self._times(message, shown)
             key = self.key_of(message, item)
-            new = PlannedMessage(index, message, key, item, reference, line, given_labels or None, timezone, not_after)
+            new = PlannedMessage(
+                *(index, message, key, item, reference, line, given_labels or None, timezone, not_after),
+                event_id=event_id,
+                start_time=_start_time(columns, shown),
+            )
             earlier = planned.setdefault(key, new)
             if earlier is not new and not self._is_duplicate(earlier.message, message):
                 raise self._ambiguity(earlier)
@@ -240,6 +251,11 @@ class Planner:
         msg += "; set id_column so that a retry can tell them apart"
         target = next(name for name in TARGETS if getattr(earlier.message, name) is not None)
         return ApptotoValidationError(target, msg, code="ambiguous")
+
+
+def _start_time(columns: Mapping[str, Any], shown: Columns) -> datetime | None:
+    """Return when the event of a row starts; ``None`` if the row does not say so, because it is no column of ours."""
+    return read_time(shown["start_time"]) if "start_time" in columns else None
 
 
 def _recipient_of(row: PlannedMessage | Problem) -> str | None:

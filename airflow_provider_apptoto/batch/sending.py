@@ -171,6 +171,8 @@ class Sender:
                     labels=planned.labels,
                     recipient_timezone=planned.timezone,
                     not_after=planned.not_after,
+                    of_event=planned.event_id,
+                    start_time=planned.start_time,
                 )
             except ApptotoThrottledError as error:
                 if error.retry_after is None or error.retry_after > MAX_WAIT:

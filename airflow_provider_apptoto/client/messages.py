@@ -90,11 +90,11 @@ class Message:
             raise ApptotoValidationError("subject", msg, code="subject_not_allowed")
         checked = {
             "to": _recipient(self.type, self.to, default_region, allowed_regions),
-            "event_id": _integer("event_id", self.event_id),
-            "participant_id": _integer("participant_id", self.participant_id),
+            "event_id": check_id("event_id", self.event_id),
+            "participant_id": check_id("participant_id", self.participant_id),
             "message": _without_controls("message", _text("message", self.message)),
             "subject": _line("subject", self.subject),
-            "template_id": _integer("template_id", self.template_id),
+            "template_id": check_id("template_id", self.template_id),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -184,7 +184,12 @@ def _recipient(kind: str, to: object, region: str | None, allowed_regions: Colle
     return normalise_phone_number(recipient, region=region, allowed_regions=allowed_regions, sms=kind == "sms")
 
 
-def _integer(field: str, value: object) -> int | None:
+def check_id(field: str, value: object) -> int | None:
+    """Return an id as an integer.
+
+    :param field: name of the field in the error.
+    :raises ApptotoValidationError: it is neither a positive integer nor a string of digits.
+    """
     if value is None:
         return None
     digits = ""

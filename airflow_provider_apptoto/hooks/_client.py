@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
 from typing import TYPE_CHECKING
 
 from airflow import __version__ as airflow_version
 
-from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto import __version__, metrics
 from airflow_provider_apptoto._airflow import mask_secret
 from airflow_provider_apptoto.client import (
     ApptotoAuthError,
@@ -35,10 +36,12 @@ def build_client(
     rate_limiter: RateLimiter,
     total_timeout: float | None,
     retry_policy: RetryPolicy | None,
+    conn_id: str,
 ) -> ApptotoClient:
     """Return the client of a connection, and mask its API key in Airflow's logs.
 
     :param task_mode: delivery mode that the task sets; the strictest of all modes applies.
+    :param conn_id: the connection, for metrics.
     """
     # Airflow masks the password itself, but not its Basic authentication form
     mask_secret(settings.api_key)
@@ -61,6 +64,7 @@ def build_client(
         user_agent=f"airflow-provider-apptoto/{__version__} apache-airflow/{airflow_version}",
         retry_policy=retry_policy,
         is_sandbox=settings.is_sandbox,
+        on_read=functools.partial(metrics.read, conn_id=conn_id),
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from airflow_provider_apptoto.client import RateLimiter
+    from airflow_provider_apptoto.client import ApptotoClient, RateLimiter
     from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.database import StateDatabase
@@ -141,18 +141,21 @@ class AccountState:
         if where is not None:
             tell_once(logging.INFO, where)
 
-    def guards(self, policy: SendPolicy, context: Mapping[str, Any]) -> Guards:
+    def guards(self, policy: SendPolicy, context: Mapping[str, Any], client: ApptotoClient) -> Guards:
         """Return the guards of an outbox: the task's settings, and the connection's where the task has none.
 
+        :param client: reads the states of appointments.
         :raises ApptotoConfigurationError: a guard needs the state database, and there is none.
         """
         from airflow_provider_apptoto.outbox.caps import Caps
         from airflow_provider_apptoto.outbox.guards import Guards
-        from airflow_provider_apptoto.outbox.policy import limits_of, time_of, window_of
+        from airflow_provider_apptoto.outbox.policy import allowed_states, limits_of, time_of, window_of
+        from airflow_provider_apptoto.outbox.states import EventStates
 
         settings, store = self._settings, self._sql_store
         window = settings.send_window if policy.send_window is None else window_of(policy.send_window)
         limits = (*limits_of(policy.at_most), *settings.at_most)
+        states = allowed_states(policy.only_if_state)
         for name, is_set in {"at_most": limits, "optout_lists": policy.optout_lists}.items():
             if is_set and store is None:
                 msg = "needs a state database: set state_conn_id on the Apptoto connection"
@@ -166,6 +169,7 @@ class AccountState:
             timezone=settings.timezone,
             optouts=self.optouts,
             optout_lists=tuple(policy.optout_lists),
+            states=EventStates(client=client, allowed=states) if states else None,
             caps=Caps(store, limits, settings.login) if limits and store is not None else None,
             conn_id=self._conn_id,
         )

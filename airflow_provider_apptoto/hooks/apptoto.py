@@ -7,12 +7,11 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_apptoto._airflow import connection_form_fields
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.configuration import connection_defaults
-from airflow_provider_apptoto.hooks._state import AccountState, tell_once
+from airflow_provider_apptoto.hooks._state import AccountState
 from airflow_provider_apptoto.outbox.policy import MAX_AGE
 from airflow_provider_apptoto.privacy import remove_frames
 
@@ -87,6 +86,7 @@ class ApptotoHook(BaseHook):
         when_closed: WhenClosedName = "skip",
         at_most: str | None = None,
         optout_lists: Collection[str] = (),
+        only_if_state: Collection[str] | bool | None = None,
         can_wait: bool = False,
         is_resumed: bool = False,
         cancellation: Cancellation | None = None,
@@ -115,6 +115,9 @@ class ApptotoHook(BaseHook):
             (rolling). The connection's limit applies too. Needs the state database.
         :param optout_lists: named lists of people who opted out, such as ``campaigns``; the list ``all`` is always
             obeyed.
+        :param only_if_state: send only if the participant of the appointment is in one of these states, read at most a
+            minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. The message needs an ``event_id``, to
+            which a ``participant_id`` may be added.
         :param can_wait: whether the caller waits for the window when a delivery is ``held``.
         :param is_resumed: whether this try continues after such a wait.
         :param cancellation: cancels sends.
@@ -140,6 +143,7 @@ class ApptotoHook(BaseHook):
             when_closed=when_closed,
             at_most=at_most,
             optout_lists=optout_lists,
+            only_if_state=only_if_state,
         )
         if when_closed == "hold" and not can_wait:
             msg = "is 'hold', but only operators and decorators can wait for the window; set it to 'skip'"
@@ -154,7 +158,7 @@ class ApptotoHook(BaseHook):
             origin=origin,
             store=store,
             conn_id=self.apptoto_conn_id,
-            guards=self._state.guards(policy, context),
+            guards=self._state.guards(policy, context, self.get_conn()),
             is_retry=is_retry(context),
             is_resumed=is_resumed,
             cancellation=cancellation or Cancellation(),
@@ -221,7 +225,7 @@ class ApptotoHook(BaseHook):
             policy=policy,
             origin=origin,
             conn_id=self.apptoto_conn_id,
-            guards=self._state.guards(policy, {}),
+            guards=self._state.guards(policy, {}, self.get_conn()),
             timing=self.ledger_timing or LedgerTiming(),
         )
 
@@ -277,23 +281,11 @@ class ApptotoHook(BaseHook):
 
     @cached_property
     def _settings(self) -> ConnectionSettings:
-        from airflow_provider_apptoto.connection import ConnectionSettings
-        from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, SandboxAccount
+        from airflow_provider_apptoto.hooks._settings import read_settings
 
         try:
-            defaults = connection_defaults()
-            sandbox = SandboxAccount.of_environment()
-            if sandbox is None:
-                return ConnectionSettings.read(self.get_connection(self.apptoto_conn_id), defaults)
-            tell_once(logging.WARNING, f"{SANDBOX_URL} is set: all connections use the sandbox at {sandbox.host}")
-            try:
-                extra = self.get_connection(self.apptoto_conn_id).extra
-            except AirflowException:  # the sandbox works without a connection
-                extra = None
-            account = dataclasses.replace(sandbox, conn_id=self.apptoto_conn_id, extra=extra)
-            return dataclasses.replace(ConnectionSettings.read(account, defaults), is_sandbox=True)
+            return read_settings(self.apptoto_conn_id, self.get_connection)
         except BaseException as error:
-            # the frames below hold Airflow's Connection, whose repr shows the password
             remove_frames(error)
             raise
 
@@ -356,4 +348,5 @@ class ApptotoHook(BaseHook):
             rate_limiter=self._state.rate_limiter(),
             total_timeout=self.total_timeout,
             retry_policy=self.retry_policy,
+            conn_id=self.apptoto_conn_id,
         )

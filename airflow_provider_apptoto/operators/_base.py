@@ -82,6 +82,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         when_closed: WhenClosedName = "hold",
         at_most: str | None = None,
         optout_lists: Collection[str] = (),
+        only_if_state: Collection[str] | bool | None = None,
         delivery_mode: DeliveryModeName | None = None,
         dynamic_fields: Collection[str] = (),
         redact: bool = True,
@@ -101,6 +102,7 @@ class SendingOperator(OwnRendering, BaseOperator):
         self.when_closed = when_closed
         self.at_most = at_most
         self.optout_lists = optout_lists
+        self.only_if_state = only_if_state
         self.delivery_mode = delivery_mode
         self.dynamic_fields = dynamic_fields
         self.redact = redact
@@ -183,6 +185,7 @@ class SendingOperator(OwnRendering, BaseOperator):
             "when_closed": self.when_closed,
             "at_most": self.at_most,
             "optout_lists": self.optout_lists,
+            "only_if_state": self.only_if_state,
         }
 
     @cached_property

@@ -75,6 +75,10 @@ class ApptotoSendMessageOperator(SendingOperator):
     :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour`` or ``5/7d``; the
         connection's applies too. Needs the state database.
     :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
+    :param only_if_state: send only if the participant of the appointment is in one of these states, read at most a
+        minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. It needs ``event_id``, to which
+        ``participant_id`` may be added: the message then goes to the participant alone. Of an event, all participants
+        must be in these states.
     :param recipient_timezone: time zone of the recipient, such as ``America/Chicago``; by default the connection's
         ``timezone``, else that of the phone number if it has only one. (templated)
     :param not_after: latest time to send the message: ISO 8601 with a zone, or an aware ``datetime``. (templated)
@@ -92,7 +96,7 @@ class ApptotoSendMessageOperator(SendingOperator):
         ``resend``.
     :raises ApptotoRejectedError: the message was rejected, by Apptoto or by validation. Airflow does not retry.
     :raises AirflowSkipException: the message was withheld: its run is too old, the window is closed, the recipient
-        opted out or got as many messages as ``at_most`` allows.
+        opted out, the appointment is in another state, or the recipient got as many messages as ``at_most`` allows.
     """
 
     template_fields: Sequence[str] = (
@@ -174,15 +178,17 @@ class ApptotoSendMessageOperator(SendingOperator):
         """
         if self.suppression is None:
             return
+        from airflow_provider_apptoto.outbox.draft import take_event
         from airflow_provider_apptoto.outbox.errors import final
         from airflow_provider_apptoto.outbox.guards import SUPPRESSED, WithheldError
         from airflow_provider_apptoto.outbox.suppression import Suppression
 
         try:
             suppression = Suppression(unwrap(self.suppression), self.hook.default_region)
+            plain, _ = take_event({name: unwrap(value) for name, value in fields.items()})
             outbox.guards = dataclasses.replace(outbox.guards, suppression=suppression)
             try:
-                suppression.holds(self.hook.build_message(**{name: unwrap(value) for name, value in fields.items()}))
+                suppression.holds(self.hook.build_message(**plain))
             except ApptotoValidationError:
                 if not suppression.holds_written(unwrap(self.to)):
                     raise

@@ -1,4 +1,4 @@
-"""Decide who may be messaged, and when: opt-outs, age, sending window.
+"""Decide who may be messaged, and when: opt-outs, age, sending window, state of the appointment.
 
 The guards run twice: on the plan, before a slot is taken, and at the departure, right before the first byte. The cap
 (``at_most``) is checked by the ledger store, in the transaction that writes ``sending``.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.caps import Caps
     from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.optouts import OptOuts
+    from airflow_provider_apptoto.outbox.states import EventStates
     from airflow_provider_apptoto.outbox.stores.base import CapReachedError
     from airflow_provider_apptoto.outbox.suppression import Suppression
     from airflow_provider_apptoto.outbox.window import SendWindow
@@ -72,6 +73,7 @@ class Guards:
     :param optouts: the lists of people who opted out; ``None`` without a state database.
     :param optout_lists: the named lists to obey, besides ``all``.
     :param suppression: recipients who must not get a message of this task.
+    :param states: reads the states of appointments (``only_if_state``).
     :param caps: limits on the messages to one recipient.
     :param conn_id: the Apptoto connection, for commands in reasons.
     """
@@ -86,6 +88,7 @@ class Guards:
     optouts: OptOuts | None = None
     optout_lists: tuple[str, ...] = ()
     suppression: Suppression | None = None
+    states: EventStates | None = None
     caps: Caps | None = None
     conn_id: str = DEFAULT_CONN_ID
     _looked_up: dict[str, float] = field(init=False, repr=False, default_factory=dict)
@@ -96,13 +99,15 @@ class Guards:
 
         :raises WithheldError: it must not be sent, or not now.
         :raises ApptotoValidationError: the zone of the recipient is unknown, or only Apptoto knows the recipient, and
-            there is a suppression list.
+            there is a suppression list; or the state of the appointment is needed, and the event is not given.
+        :raises ApptotoNotSentError: the state of the appointment could not be read.
         """
         if self.suppression is not None and self.suppression.holds(draft.message):
             raise WithheldError(Outcome.SUPPRESSED, SUPPRESSED)
         self._check_optouts(draft.message, max_age=math.inf)
         self._check_age()
         self._check_draft_time(draft)
+        self._check_state(draft, is_departure=False)
 
     def depart(self, draft: Draft) -> None:
         """Check a message right before its first byte, because it may have waited.
@@ -111,6 +116,7 @@ class Guards:
         """
         self._check_optouts(draft.message, max_age=_FRESH)
         self._check_draft_time(draft)
+        self._check_state(draft, is_departure=True)
 
     def plan_early(self, timezone: ZoneInfo | None, not_after: datetime | None) -> None:
         """Check what is known before the message is: the age, and the window if the time zone is given.
@@ -168,6 +174,16 @@ class Guards:
                 f"--list {listed} RECIPIENT"
             )
             raise WithheldError(Outcome.SUPPRESSED, reason)
+
+    def _check_state(self, draft: Draft, *, is_departure: bool) -> None:
+        """Check that the appointment is still in one of the allowed states.
+
+        :raises WithheldError: it is not.
+        """
+        if self.states is not None and (why := self.states.why_not(draft, is_departure=is_departure)):
+            allowed = ", ".join(self.states.allowed)
+            advice = "To send it anyway, set only_if_state to None, and clear the task"
+            raise WithheldError(Outcome.WRONG_STATE, f"{why}, and only_if_state allows {allowed}. {advice}")
 
     def _check_draft_time(self, draft: Draft) -> None:
         self._check_time(self.zone(draft.message, draft.timezone) if self.window else None, draft.not_after)

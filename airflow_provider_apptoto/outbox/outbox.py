@@ -17,11 +17,11 @@ from airflow_provider_apptoto.client.errors import (
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
-from airflow_provider_apptoto.outbox.draft import Draft
+from airflow_provider_apptoto.outbox.draft import draft_of, take_event
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.errors import final
 from airflow_provider_apptoto.outbox.exchange import Exchange
-from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, capped, moment_of, zone_or_none
+from airflow_provider_apptoto.outbox.guards import Guards, WithheldError, capped
 from airflow_provider_apptoto.outbox.identity import NO_LEDGER, Identity
 from airflow_provider_apptoto.outbox.ledger import (
     Attempt,
@@ -32,7 +32,7 @@ from airflow_provider_apptoto.outbox.ledger import (
     patiently,
 )
 from airflow_provider_apptoto.outbox.origin import NO_ORIGIN, Origin
-from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy, checked_labels, checked_reference
+from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy
 from airflow_provider_apptoto.outbox.report import Reporter, show_unresolved
 from airflow_provider_apptoto.outbox.stores.base import CapReachedError, LedgerStoreError, RateLimitAwayError
 from airflow_provider_apptoto.privacy import remove_frames, unwrap
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.outbox.delivery import Delivery
+    from airflow_provider_apptoto.outbox.draft import Draft
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class Outbox:
         labels: Mapping[str, str] | None = None,
         recipient_timezone: str | None = None,
         not_after: datetime | str | None = None,
+        of_event: int | None = None,
+        start_time: datetime | None = None,
         **fields: Any,
     ) -> Delivery:
         """Send one message, unless it was already sent, and return its delivery.
@@ -132,10 +135,13 @@ class Outbox:
         :param recipient_timezone: time zone of the recipient for ``send_window``, such as ``America/Chicago``; by
             default the connection's ``timezone``, else that of the phone number if it has only one.
         :param not_after: latest time to send it, as ISO 8601 with a zone or an aware ``datetime``.
-        :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`.
+        :param of_event: event of a checked message to a participant, for ``only_if_state``.
+        :param start_time: when the event starts; it lets ``only_if_state`` read the events of a batch together.
+        :param fields: the parameters of :class:`~airflow_provider_apptoto.client.Message`. A ``participant_id`` may
+            come with its ``event_id``, which ``only_if_state`` needs; the message goes to the participant alone.
         :return: ``delivery.outcome`` is ``sent``, ``deduplicated`` (sent earlier), ``assumed_sent``, ``redirected``,
             ``dry_run``, or why it was withheld: ``suppressed`` (opted out), ``too_old``, ``outside_window``,
-            ``capped``.
+            ``wrong_state``, ``capped``.
         :raises ApptotoNotSentError: the message was not sent; a retry is safe.
         :raises ApptotoRejectedError: it was rejected, by Apptoto or by validation. Airflow does not retry the task.
         :raises ApptotoUnknownOutcomeError: it may have been sent. Airflow does not retry the task, unless
@@ -145,8 +151,9 @@ class Outbox:
         if checked is not None and fields:
             raise TypeError(f"Pass a Message or its fields, not both; also passed: {', '.join(fields)}")
         given = {"item": item, "reference": reference, "labels": labels, "timezone": recipient_timezone}
+        event = {"of_event": of_event, "start_time": start_time}
         try:
-            return self._send_or_fail(checked, fields, {**given, "not_after": not_after})
+            return self._send_or_fail(checked, fields, {**given, **event, "not_after": not_after})
         except BaseException as error:  # also the task timeout
             # the frames hold recipient and text, and some log handlers print local variables
             remove_frames(error)
@@ -203,16 +210,8 @@ class Outbox:
     def _send_or_fail(self, checked: Message | None, fields: Mapping[str, Any], given: Mapping[str, Any]) -> Delivery:
         """Send a message; make errors final for Airflow if a retry would be useless or harmful."""
         try:
-            message = checked or self.build(**{name: unwrap(value) for name, value in fields.items()})
-            draft = Draft(
-                message=message,
-                item=given["item"],
-                reference=checked_reference(given["reference"]),
-                labels=checked_labels(given["labels"]),
-                timezone=zone_or_none(given["timezone"]),
-                not_after=moment_of(given["not_after"], "not_after"),
-            )
-            return self._send(draft)
+            plain, event_id = take_event({name: unwrap(value) for name, value in fields.items()})
+            return self._send(draft_of(checked or self.build(**plain), event_id, given))
         except ApptotoError as error:
             is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError) or (
                 isinstance(error, ApptotoUnknownOutcomeError) and self.policy.on_unknown != OnUnknown.RESEND

@@ -22,6 +22,8 @@ OFF = "off"
 MAX_AGE = timedelta(hours=24)
 """Default of ``max_age``."""
 MAX_LABELS = 4
+OPEN_STATES = ("initial", "accepted", "reminded")
+"""States of participants who neither confirmed nor cancelled an appointment."""
 _MAX_LABEL_NAME = 64
 
 
@@ -44,6 +46,7 @@ class SendPolicy:
     :param when_closed: what to do outside the window: ``hold`` or ``skip``.
     :param at_most: limit on the messages to one recipient, in addition to the connection's.
     :param optout_lists: lists of people who opted out, in addition to ``all``.
+    :param only_if_state: states of the participant in which the message is sent; ``True``: the open ones.
     :raises ApptotoConfigurationError: a parameter is invalid.
     """
 
@@ -54,6 +57,7 @@ class SendPolicy:
     when_closed: WhenClosedName = "skip"
     at_most: str | None = None
     optout_lists: Collection[str] = ()
+    only_if_state: Collection[str] | bool | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -68,6 +72,7 @@ class SendPolicy:
             from airflow_provider_apptoto.outbox.optout_lists import check_lists
 
             check_lists(self.optout_lists)
+        allowed_states(self.only_if_state)
 
     def why_too_old(self, context: Mapping[str, Any]) -> str:
         """Return a text if the run is older than ``max_age``, else an empty string."""
@@ -137,6 +142,34 @@ def check_choice(name: str, value: object, choices: type[StrEnum] | tuple[str, .
     allowed = [str(choice) for choice in choices]
     if not isinstance(value, str) or value not in allowed:
         raise ApptotoConfigurationError(name, f"{value!r} is not one of {', '.join(allowed)}")
+
+
+def allowed_states(value: object) -> tuple[str, ...]:
+    """Return the states that ``only_if_state`` allows; none if it is not set.
+
+    :raises ApptotoConfigurationError: it is neither ``None``, ``True`` nor a list of states.
+    """
+    if value is None or value is True:
+        return () if value is None else OPEN_STATES
+    check_states("only_if_state", value)
+    if not isinstance(value, Collection) or not value:
+        raise ApptotoConfigurationError("only_if_state", "must not be empty; None means any state")
+    return tuple(value)
+
+
+def check_states(name: str, value: object) -> None:
+    """Check that a setting is ``None`` or a list of states of participants.
+
+    :raises ApptotoConfigurationError: it is not.
+    """
+    if value is None:
+        return
+    from airflow_provider_apptoto.client.appointments import STATES
+
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise ApptotoConfigurationError(name, f'must be a list of states, such as ("initial",), not {value!r}')
+    for state in value:
+        check_choice(name, state, STATES)
 
 
 def check_count(name: str, value: object, least: int, most: int | None = None, hint: str = "") -> None:

@@ -23,6 +23,7 @@ from airflow_provider_apptoto.outbox.errors import final
 from airflow_provider_apptoto.outbox.instructions import how_to_resolve
 from airflow_provider_apptoto.outbox.ledger import LeaseSpentError
 from airflow_provider_apptoto.outbox.policy import OnUnknown
+from airflow_provider_apptoto.outbox.states import StateUnreadError
 from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError, RateLimitAwayError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def outcome_of(error: ApptotoError) -> Outcome:
 def is_no_attempt(error: ApptotoError) -> bool:
     """Return whether no attempt was made: the message failed validation, or sending never started."""
     refused = ApptotoValidationError | ApptotoConfigurationError
-    no_turn = ApptotoThrottledError | ApptotoStoppedError | LeaseSpentError | RateLimitAwayError
+    no_turn = ApptotoThrottledError | ApptotoStoppedError | LeaseSpentError | RateLimitAwayError | StateUnreadError
     return isinstance(error, refused | no_turn)
 
 

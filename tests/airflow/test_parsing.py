@@ -17,6 +17,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.client.appointments import STATES
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from tests.support.dag_runs import run_dag
 
@@ -147,6 +148,10 @@ SHARED: list[tuple[str, Any, str]] = [
     ("when_closed", "wait", "'wait' is not one of hold, skip"),
     ("at_most", "2", "'2' is not a limit such as '2/day', '1/hour', '3/7d' or '1/12h'; 'off' means no limit"),
     ("optout_lists", "campaigns", 'must be a list of names, such as ("campaigns",), not str'),
+    ("only_if_state", "initial", """must be a list of states, such as ("initial",), not 'initial'"""),
+    ("only_if_state", False, 'must be a list of states, such as ("initial",), not False'),
+    ("only_if_state", [], "must not be empty; None means any state"),
+    ("only_if_state", ["cancelled"], f"'cancelled' is not one of {', '.join(STATES)}"),
 ]
 BATCH: list[tuple[str, Any, str]] = [
     ("id_column", " ", "' ' is not the name of a column"),

@@ -50,7 +50,12 @@ PUBLIC = {
         "SendResult",
     },
     "outbox": {"Delivery", "Outbox", "SendPolicy"},
-    "operators.apptoto": {"ApptotoRetryPolicy", "ApptotoSendMessageBatchOperator", "ApptotoSendMessageOperator"},
+    "operators.apptoto": {
+        "ApptotoListEventsOperator",
+        "ApptotoRetryPolicy",
+        "ApptotoSendMessageBatchOperator",
+        "ApptotoSendMessageOperator",
+    },
 }
 
 
