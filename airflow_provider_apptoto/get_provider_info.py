@@ -29,6 +29,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_apptoto.operators.apptoto"],
             },
         ],
+        "sensors": [
+            {
+                "integration-name": "Apptoto",
+                "python-modules": ["airflow_provider_apptoto.sensors.apptoto"],
+            },
+        ],
+        "triggers": [
+            {
+                "integration-name": "Apptoto",
+                "python-modules": ["airflow_provider_apptoto.triggers.apptoto"],
+            },
+        ],
         "hooks": [
             {
                 "integration-name": "Apptoto",

@@ -40,6 +40,7 @@ MODULES = (
     "airflow_provider_apptoto.client",
     "airflow_provider_apptoto.hooks.apptoto",
     "airflow_provider_apptoto.operators.apptoto",
+    "airflow_provider_apptoto.sensors.apptoto",
 )
 """Lightest first: each counts only what the modules before it did not load."""
 

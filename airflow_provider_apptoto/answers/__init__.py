@@ -1,0 +1,1 @@
+"""Wait for the answers of participants: what counts as an answer, how it is read, and the result."""

@@ -1,0 +1,238 @@
+"""The sensor waits for answers in each of its modes, in DAGs that the installed Airflow runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, task
+
+from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
+from airflow_provider_apptoto.sensors.apptoto import ApptotoAnswerSensor
+from tests.support.appointments import DAY, NAMES, Clinic, row
+from tests.support.dag_runs import run_dag
+from tests.support.faults import answering
+from tests.support.marked_people import rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.dag_runs import TaskRun
+    from tests.support.faults import FaultServer, Script
+
+pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"deferrable": False, "mode": "poke"},
+    "reschedule": {"deferrable": False, "mode": "reschedule"},
+    "deferrable": {"deferrable": True},
+}
+modes = pytest.mark.parametrize("mode", MODES)
+
+
+@pytest.fixture
+def clinic(server: FaultServer) -> Clinic:
+    clinic = Clinic.of(40)
+    server.scripts = [clinic]
+    return clinic
+
+
+@pytest.fixture
+def later() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Provide a function that calls another one in two seconds."""
+    timers = []
+
+    def call(function: Callable[[], None]) -> None:
+        timers.append(threading.Timer(2, function))
+        timers[-1].start()
+
+    yield call
+    for timer in timers:
+        timer.join()
+
+
+def wait(mode: str, *numbers: int, **fields: Any) -> TaskRun:
+    arguments: dict[str, Any] = {
+        "appointments": [row(number) for number in numbers or range(1, 41)],
+        "replies": {"yes": r"^\s*y", "no": r"^\s*n"},
+        "poke_interval": 0.3,
+        "timeout": 40,
+        "since": dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1),
+        **MODES[mode],
+        **fields,
+    }
+    return run_dag(lambda: ApptotoAnswerSensor(task_id="answers", **arguments))["answers"]
+
+
+def counts(run: TaskRun) -> dict[str, int]:
+    return {name: count for name, count in run.xcom["counts"].items() if count}
+
+
+@modes
+def test_forty_clients_answer_in_every_way(clinic: Clinic, later: Any, mode: str) -> None:
+    for number in range(1, 31):
+        clinic.person(number)["state"] = "confirmed"
+    clinic.say(31, "hm")
+    clinic.say(31, "x", event_type="sent", delivery_failed=True)
+
+    def others() -> None:
+        for number in range(32, 41):
+            clinic.say(number, "No, sorry" if number % 2 else "Yes")
+
+    later(others)
+    run = wait(mode)
+    assert run.state == "success"
+    assert counts(run) == {"total": 40, "confirmed": 30, "undelivered": 1, "yes": 5, "no": 4}
+    assert [each["event_id"] for each in run.xcom["unanswered"]] == [31]
+    shown = json.dumps(run.xcom) + rendered()
+    assert not any(private in shown for private in (*NAMES, "sorry"))
+
+
+@modes
+def test_answers_before_the_wait_began_count_and_end_it_at_once(clinic: Clinic, mode: str) -> None:
+    now = dt.datetime.now(dt.UTC)
+    clinic.say(1, "yes", at=now - dt.timedelta(seconds=30))
+    clinic.say(2, "yes", at=now - dt.timedelta(hours=1))  # to an earlier message
+    run = wait(mode, 1)
+    assert counts(run) == {"total": 1, "yes": 1}
+    assert len(clinic.reads) == 2
+    assert counts(wait(mode, 2, timeout=1)) == {"total": 1, "no_answer": 1}
+
+
+@modes
+@pytest.mark.parametrize(("on_timeout", "state"), [("return", "success"), ("fail", "failed"), ("skip", "skipped")])
+def test_partial_answers_are_kept_however_the_wait_ends(clinic: Clinic, mode: str, on_timeout: str, state: str) -> None:
+    clinic.say(1, "yes")
+    run = wait(mode, 1, 2, 99, timeout=1, on_timeout=on_timeout, retries=2)
+    assert (run.state, run.tries) == (state, 1)
+    assert counts(run) == {"total": 3, "yes": 1, "no_answer": 1, "not_found": 1}
+    assert run.xcom["unanswered"] == [{name: value for name, value in row(2).items() if name != "state"}]
+
+
+@modes
+def test_a_deadline_ends_the_wait_before_the_timeout(clinic: Clinic, mode: str) -> None:
+    del clinic
+    began = time.time()
+    deadline = (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)).isoformat()
+    assert counts(wait(mode, 1, deadline=deadline, timeout=600)) == {"total": 1, "no_answer": 1}
+    assert time.time() - began < 60
+    assert counts(wait(mode, 1, deadline="2026-01-01T00:00Z")) == {"total": 1, "no_answer": 1}
+
+
+@modes
+def test_an_appointment_that_was_moved_is_found_at_the_end(clinic: Clinic, mode: str) -> None:
+    clinic.events[1]["start_time"] = (DAY + dt.timedelta(days=9)).isoformat()
+    clinic.say(1, "yes")
+    clinic.events[2]["is_deleted"] = True
+    assert counts(wait(mode, 1, 2, 3, timeout=1)) == {"total": 3, "yes": 1, "not_found": 1, "no_answer": 1}
+
+
+@modes
+def test_errors_that_pass_lose_nothing(clinic: Clinic, mode: str) -> None:
+    clinic.say(1, "yes")
+    clinic.faults = [answering(502)] * 3 + [answering(200, b"<p>Maintenance</p>")]
+    assert counts(wait(mode, 1)) == {"total": 1, "yes": 1}
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+@pytest.mark.parametrize(("fault", "tries"), [(answering(500), 2), (answering(401), 1)], ids=["500", "401"])
+def test_errors_that_last_fail_the_task_with_a_clear_text(
+    clinic: Clinic, provider_log: list[str], mode: str, fault: Script, tries: int
+) -> None:
+    clinic.faults = [fault] * 50
+    run = wait(mode, 1, max_errors=2, retries=1, retry_delay=0)
+    assert (run.state, run.tries, run.xcom) == ("failed", tries, None)
+    assert provider_log
+
+
+def test_in_reschedule_mode_a_last_read_that_fails_fails_the_task(clinic: Clinic) -> None:
+    clinic.faults = [answering(500)] * 500
+    run = wait("reschedule", 1, timeout=1)
+    assert (run.state, run.xcom) == ("failed", None)
+
+
+def test_nobody_to_wait_for_is_no_wait(clinic: Clinic) -> None:
+    run = wait("deferrable", appointments=[])
+    assert (run.state, counts(run), run.xcom["unanswered"], clinic.reads) == ("success", {}, [], [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"appointments": "rows"}, {"appointments": [{"id": 1}]}, {"since": "noon"}, {"deadline": "2026-01-01"}],
+    ids=repr,
+)
+def test_wrong_rows_and_times_fail_the_task_without_a_retry(clinic: Clinic, fields: dict[str, Any]) -> None:
+    run = wait("poke", retries=2, **fields)
+    assert (run.state, run.tries, clinic.reads) == ("failed", 1, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"answered": ["cancelled"]}, "'cancelled' is not one of"),
+        ({"answered": None}, "must be a list of states"),
+        ({"replies": {"yes": "("}}, "is not a pattern"),
+        ({"on_timeout": "pass"}, "'pass' is not one of return, fail, skip"),
+        ({"max_errors": 0}, "0 is not an integer of at least 1"),
+    ],
+)
+def test_a_wrong_parameter_is_found_when_the_dag_file_is_parsed(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ApptotoConfigurationError, match=problem) as raised:
+        ApptotoAnswerSensor(task_id="answers", appointments=[], **fields)
+    assert isinstance(raised.value, AirflowFailException)
+
+
+@modes
+def test_remind_wait_and_call_who_has_not_answered(clinic: Clinic, mode: str) -> None:
+    """No name or number enters Airflow, and nobody who answered is called."""
+
+    def build() -> None:
+        events = ApptotoListEventsOperator(task_id="events", begin=DAY, end=DAY + dt.timedelta(minutes=4))
+        texts: dict[str, Any] = {"task_id": "text", "defaults": {"type": "sms", "message": "Coming, {{ name }}?"}}
+        text: Any = ApptotoSendMessageBatchOperator(messages=events.output, **texts)
+
+        @task
+        def answering_clients() -> None:
+            clinic.say(1, "yes")
+            clinic.person(3)["state"] = "confirmed"
+
+        answers: Any = ApptotoAnswerSensor(
+            task_id="answers",
+            appointments=events.output,
+            replies={"yes": "y"},
+            timeout=2,
+            poke_interval=0.3,
+            **MODES[mode],
+        )
+        call = ApptotoSendMessageBatchOperator(
+            task_id="call",
+            messages=answers.output["unanswered"],
+            defaults={"type": "call", "message": "Please confirm, {{ name }}"},
+            only_if_state=True,
+        )
+        text >> answering_clients() >> answers >> call
+
+    run = run_dag(build)
+    assert run.state == "success"
+    calls = [message["participant_id"] for message in clinic.sent if message["type"] == "call"]
+    assert sorted(calls) == [1002, 1004]
+    shown = json.dumps([each.xcom for each in run.tasks]) + rendered()
+    assert not any(private in shown for private in NAMES)
+
+
+@pytest.mark.parametrize(("count", "pages"), [(1, 1), (1000, 5), (10_000, 50)])
+def test_the_requests_of_a_cycle_are_the_pages_and_one(clinic: Clinic, count: int, pages: int) -> None:
+    clinic.events = Clinic.of(count).events
+    for number in clinic.events:
+        clinic.person(number)["state"] = "confirmed"
+    sensor = ApptotoAnswerSensor(task_id="answers", appointments=[row(number) for number in clinic.events])
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda **_: None)}
+    found = sensor.execute(context)
+    assert found["counts"]["confirmed"] == count
+    assert len(clinic.reads) == pages + 1
