@@ -69,6 +69,21 @@ RESOLVE = [
     _CONN_ID,
     _OUTPUT,
 ]
+RECONCILE = [
+    *_SELECTION,
+    _option("--begin", type=_time, metavar="TIME", help="earliest start of the events to search (ISO 8601)"),
+    _option("--end", type=_time, metavar="TIME", help="latest start of the events to search (default: in 60 days)"),
+    _option(
+        "--message",
+        metavar="TEXT",
+        help="text of the messages with its dynamic fields, as in the DAG; without it, only texts without such fields "
+        "can be recognized",
+    ),
+    _option("--by", help="who makes the change (default: the current user)"),
+    _option("--yes", "-y", action="store_true", help="change several entries without confirmation"),
+    _CONN_ID,
+    _OUTPUT,
+]
 FORGET = [*_SELECTION, *_AUTHOR, _CONN_ID, _OUTPUT]
 INIT = [
     _option("--sql", action="store_true", help="print the SQL statements instead of running them"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto import _cli_optout
 from airflow_provider_apptoto._airflow import Variables
-from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RESOLVE
+from airflow_provider_apptoto._cli_arguments import FORGET, INIT, LIST, PURGE, RECONCILE, RESOLVE
 from airflow_provider_apptoto._cli_common import NOTHING, REFUSED, Commands, command, connect, end, user_name
 from airflow_provider_apptoto.configuration import keep_days
 from airflow_provider_apptoto.outbox.entry import State
@@ -87,6 +87,23 @@ def _resolve(given: argparse.Namespace) -> None:
     chosen = admin.resolvable(selection, force=given.force)
     summary = f"Resolved as {given.to}: {{}}."
     _change(given, admin, chosen, lambda: admin.resolve(chosen, State(given.to), author), summary)
+
+
+def _reconcile(given: argparse.Namespace) -> None:
+    from airflow_provider_apptoto._cli_reconcile import found_in_apptoto, reconcile
+    from airflow_provider_apptoto.hooks._state import ledger_outside_tasks
+
+    hook, database = connect(given, _NO_DATABASE)
+    admin = _admin(given)
+    given.by = given.by or user_name()
+    hash_keys = ledger_outside_tasks(hook, database).hash_keys
+    reconcile(
+        given,
+        admin,
+        _selection(given),
+        lambda records: found_in_apptoto(given, records, hook.get_conn(), hash_keys()),
+        lambda chosen, change, summary: _change(given, admin, chosen, change, summary),
+    )
 
 
 def _forget(given: argparse.Namespace) -> None:
@@ -226,6 +243,11 @@ _COMMANDS: Commands = {
         "Record whether messages with an unknown outcome were sent; then clear their tasks",
         command(_resolve),
         RESOLVE,
+    ),
+    "reconcile": (
+        "Look in Apptoto for messages to events and participants that may have been sent, and resolve those it has",
+        command(_reconcile),
+        RECONCILE,
     ),
     "forget": (
         "Remove entries, so that their messages are sent again when the tasks are cleared",

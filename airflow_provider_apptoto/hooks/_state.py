@@ -60,16 +60,25 @@ def ledger_secret() -> LedgerSecret:
     return secret
 
 
+def ledger_outside_tasks(hook: ApptotoHook, database: StateDatabase) -> SqlLedgerStore:
+    """Return the ledger, for commands and the API server, which read Airflow's database.
+
+    :param database: the state database of the hook.
+    """
+    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
+
+    pin = hook.ledger_pin(Variables("airflow.models.variable"))
+    return SqlLedgerStore(database, pin, ledger_secret())
+
+
 def optouts_outside_tasks(hook: ApptotoHook, database: StateDatabase) -> OptOuts:
     """Return the lists of people who opted out, for commands and the API server, which read Airflow's database.
 
     :param database: the state database of the hook.
     """
     from airflow_provider_apptoto.outbox.optouts import OptOuts
-    from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 
-    pin = hook.ledger_pin(Variables("airflow.models.variable"))
-    return OptOuts(database, SqlLedgerStore(database, pin, ledger_secret()).hash_keys, hook.default_region)
+    return OptOuts(database, ledger_outside_tasks(hook, database).hash_keys, hook.default_region)
 
 
 class AccountState:

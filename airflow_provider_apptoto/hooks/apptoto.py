@@ -166,7 +166,7 @@ class ApptotoHook(BaseHook):
             log_level=log_level,
             on_departure=on_departure,
             texts=texts_of(context.get("ti")),
-            **({} if on_attempt is None else {"on_attempt": on_attempt}),
+            on_attempt=on_attempt,
         )
 
     def send_message(

@@ -98,6 +98,11 @@ def fingerprint(hash_key: bytes, message: Message) -> str:
     return _hash(hash_key, [_VERSION, message.message, message.subject, message.template_id])[:16]
 
 
+def fingerprint_of_text(hash_key: bytes, text: str) -> str:
+    """Return the fingerprint of a message that is this text, without subject and stored template."""
+    return _hash(hash_key, [_VERSION, text, None, None])[:16]
+
+
 def _recipient(to: str | None) -> str | None:
     """Normalise a recipient: fold the case of an address, drop the punctuation of a number."""
     if to is None or "@" in to:

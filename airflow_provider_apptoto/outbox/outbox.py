@@ -34,6 +34,7 @@ from airflow_provider_apptoto.outbox.ledger import (
 from airflow_provider_apptoto.outbox.origin import NO_ORIGIN, Origin
 from airflow_provider_apptoto.outbox.policy import OnUnknown, SendPolicy
 from airflow_provider_apptoto.outbox.report import Reporter, show_unresolved
+from airflow_provider_apptoto.outbox.settling import Settler
 from airflow_provider_apptoto.outbox.stores.base import CapReachedError, LedgerStoreError, RateLimitAwayError
 from airflow_provider_apptoto.privacy import remove_frames, unwrap
 
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-def _nothing(_: Outcome) -> None:
-    pass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,17 +88,19 @@ class Outbox:
     cancellation: Cancellation = field(default_factory=Cancellation)
     timing: LedgerTiming = field(default_factory=LedgerTiming)
     log_level: int = logging.INFO
-    on_attempt: Callable[[Outcome], None] = _nothing
+    on_attempt: Callable[[Outcome], None] | None = None
     texts: dict[str, str] = field(default_factory=dict)
     was_begun: bool = field(init=False)
     """Whether an earlier try of the task is known to have started."""
     _identity: Identity = field(init=False)
     _report: Reporter = field(init=False)
     _looked_up: dict[str, Entry | None] = field(init=False, default_factory=dict)
+    _settler: Settler = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive the remaining attributes."""
         self.was_begun = self.is_retry
+        self._settler = Settler(self.client)
         self._identity = Identity(self.client, self.policy, self.origin or NO_ORIGIN)
         self._report = Reporter(
             client=self.client,
@@ -254,6 +253,10 @@ class Outbox:
                 own=own,
                 found=self._looked_up_before(entry.key),
             )
+            doubtful = found if isinstance(found, Entry) else found.previous
+            is_doubtful = doubtful is not None and doubtful.may_be_sent and doubtful.version not in own
+            if doubtful is not None and is_doubtful and self._settler.settle(self.store, draft, doubtful):
+                continue
             if isinstance(found, Entry):
                 self._note_begun(found)
                 other_text = found.fingerprint != entry.fingerprint
@@ -341,7 +344,7 @@ class Outbox:
             check_others=lambda: self._check_other_keys(other_keys),
             withhold=lambda why: self._withhold(draft, found, why),
             on_departure=self.on_departure,
-            on_attempt=self.on_attempt,
+            on_attempt=self.on_attempt or (lambda _: None),
             sender=None if self.origin is None else self.origin.to_dict(),
         ).run()
 

@@ -1,0 +1,115 @@
+"""``ledger reconcile``: look in Apptoto for messages that may have been sent."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto._cli_common import NOTHING, end
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.settling import addressed, got_it, matcher_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from airflow_provider_apptoto.client import ApptotoClient, Event
+    from airflow_provider_apptoto.client.appointments import Id
+    from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Record, Selection
+    from airflow_provider_apptoto.outbox.entry import Entry
+
+_TARGET = re.compile(r"(event|participant) (\d+)")
+_DAY = 86_400
+_AHEAD = 60 * _DAY
+"""Seconds from now within which events are searched by default."""
+NOTE = "found in the conversation in Apptoto"
+
+
+def found_in_apptoto(
+    given: argparse.Namespace,
+    records: Sequence[Record],
+    client: ApptotoClient,
+    hash_keys: Collection[bytes],
+) -> list[Record]:
+    """Return those of some entries whose messages are in a conversation.
+
+    :param given: arguments of the command.
+    :param records: entries of messages that may have been sent.
+    :param hash_keys: keys of the ledger's hashes.
+    """
+    open_records = {record.entry.key: record for record in records if _target(record.entry) is not None}
+    oldest = min((record.entry.sent_at or time.time() for record in open_records.values()), default=None)
+    if oldest is None:
+        return []
+    begin = datetime.fromtimestamp(oldest - _DAY if given.begin is None else given.begin, UTC)
+    last = datetime.fromtimestamp(time.time() + _AHEAD if given.end is None else given.end, UTC)
+    found: list[Record] = []
+    for event in client.iter_events(begin, last, include_conversations=True):
+        here = [each for each in open_records.values() if _is_in(event, each.entry, hash_keys, given.message)]
+        found += [open_records.pop(record.entry.key) for record in here]
+        if not open_records:
+            break
+    return found
+
+
+def reconcile(
+    given: argparse.Namespace,
+    admin: LedgerAdmin,
+    selection: Selection,
+    find: Callable[..., list[Record]],
+    change: Callable[..., None],
+) -> None:
+    """Resolve the selected entries whose messages are found, and say how many are left for a person.
+
+    :param find: returns the entries whose messages are found.
+    :param change: confirms and carries out a change.
+    """
+    from airflow_provider_apptoto.outbox.admin import Author
+
+    records = admin.resolvable(selection)
+    if not records:
+        end("No message may have been sent: there is nothing to look for.", NOTHING)
+    about = [record for record in records if _target(record.entry) is not None]
+    sys.stderr.write(f"Looking for {len(about)} of {len(records)} messages: those to events and participants.\n")
+    found = find(records)
+    left = len(records) - len(found)
+    if not found:
+        end(f"None was found, which proves nothing. A person must decide about {left}.", NOTHING)
+    author = Author(by=given.by, note=NOTE)
+    change(
+        found, lambda: admin.resolve(found, State.SENT, author), f"Resolved as sent: {{}}. Left for a person: {left}."
+    )
+
+
+def _target(entry: Entry) -> tuple[str, Id] | None:
+    found = _TARGET.fullmatch(entry.target or "")
+    return None if found is None else (found[1], int(found[2]))
+
+
+def _is_in(event: Event, entry: Entry, hash_keys: Iterable[bytes], text: str | None) -> bool:
+    """Return whether the conversations of an event have the message of an entry."""
+    target = _target(entry)
+    if target is None or entry.sent_at is None:
+        return False
+    kind, number = target
+    if kind == "event" and event.id != number:
+        return False
+    people = addressed(event, None if kind == "event" else number)
+    return bool(people) and got_it(people, entry.sent_at, _matcher(entry, list(hash_keys), text))
+
+
+def _matcher(entry: Entry, hash_keys: list[bytes], text: str | None) -> Callable[[str], bool]:
+    """Return a function that tells whether a text in a conversation is that of an entry, of which only a hash is known.
+
+    :param text: the text with its dynamic fields, if the user gave it. It is used only if it has this hash.
+    """
+    from airflow_provider_apptoto.outbox.ledger import fingerprint_of_text
+
+    def is_entrys(found: str) -> bool:
+        return any(fingerprint_of_text(key, found) == entry.fingerprint for key in hash_keys)
+
+    is_given = matcher_of(text) if text is not None and is_entrys(text) else None
+    return lambda found: is_entrys(found) or is_entrys(found.strip()) or (is_given is not None and is_given(found))

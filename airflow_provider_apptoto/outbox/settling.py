@@ -1,0 +1,125 @@
+"""Find out from a conversation in Apptoto whether a message was sent whose outcome is unknown.
+
+Found means sent: the participant got this text after the first byte of the request. Not found proves nothing, because
+Apptoto may send later, and its conversations were observed, not documented.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_apptoto.client.errors import ApptotoError
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.stores.base import LedgerStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_apptoto.client import ApptotoClient, Event, Participant
+    from airflow_provider_apptoto.client.appointments import Id
+    from airflow_provider_apptoto.outbox.draft import Draft
+    from airflow_provider_apptoto.outbox.entry import Entry
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
+
+log = logging.getLogger(__name__)
+
+_SKEW = 60.0
+"""Seconds by which Apptoto's clock may be behind. An earlier message with the same text is no harm: it arrived."""
+_LEAST_TEXT = 8
+"""Letters and digits of a text outside of its dynamic fields, without which any text could match."""
+_MAX_FAILURES = 3
+_FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+
+
+def pattern_of(text: str | None) -> re.Pattern[str] | None:
+    """Return a pattern for a text after Apptoto filled in its dynamic fields; ``None`` if it could match others."""
+    if text is None:
+        return None
+    parts = [" ".join(_plain(part).split()) for part in _FIELD.split(text)]
+    if sum(character.isalnum() for part in parts for character in part) < _LEAST_TEXT and len(parts) > 1:
+        return None
+    if not any(parts):
+        return None
+    filled = ".*".join(re.escape(part) for part in parts)
+    return re.compile(filled, re.DOTALL) if len(parts) > 1 else re.compile(rf"\A{filled}\Z", re.DOTALL)
+
+
+def matcher_of(text: str | None) -> Callable[[str], bool] | None:
+    """Return a function that tells whether a text in a conversation is this one; ``None`` if that can't be told."""
+    pattern = pattern_of(text)
+    return None if pattern is None else lambda found: pattern.search(" ".join(_plain(found).split())) is not None
+
+
+def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str], bool]) -> bool:
+    """Return whether each of some participants was sent a text.
+
+    :param people: nobody got it if there is none.
+    :param since: when the first byte was about to be written (seconds since 1970, UTC).
+    :param is_text: whether a text in a conversation is the message's.
+    """
+    found = [
+        any(
+            message.is_sent
+            and message.at is not None
+            and message.at.timestamp() >= since - _SKEW
+            and is_text(message.content)
+            for message in person.messages or ()
+        )
+        for person in people
+    ]
+    return bool(found) and all(found)
+
+
+def addressed(event: Event, participant_id: Id | None) -> list[Participant]:
+    """Return the participants of an event who got a message: one, or all."""
+    return [each for each in event.participants if participant_id is None or each.id == participant_id]
+
+
+@dataclass(slots=True)
+class Settler:
+    """Looks for messages of this task that may have been sent. After some failed reads, it gives up.
+
+    :param client: reads the conversations.
+    """
+
+    client: ApptotoClient
+    _failures: int = field(init=False, default=0)
+
+    def settle(self, store: LedgerStore, draft: Draft, entry: Entry) -> bool:
+        """Record a message as sent if it is found; return whether its entry must be looked up again.
+
+        :param entry: an entry that says that the message may have been sent.
+        """
+        if not self._was_sent(draft, entry):
+            return False
+        try:
+            store.compare_and_swap(entry, entry.changed(State.SENT, in_doubt=False, reason="found in the conversation"))
+        except LedgerStoreError as error:
+            log.warning("The %s to %s was sent, but that was not recorded: %s", entry.channel, entry.target, error)
+            return False
+        log.warning("%s to %s: it was sent, because the conversation in Apptoto has it", entry.channel, entry.target)
+        return True
+
+    def _was_sent(self, draft: Draft, entry: Entry) -> bool:
+        message = draft.message
+        event_id = message.event_id if draft.event_id is None else draft.event_id
+        is_text = matcher_of(message.message)
+        if entry.sent_at is None or event_id is None or is_text is None or self._failures >= _MAX_FAILURES:
+            return False
+        try:
+            event = self.client.get_event(id=event_id, include_conversations=True)
+        except ApptotoError as error:
+            self._failures += 1
+            log.info("The conversation of event %s could not be read: %s", event_id, error)
+            return False
+        self._failures = 0
+        return event is not None and got_it(addressed(event, message.participant_id), entry.sent_at, is_text)
+
+
+def _plain(text: str) -> str:
+    """Normalise a text: Apptoto, or a carrier, may replace typographic characters."""
+    return unicodedata.normalize("NFKC", text)
