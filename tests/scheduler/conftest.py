@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,13 @@ def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int
             environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
         with standalone(home, **environment) as own:
             yield Airflow(home=home, environment=own, database=database, server=server)
+
+
+@pytest.fixture(scope="session")
+def until_the_end() -> Iterator[contextlib.ExitStack]:
+    """Provide what keeps a new triggerer until the last test, because other modules may need it."""
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import itertools
 from collections import defaultdict
@@ -17,7 +16,7 @@ from tests.support.standalone import OVER, sender
 from tests.support.windows import CLOSED_FOR_DAYS, hours_from, next_minute, zone_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import contextlib
 
     from tests.support.standalone import Airflow
 
@@ -170,13 +169,6 @@ def source(window: str, zones: dict[str, str], people: dict[str, list[int]]) -> 
 
     batches, singles = ({dag_id: rows(dag_id) for dag_id in dags} for dags in (BATCHES, SINGLES))
     return DAG.format(window=window, batches=batches, singles=singles)
-
-
-@pytest.fixture(scope="session")
-def until_the_end() -> Iterator[contextlib.ExitStack]:
-    """Provide what keeps the new triggerer until the last test, because other modules may need it."""
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture(scope="module")
