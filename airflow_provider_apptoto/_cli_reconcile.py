@@ -1,4 +1,4 @@
-"""``ledger reconcile``: look in Apptoto for messages that may have been sent."""
+"""``ledger reconcile``: search Apptoto for messages that may have been sent."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ _COMMANDS: Commands = {
         RESOLVE,
     ),
     "reconcile": (
-        "Look in Apptoto for messages to events and participants that may have been sent, and resolve those it has",
+        "Search Apptoto for messages to events and participants that may have been sent, and resolve those it has",
         command(_reconcile),
         RECONCILE,
     ),
