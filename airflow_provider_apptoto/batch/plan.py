@@ -14,6 +14,7 @@ from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, Ap
 from airflow_provider_apptoto.client.messages import TARGETS
 from airflow_provider_apptoto.outbox.draft import take_event
 from airflow_provider_apptoto.outbox.guards import moment_of, zone_or_none
+from airflow_provider_apptoto.outbox.states import event_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -190,6 +191,7 @@ class Planner:
                 _keep(plan.suppressed_rows, LeftOut(index, line, reference))
                 return
             given_labels = {name: value for name, value in labels.items() if value is not None}
+            self._check_event(message, event_id)
             timezone, not_after = self._times(message, shown)
             key = self.key_of(message, item)
             new = PlannedMessage(
@@ -215,6 +217,14 @@ class Planner:
             comparable = self.suppression.comparable(recipient)
             problem = Problem(index, line, reference, error.field, error.problem, error.code, column, comparable)
             _keep(plan.problems, problem)
+
+    def _check_event(self, message: Message, event_id: int | None) -> None:
+        """Check that the event is known if ``only_if_state`` is set.
+
+        :raises ApptotoValidationError: it is not.
+        """
+        if self.guards.states is not None:
+            event_of(message, event_id)
 
     def _times(self, message: Message, shown: Columns) -> tuple[str | None, datetime | None]:
         """Return the time zone and the latest time of a row; check that the zone is known if there is a window.

@@ -17,7 +17,7 @@ from airflow_provider_apptoto.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_apptoto.client import ApptotoClient
+    from airflow_provider_apptoto.client import ApptotoClient, Message
     from airflow_provider_apptoto.client.appointments import Id
     from airflow_provider_apptoto.outbox.draft import Draft
 
@@ -70,10 +70,7 @@ class EventStates:
         :raises ApptotoValidationError: the message is not about an event.
         :raises StateUnreadError: the state could not be read.
         """
-        event_id = draft.event_id if draft.event_id is not None else draft.message.event_id
-        if event_id is None:
-            msg = "is required with only_if_state; with a participant_id, give the event_id too"
-            raise ApptotoValidationError("event_id", msg, code="event_missing")
+        event_id = event_of(draft.message, draft.event_id)
         found = self._event(event_id, draft, FRESH if is_departure else _AHEAD)
         if found is None or found.is_deleted:
             return f"event {event_id} {'was deleted' if found else 'was not found'} in Apptoto"
@@ -124,6 +121,19 @@ class EventStates:
         self._read = {each: read for each, read in self._read.items() if at - read.at < FRESH}
         self._read[event_id] = _read_of(event, at)
         return self._read[event_id]
+
+
+def event_of(message: Message, event_id: int | None) -> int:
+    """Return the event of a message.
+
+    :param event_id: the event that was given with a participant.
+    :raises ApptotoValidationError: the message is not about an event.
+    """
+    found = message.event_id if event_id is None else event_id
+    if found is None:
+        msg = "is required with only_if_state; with a participant_id, give the event_id too"
+        raise ApptotoValidationError("event_id", msg, code="event_missing")
+    return int(found)
 
 
 def _read_of(event: Event, at: float) -> _Read:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_apptoto import metrics
 from airflow_provider_apptoto.operators.apptoto import (
     ApptotoListEventsOperator,
     ApptotoSendMessageBatchOperator,
@@ -119,6 +120,26 @@ def test_who_cancelled_since_the_rows_were_listed_is_not_reminded(clinic: Clinic
     assert [message["participant_id"] for message in clinic.sent] == [1001, 1004]
     # one page for all, and the deleted event, which the page lacks, alone
     assert [path.partition("?")[0] for path in clinic.reads[2:]] == ["/v1/events", "/v1/events", "/v1/event"]
+
+
+def test_a_batch_in_which_a_row_has_no_event_sends_nothing(clinic: Clinic) -> None:
+    def build() -> None:
+        rows = [row(1), {"participant_id": 1002}]
+        fields: dict[str, Any] = {"defaults": {"type": "sms", "message": TEXT}, "only_if_state": True, "retries": 2}
+        ApptotoSendMessageBatchOperator(task_id="remind", messages=rows, **fields)
+
+    run = run_dag(build)["remind"]
+    assert (run.state, run.tries, clinic.sent, clinic.reads) == ("failed", 1, [], [])
+
+
+def test_reads_are_counted(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    monkeypatch.setattr(metrics, "_emit", lambda _, name, *__, tags: counted.append((name, tags.get("status"))))
+    clinic.faults = [answering(502)]
+    listed()
+    assert [each for each in counted if each[0] == "apptoto.reads"] == [
+        ("apptoto.reads", status) for status in ("5xx", "2xx", "2xx")
+    ]
 
 
 def send(**fields: Any) -> TaskRun:
