@@ -66,9 +66,9 @@ class AnswerReader:
             is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError)
             counts = not isinstance(error, ApptotoThrottledError)
             return ReadFailure(str(error), error.code, is_final=is_final, counts=counts)
-        except Exception as error:  # a store or a secrets backend is away; the text of the error may hold secrets
+        except Exception as error:  # noqa: BLE001  a store or a secrets backend is away; its text may hold secrets
             self.close()
-            log.debug("The answers could not be read", exc_info=True)
+            log.debug("The answers could not be read: %s", type(error).__name__)
             return ReadFailure(f"The answers could not be read: {type(error).__name__}", "error")
 
     def close(self) -> None:

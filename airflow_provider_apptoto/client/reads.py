@@ -56,9 +56,8 @@ class EventReads:
         :param params: parameters of the request; those that are ``None`` are left out.
         """
         outcome, answer = self._get("/events", params)
-        body = answer.json() if outcome is Outcome.SENT else None
-        found = body.get("events") if isinstance(body, Mapping) else None
-        if not isinstance(found, list):
+        found = _list_in(answer) if outcome is Outcome.SENT else None
+        if found is None:
             raise read_error(outcome, answer, self._private(params))
         return found
 
@@ -73,10 +72,9 @@ class EventReads:
         outcome, answer = self._get("/event", params)
         if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
             return None
-        body = answer.json()
-        if answer.status == HTTPStatus.NO_CONTENT or (answer.status == HTTPStatus.OK and _is_empty(answer.body, body)):
+        if answer.status == HTTPStatus.NO_CONTENT or (answer.status == HTTPStatus.OK and _is_empty(answer)):
             return None
-        event = Event.read(body) if outcome is Outcome.SENT else None
+        event = Event.read(answer.json()) if outcome is Outcome.SENT else None
         if event is None:
             raise read_error(outcome, answer, self._private(params))
         if (event_id is not None and event.id != read_id(event_id)) or (
@@ -114,13 +112,18 @@ class EventReads:
     def _in_window(
         self, events: Iterator[Event], earliest: datetime | None, latest: datetime | None
     ) -> Iterator[Event]:
-        for event in events:
-            start = event.start_time
-            is_outside = start is not None and (
-                (earliest is not None and start < earliest) or (latest is not None and start > latest)
-            )
-            if not is_outside:
-                yield event
+        try:
+            for event in events:
+                start = event.start_time
+                is_outside = start is not None and (
+                    (earliest is not None and start < earliest) or (latest is not None and start > latest)
+                )
+                if not is_outside:
+                    yield event
+        except BaseException as error:
+            # the frames below hold pages with names, numbers and texts
+            remove_frames(error)
+            raise
 
     def _pages(self, params: Mapping[str, Any]) -> Iterator[Event]:
         """Yield the events of all pages, except exact repetitions of those on the same page or the page before."""
@@ -194,9 +197,16 @@ def _conversations(included: bool) -> dict[str, str]:  # noqa: FBT001  private
     return {"include_conversations": "true"} if included else {}
 
 
-def _is_empty(text: bytes, body: object) -> bool:
+def _list_in(answer: Answer) -> list[Any] | None:
+    """Return the list of events in an answer. The frame that raises an error must not hold it: it is personal."""
+    body = answer.json()
+    found = body.get("events") if isinstance(body, Mapping) else None
+    return found if isinstance(found, list) else None
+
+
+def _is_empty(answer: Answer) -> bool:
     """Return whether an answer says that there is no event."""
-    return text.strip() == b"null" or (isinstance(body, Mapping) and not body)
+    return answer.body.strip() in {b"null", b"{}"}
 
 
 def _differs(event: Event, external_id: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import traceback
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -211,6 +212,21 @@ def test_no_error_shows_the_number_or_the_address_that_was_asked_for() -> None:
     for private in ("6505550199", "mary", "sekret"):
         assert private not in str(raised.value)
         assert private not in raised.value.reason
+
+
+@pytest.mark.parametrize("last", [answering(502), answering(200, {"events": {"name": "Gwendolyn"}}), answering(401)])
+def test_no_frame_of_an_error_holds_what_was_read(last: Script) -> None:
+    """Some log handlers print the local variables of each frame."""
+    page = [{"id": 1, "title": "Gwendolyn", "participants": [{"id": 2, "name": "Gwendolyn"}]}]
+    with FaultServer([paging([page]), last]) as server, client_of(server.url) as client:
+        with pytest.raises(ApptotoError) as raised:
+            list(client.iter_events())
+        with pytest.raises(ApptotoError) as second:
+            client.list_events()
+    for error in (raised.value, second.value):
+        frames = list(traceback.walk_tb(error.__traceback__))
+        held = [repr(frame.f_locals) for frame, _ in frames if "/tests/" not in frame.f_code.co_filename]
+        assert not any("Gwendolyn" in each for each in held)
 
 
 def test_reads_take_slots_of_the_account_like_sends() -> None:
