@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import json
-import secrets
 import sqlite3
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -22,6 +20,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto.sandbox.appointments.api import EventsApi
+from airflow_provider_apptoto.sandbox.appointments.sending import Copy, copies_of, record
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, connection_command
 from airflow_provider_apptoto.sandbox.controls import Controls
 from airflow_provider_apptoto.sandbox.message import checked_message, legible_fields, sender_of
@@ -29,13 +29,15 @@ from airflow_provider_apptoto.sandbox.web import SameOriginMiddleware, failure, 
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.types import ASGIApp
 
+    from airflow_provider_apptoto.sandbox.appointments.store import Appointments
     from airflow_provider_apptoto.sandbox.faults import Faults
     from airflow_provider_apptoto.sandbox.feed import Feed
-    from airflow_provider_apptoto.sandbox.inbox import Inbox
+    from airflow_provider_apptoto.sandbox.inbox import Inbox, Value
+    from airflow_provider_apptoto.sandbox.web import Account
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
@@ -46,6 +48,8 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_SETTLE = 0.2
+"""Seconds between two looks at what is due."""
 _STATIC = {"inbox.js": "text/javascript", "inbox.css": "text/css"}
 # The faults that the page has a button for.
 _SINGLE_FAULTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -66,17 +70,19 @@ class SandboxApp:
 
     :param inbox: stores the messages.
     :param faults: the faults to simulate.
-    :param feed: tells waiting clients about changes of both.
-    :param login: the account's e-mail address.
-    :param api_key: the account's API key.
+    :param appointments: stores the events and what was said about them.
+    :param feed: tells waiting clients about changes of all three.
+    :param account: the only account.
     """
 
-    def __init__(self, inbox: Inbox, faults: Faults, feed: Feed, *, login: str, api_key: str) -> None:
+    def __init__(
+        self, inbox: Inbox, faults: Faults, appointments: Appointments, feed: Feed, *, account: Account
+    ) -> None:
         self._inbox = inbox
         self._faults = faults
+        self._appointments = appointments
         self._feed = feed
-        self._account = login, api_key
-        self._credentials = f"{login}:{api_key}".encode()
+        self._account = account
         pages = Environment(
             loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
@@ -91,12 +97,14 @@ class SandboxApp:
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[dict[str, threading.Event]]:
             self._feed.open()
+            settling = asyncio.create_task(self._settle())
             yield {"stopping": stopping}
+            settling.cancel()
 
         app = Starlette(
             routes=[
                 Route("/v1/send_message", self.send_message, methods=["POST"]),
-                Route("/v1/events", self.events),
+                *EventsApi(self._appointments, self._account.authenticate).routes(),
                 Route("/", self.page),
                 *(Route(f"/{name}", self.static) for name in _STATIC),
                 *Controls(self._inbox, self._faults, self._feed).routes(),
@@ -123,40 +131,53 @@ class SandboxApp:
         refusal: HTTPException | None = None
         try:
             body = await read_body(request)
-            self._authenticate(request)
+            self._account.authenticate(request)
             message = checked_message(request, body)
+            copies = copies_of(self._appointments, message)
         except ClientDisconnect:
             return Response()
         except HTTPException as error:
-            refusal, message = error, legible_fields(body)
+            refusal, message, copies = error, legible_fields(body), []
         fault, sender = self._faults.take(), sender_of(request)
-        if fault is not None:
-            self._inbox.add(
-                message,
-                outcome="fault",
-                delivered=fault.accepted and refusal is None,
-                status=fault.answered_status,
-                error=fault.explanation,
-                sender=sender,
-            )
+        if fault is not None and not (fault.accepted and refusal is None):
+            self._keep([Copy(message, fault.explanation)], sender, outcome="fault", status=fault.answered_status)
             return fault
         if refusal is not None:
-            self._inbox.add(
-                message,
-                outcome="refused",
-                delivered=False,
-                status=refusal.status_code,
-                error=refusal.detail,
-                sender=sender,
-            )
+            self._keep([Copy(message, refusal.detail)], sender, outcome="refused", status=refusal.status_code)
             raise refusal
-        self._inbox.add(message, sender=sender)
+        if fault is not None:
+            self._keep(copies, sender, outcome="fault", status=fault.answered_status, error=fault.explanation)
+            record(self._appointments, copies)
+            return fault
+        self._keep(copies, sender, outcome="accepted", status=HTTPStatus.OK)
+        record(self._appointments, copies)
         return JSONResponse({"success": True})
 
-    async def events(self, request: Request) -> Response:
-        """Return an empty list of events."""
-        self._authenticate(request)
-        return JSONResponse({"events": []})
+    def _keep(
+        self,
+        copies: list[Copy],
+        sender: Mapping[str, Value],
+        *,
+        outcome: str,
+        status: int | None,
+        error: str | None = None,
+    ) -> None:
+        """Store what each person gets, or what nobody gets: a copy with an error."""
+        for copy in copies:
+            self._inbox.add(
+                copy.fields,
+                outcome=outcome,
+                delivered=copy.error is None,
+                status=None if status is None else int(status),
+                error=copy.error or error,
+                sender=sender,
+            )
+
+    async def _settle(self) -> None:
+        """Let people answer when their time has come, also while nobody asks."""
+        while True:
+            await asyncio.sleep(_SETTLE)
+            self._appointments.conversations.settle()
 
     async def page(self, request: Request) -> Response:
         """Show the inbox."""
@@ -164,7 +185,7 @@ class SandboxApp:
             faults=[(label, json.dumps(fault)) for label, fault in _SINGLE_FAULTS],
             documented=DOCUMENTED,
             assumed=ASSUMED,
-            command=connection_command(*self._account, request.url.port or 0),
+            command=connection_command(self._account.login, self._account.api_key, request.url.port or 0),
             keep=f"{self._inbox.keep:,}",
             version=__version__,
         )
@@ -175,16 +196,3 @@ class SandboxApp:
         name = request.url.path[1:]
         text = (files(__package__) / "static" / name).read_text(encoding="utf-8")
         return Response(text, media_type=_STATIC[name], headers=_PAGE_HEADERS)
-
-    def _authenticate(self, request: Request) -> None:
-        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
-        try:
-            given = base64.b64decode(encoded.encode(), validate=True)
-        except (binascii.Error, ValueError):
-            given = b""
-        if scheme.lower() != "basic" or not secrets.compare_digest(given, self._credentials):
-            raise HTTPException(
-                HTTPStatus.UNAUTHORIZED,
-                "HTTP Basic authentication with the sandbox's login and API key is required.",
-                {"WWW-Authenticate": 'Basic realm="Apptoto sandbox"'},
-            )

@@ -23,6 +23,8 @@ Entry: TypeAlias = dict[str, Value]
 FIELDS = ("type", "to", "event_id", "participant_id", "message", "subject", "template_id")
 #: The ids of the task that sent a message, as :meth:`Origin.to_dict` names them.
 SENDER = ("origin", "dag_id", "run_id", "task_id", "map_index", "try_number")
+#: What a message to an event or a participant has beside: the person's name, and the text before it was filled.
+COPY = ("recipient_name", "unfilled")
 #: Number of requests that are kept, by default.
 KEEP = 5000
 
@@ -40,6 +42,7 @@ _LATER_COLUMNS = {
     "status": "DEFAULT 200",
     "error": "",
     **dict.fromkeys(SENDER, ""),
+    **dict.fromkeys(COPY, ""),
 }
 _INDEXES = (
     'CREATE INDEX IF NOT EXISTS inbox_by_recipient ON inbox ("to")',
@@ -50,8 +53,8 @@ _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _INSERT = f"INSERT INTO inbox ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  no value in it
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Do nothing, for callers that need not know of changes."""
 
 
 class Inbox:
@@ -64,7 +67,7 @@ class Inbox:
     """
 
     def __init__(
-        self, database: str | Path | None = None, *, keep: int = KEEP, changed: Callable[[], None] = _nothing
+        self, database: str | Path | None = None, *, keep: int = KEEP, changed: Callable[[], None] = nothing
     ) -> None:
         self._lock = threading.Lock()
         self.keep = keep
@@ -72,14 +75,9 @@ class Inbox:
         self.deletions = 0
         """Number of times that messages were deleted by a caller."""
         try:
-            # Autocommit: a message is on disk before it is answered with success.
-            if database is not None:
-                with contextlib.suppress(OSError):  # SQLite reports the cause better
-                    os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._connection = sqlite3.connect(database or ":memory:", check_same_thread=False, isolation_level=None)
+            self._connection = opened(database)
         except sqlite3.Error as error:
-            raise _unusable(database, error) from error
-        self._connection.row_factory = sqlite3.Row
+            raise unusable(database, error) from error
         try:
             self._connection.create_function("folded", -1, folded, deterministic=True)
             self._migrate()
@@ -87,7 +85,7 @@ class Inbox:
             self._prune()
         except sqlite3.Error as error:
             self._connection.close()
-            raise _unusable(database, error) from error
+            raise unusable(database, error) from error
 
     def add(
         self,
@@ -237,5 +235,21 @@ def _entry(row: sqlite3.Row) -> Entry:
     return {**dict(row), "delivered": bool(row["delivered"])}
 
 
-def _unusable(database: str | Path | None, error: sqlite3.Error) -> OSError:
+def opened(database: str | Path | None) -> sqlite3.Connection:
+    """Open a database for several threads, which must take turns.
+
+    :param database: path of an SQLite file, which is created for its owner alone; None keeps the data in memory.
+    :raises sqlite3.Error: it can't be used.
+    """
+    if database is not None:
+        with contextlib.suppress(OSError):  # SQLite reports the cause better
+            os.close(os.open(database, os.O_CREAT | os.O_WRONLY, 0o600))
+    # Autocommit: a message is on disk before it is answered with success.
+    connection = sqlite3.connect(database or ":memory:", check_same_thread=False, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def unusable(database: str | Path | None, error: sqlite3.Error) -> OSError:
+    """Return the error that names a file which can't be used."""
     return OSError(f"Can't store the sandbox's messages in {database}: {error}")

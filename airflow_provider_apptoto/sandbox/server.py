@@ -18,11 +18,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_apptoto import __version__
 from airflow_provider_apptoto.sandbox.app import SandboxApp
+from airflow_provider_apptoto.sandbox.appointments.store import Appointments
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, HOST, LOGIN, connection_command
 from airflow_provider_apptoto.sandbox.faults import Fault, Faults
 from airflow_provider_apptoto.sandbox.feed import Feed
 from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, Inbox
 from airflow_provider_apptoto.sandbox.search import Search
+from airflow_provider_apptoto.sandbox.web import Account
 
 if sys.version_info >= (3, 12):
     from typing import override
@@ -106,9 +108,10 @@ class Sandbox:
             port = listener.getsockname()[1]
             feed = Feed()
             inbox = resources.enter_context(closing(Inbox(self._database, keep=self._keep, changed=feed.notify)))
+            appointments = resources.enter_context(closing(Appointments(self._database, feed.notify)))
             faults = Faults(feed.notify)
             stopping = threading.Event()
-            app = SandboxApp(inbox, faults, feed, login=self.login, api_key=self.api_key)
+            app = SandboxApp(inbox, faults, appointments, feed, account=Account(self.login, self.api_key))
             server = _Server(
                 uvicorn.Config(
                     app.asgi(stopping),
@@ -137,7 +140,7 @@ class Sandbox:
                 msg = "The sandbox server did not start."
                 raise RuntimeError(msg)
             self._resources = resources.pop_all()
-        self._state = _Running(port, inbox, faults, feed)
+        self._state = _Running(port, inbox, faults, appointments, feed)
 
     def stop(self) -> None:
         """Close the port and all connections, including hanging ones. Do nothing if it is not running."""
@@ -177,6 +180,11 @@ class Sandbox:
         """
         return self._running.inbox.entries(Search.parse(search))
 
+    @property
+    def appointments(self) -> Appointments:
+        """The appointments: add them, let their people answer, and read what was said."""
+        return self._running.appointments
+
     def fault(self, **fields: object) -> None:
         """Add a fault, as ``POST /sandbox/faults`` does.
 
@@ -186,8 +194,9 @@ class Sandbox:
         self._running.faults.switch_on(Fault.parse(fields))
 
     def clear(self) -> None:
-        """Empty the inbox and remove all faults."""
+        """Remove all messages, faults, appointments, contacts and opt-outs."""
         self._running.inbox.clear()
+        self._running.appointments.clear()
         self._running.faults.clear()
 
     @property
@@ -203,6 +212,7 @@ class _Running:
     port: int
     inbox: Inbox
     faults: Faults
+    appointments: Appointments
     feed: Feed
 
 

@@ -1,8 +1,11 @@
-"""What all endpoints of the sandbox share: bodies, errors, and the refusal of other sites' pages."""
+"""What all endpoints of the sandbox share: the account, bodies, errors, and the refusal of other sites' pages."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,36 @@ class SameOriginMiddleware:
                 await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class Account:
+    """The only account.
+
+    :param login: its e-mail address.
+    :param api_key: its API key.
+    """
+
+    def __init__(self, login: str, api_key: str) -> None:
+        self.login = login
+        self.api_key = api_key
+        self._credentials = f"{login}:{api_key}".encode()
+
+    def authenticate(self, request: Request) -> None:
+        """Check the credentials of a request.
+
+        :raises HTTPException: they are missing or wrong.
+        """
+        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(encoded.encode(), validate=True)
+        except (binascii.Error, ValueError):
+            given = b""
+        if scheme.lower() != "basic" or not secrets.compare_digest(given, self._credentials):
+            raise HTTPException(
+                HTTPStatus.UNAUTHORIZED,
+                "HTTP Basic authentication with the sandbox's login and API key is required.",
+                {"WWW-Authenticate": 'Basic realm="Apptoto sandbox"'},
+            )
 
 
 async def read_body(request: Request) -> bytes:

@@ -211,7 +211,7 @@ def test_there_are_no_events(caller: Caller) -> None:
         ("GET", "/v1/send_message", 405),
         ("POST", "/v1/send_message/", 404),
         ("POST", "/send_message", 404),
-        ("GET", "/v1/contacts", 404),
+        ("GET", "/v1/calendars", 404),
         ("PUT", "/sandbox/messages", 405),
     ],
 )
