@@ -15,7 +15,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import airflow_provider_apptoto.sandbox
-from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN
+from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN, OBSERVED
 from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, by_recipient
 from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, direct_connections
 
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep=options.keep,
         )
         with sandbox:
+            if options.demo_data:
+                sandbox.appointments.add_clinic_day()
             return _run(sandbox, command) if command else _serve(sandbox)
     except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -63,15 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    documented, assumed = ("\n".join(_wrapped(lines)) for lines in (DOCUMENTED, ASSUMED))
+    documented, observed, assumed = ("\n".join(_wrapped(lines)) for lines in (DOCUMENTED, OBSERVED, ASSUMED))
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_apptoto.sandbox",
-        usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [--keep N] [-- COMMAND ...]",
+        usage="%(prog)s [--port PORT] [--login LOGIN] [--api-key KEY] [--database FILE] [--keep N] [--demo-data]\n"
+        "       [-- COMMAND ...]",
         description=(
             "Run a local Apptoto with a page that shows what each person got. With a COMMAND, run it against\n"
             "the sandbox, print what each person got, and exit with the command's exit code."
         ),
-        epilog=f"documented by Apptoto:\n{documented}\n\nassumed, because Apptoto does not document it:\n{assumed}",
+        epilog=(
+            f"documented by Apptoto:\n{documented}\n\nobserved, in programs that others wrote for it:\n{observed}\n\n"
+            f"assumed, because Apptoto does not document it:\n{assumed}"
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -81,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", metavar="FILE", help="SQLite file for the messages; default: in memory")
     parser.add_argument(
         "--keep", type=int, default=KEEP, metavar="N", help="keep the newest N requests; default: %(default)s"
+    )
+    parser.add_argument(
+        "--demo-data",
+        action="store_true",
+        help="add a clinic's day of 40 appointments for tomorrow; nobody in it exists",
     )
     return parser
 

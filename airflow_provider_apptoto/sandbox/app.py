@@ -20,9 +20,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_apptoto import __version__
+from airflow_provider_apptoto.sandbox.appointments.answers import STATES
 from airflow_provider_apptoto.sandbox.appointments.api import EventsApi
 from airflow_provider_apptoto.sandbox.appointments.sending import Copy, copies_of, record
-from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, connection_command
+from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, OBSERVED, connection_command
 from airflow_provider_apptoto.sandbox.controls import Controls
 from airflow_provider_apptoto.sandbox.message import checked_message, legible_fields, sender_of
 from airflow_provider_apptoto.sandbox.web import SameOriginMiddleware, failure, read_body
@@ -50,7 +51,12 @@ _PAGE_HEADERS = {
 }
 _SETTLE = 0.2
 """Seconds between two looks at what is due."""
-_STATIC = {"inbox.js": "text/javascript", "inbox.css": "text/css"}
+_STATIC = {
+    "inbox.js": "text/javascript",
+    "appointments.js": "text/javascript",
+    "inbox.css": "text/css",
+    "appointments.css": "text/css",
+}
 # The faults that the page has a button for.
 _SINGLE_FAULTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("429, retry after 30 s", {"status": 429, "retry_after": 30}),
@@ -104,10 +110,10 @@ class SandboxApp:
         app = Starlette(
             routes=[
                 Route("/v1/send_message", self.send_message, methods=["POST"]),
-                *EventsApi(self._appointments, self._account.authenticate).routes(),
+                *EventsApi(self._appointments, self._faults, self._account.authenticate).routes(),
                 Route("/", self.page),
                 *(Route(f"/{name}", self.static) for name in _STATIC),
-                *Controls(self._inbox, self._faults, self._feed).routes(),
+                *Controls(self._inbox, self._faults, self._appointments, self._feed).routes(),
             ],
             middleware=[
                 # Against DNS rebinding: a foreign page whose name resolves to 127.0.0.1 sends its name as Host.
@@ -184,6 +190,8 @@ class SandboxApp:
         html = self._page.render(
             faults=[(label, json.dumps(fault)) for label, fault in _SINGLE_FAULTS],
             documented=DOCUMENTED,
+            observed=OBSERVED,
+            states=STATES,
             assumed=ASSUMED,
             command=connection_command(self._account.login, self._account.api_key, request.url.port or 0),
             keep=f"{self._inbox.keep:,}",

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_apptoto.client.segments import estimate_segments, non_gsm_7_characters, split_segments
+from airflow_provider_apptoto.sandbox.appointments.controls import AppointmentControls
 from airflow_provider_apptoto.sandbox.faults import Fault
 from airflow_provider_apptoto.sandbox.feed import EventStream
 from airflow_provider_apptoto.sandbox.search import ANY, MAX_ID, Search, number
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+    from airflow_provider_apptoto.sandbox.appointments.store import Appointments
     from airflow_provider_apptoto.sandbox.faults import Faults
     from airflow_provider_apptoto.sandbox.feed import Feed
     from airflow_provider_apptoto.sandbox.inbox import Entry, Inbox
@@ -38,12 +40,14 @@ class Controls:
 
     :param inbox: the requests that the sandbox got.
     :param faults: the faults to simulate.
-    :param feed: tells about changes of both.
+    :param appointments: the appointments, which have endpoints of their own.
+    :param feed: tells about changes of all three.
     """
 
-    def __init__(self, inbox: Inbox, faults: Faults, feed: Feed) -> None:
+    def __init__(self, inbox: Inbox, faults: Faults, appointments: Appointments, feed: Feed) -> None:
         self._inbox = inbox
         self._faults = faults
+        self._appointments = appointments
         self._feed = feed
 
     def routes(self) -> list[Route]:
@@ -59,6 +63,7 @@ class Controls:
             Route("/sandbox/faults", self.faults),
             Route("/sandbox/faults", self.switch_on_fault, methods=["POST"]),
             Route("/sandbox/faults", self.clear_faults, methods=["DELETE"]),
+            *AppointmentControls(self._appointments).routes(),
         ]
 
     async def ready(self, _: Request) -> Response:
@@ -106,14 +111,14 @@ class Controls:
         return JSONResponse(summary, headers=_NO_STORE)
 
     async def stream(self, request: Request) -> ASGIApp:
-        """Stream the ids of new requests, and tell about deletions and faults."""
+        """Stream the ids of new requests, and tell about deletions, faults and appointments."""
         last_id = self._inbox.last_id()
         try:
             since = number(request.headers.get("Last-Event-ID", last_id), "Last-Event-ID", 0, MAX_ID)
         except ValueError:
             since = last_id
         # An id from before a restart with an empty inbox: all messages are new to this client.
-        news = _News(self._inbox, self._faults, since if since <= last_id else 0)
+        news = _News(self._inbox, self._faults, self._appointments, since if since <= last_id else 0)
         return EventStream(self._feed, news.take, lambda: news.since)
 
     async def faults(self, _: Request) -> Response:
@@ -151,15 +156,16 @@ class Controls:
 class _News:
     """What changed since one client was told the last time."""
 
-    def __init__(self, inbox: Inbox, faults: Faults, since: int) -> None:
+    def __init__(self, inbox: Inbox, faults: Faults, appointments: Appointments, since: int) -> None:
         self._inbox = inbox
         self._faults = faults
+        self._appointments = appointments
         self.since = since
         self._told = self._counters()
 
     def take(self) -> list[tuple[str, dict[str, object]]]:
         """Return the events since the last call."""
-        deletions, changes = self._told
+        deletions, faults, appointments = self._told
         self._told = self._counters()
         events: list[tuple[str, dict[str, object]]] = []
         if ids := self._inbox.ids(self.since):
@@ -167,12 +173,14 @@ class _News:
             events.append(("messages", {"ids": ids}))
         if self._told[0] != deletions:
             events.append(("deleted", {}))
-        if self._told[1] != changes:
+        if self._told[1] != faults:
             events.append(("faults", {}))
+        if self._told[2] != appointments:
+            events.append(("appointments", {}))
         return events
 
-    def _counters(self) -> tuple[int, int]:
-        return self._inbox.deletions, self._faults.changes
+    def _counters(self) -> tuple[int, int, int]:
+        return self._inbox.deletions, self._faults.changes, self._appointments.database.changes
 
 
 def _parameters(request: Request) -> dict[str, str]:

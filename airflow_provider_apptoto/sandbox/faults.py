@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+#: Value of ``endpoint`` for the requests that read events, contacts and address books.
+READS = "reads"
 KINDS = ("status", "reset", "close", "hang", "cut", "html")
 
 ALLOWED = (
@@ -34,7 +36,8 @@ ALLOWED = (
     '"times": 1 to 1000 (default: 1; with "probability": no limit); '
     '"probability": more than 0, at most 1; '
     '"seed": a whole number from 0 to 4294967295, only with "probability"; '
-    '"accepted": true or false (default: false).'
+    '"accepted": true or false (default: false), not for "reads"; '
+    '"endpoint": "reads" for the requests that read events or contacts (default: those that send a message).'
 )
 
 _MAX_SEED = 2**32 - 1
@@ -48,7 +51,7 @@ _HTML = "<!DOCTYPE html><html><head><title>Sandbox</title></head><body><h1>Not t
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A failure that the next calls of ``POST /v1/send_message`` get.
+    """A failure that the next calls of ``POST /v1/send_message`` get, or those that read events.
 
     :param kind: ``status`` answers with a status; ``reset`` sends a TCP reset instead of an answer; ``close``
         closes the connection instead of answering; ``hang`` closes it after ``seconds``; ``cut`` closes it in
@@ -61,6 +64,7 @@ class Fault:
     :param probability: more than 0, at most 1: each call gets the fault with this probability, and calls without it get
         the next active fault. None: each call gets it.
     :param seed: makes the draws repeatable: the same seed and the same number of calls give the same faults.
+    :param endpoint: ``reads`` for the requests that read events, contacts or address books; None for those that send.
     """
 
     kind: str = "status"
@@ -71,6 +75,7 @@ class Fault:
     times: int | None = 1
     probability: float | None = None
     seed: int | None = None
+    endpoint: str | None = None
 
     @classmethod
     def parse(cls, fields: object) -> Fault:
@@ -109,12 +114,13 @@ class Fault:
     @property
     def description(self) -> str:
         """Which requests get it, and its effect."""
-        requests = "the next request" if self.times == 1 else f"the next {self.times} requests"
+        one, many = ("read", "reads") if self.endpoint == READS else ("request", "requests")
+        requests = f"the next {one}" if self.times == 1 else f"the next {self.times} {many}"
         if self.probability is not None:
             limit = "" if self.times is None else f", at most {self.times} more"
-            requests = f"{self.probability * 100:g} % of all requests{limit} (seed {self.seed})"
-        stored = "The message is stored." if self.accepted else "The message is not stored."
-        return f"For {requests}: {self.effect}. {stored}"
+            requests = f"{self.probability * 100:g} % of all {many}{limit} (seed {self.seed})"
+        stored = " The message is stored." if self.accepted else " The message is not stored."
+        return f"For {requests}: {self.effect}.{'' if self.endpoint == READS else stored}"
 
     @property
     def explanation(self) -> str:
@@ -129,7 +135,7 @@ class Fault:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with this fault."""
         if self.kind == "status":
-            await self._status_answer()(scope, receive, send)
+            await self._status_answer(scope["path"])(scope, receive, send)
             return
         if self.kind == "html":
             await HTMLResponse(_HTML)(scope, receive, send)
@@ -153,11 +159,11 @@ class Fault:
         # If the application returned before uvicorn noticed the closed connection, uvicorn would answer 500.
         await disconnected(receive)
 
-    def _status_answer(self) -> Response:
+    def _status_answer(self, path: str) -> Response:
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status in _REDIRECTS:
             # If a client follows it and sends the message again, the inbox shows that.
-            headers["Location"] = "/v1/send_message"
+            headers["Location"] = path
         if self.status == _NOT_MODIFIED:
             # A 304 has no body: RFC 9110, 15.4.5.
             return Response(status_code=_NOT_MODIFIED, headers=headers)
@@ -188,10 +194,14 @@ class Faults:
             self.changes += 1
         self._changed()
 
-    def take(self) -> Fault | None:
-        """Return the fault for this call, if there is one, and count the call."""
+    def take(self, endpoint: str | None = None) -> Fault | None:
+        """Return the fault for this call, if there is one, and count the call.
+
+        :param endpoint: ``reads`` for a request that reads; None for one that sends.
+        """
         with self._lock:
-            active = next((active for active in self._queue if active.strikes()), None)
+            queue = (active for active in self._queue if active.fault.endpoint == endpoint)
+            active = next((active for active in queue if active.strikes()), None)
             if active is None:
                 return None
             fault = active.fault
@@ -233,6 +243,7 @@ def _problems(fields: Mapping[object, object]) -> list[str]:
     kind = fields.get("kind", "status")
     status, retry_after, seconds = fields.get("status"), fields.get("retry_after"), fields.get("seconds")
     probability, seed = fields.get("probability"), fields.get("seed")
+    accepted = fields.get("accepted", False)
     unknown = [repr(name) for name in fields if name not in Fault.__dataclass_fields__]
     checks = (
         (not unknown, f"Unknown fields: {', '.join(unknown)}."),
@@ -246,7 +257,8 @@ def _problems(fields: Mapping[object, object]) -> list[str]:
         (_whole(fields.get("times", 1), 1, 1000), "times is not allowed."),
         (probability is None or _probability(probability), "probability is not allowed."),
         (seed is None or (probability is not None and _whole(seed, 0, _MAX_SEED)), "seed is not allowed."),
-        (isinstance(fields.get("accepted", False), bool), "accepted is not allowed."),
+        (fields.get("endpoint") in (None, READS), "endpoint is not allowed."),
+        (isinstance(accepted, bool) and not (accepted and fields.get("endpoint")), "accepted is not allowed."),
     )
     return [problem for fits, problem in checks if not fits]
 

@@ -216,10 +216,16 @@ class Inbox:
 def by_recipient(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Group messages by recipient, in their order. A message with several targets is listed under each.
 
+    Messages to the participants of an appointment are listed by name and number.
+
     :param entries: messages as :meth:`Inbox.entries` returns them.
     """
     people: dict[str, list[Entry]] = {}
     for entry in entries:
+        if entry.get("recipient_name") is not None:
+            person = ", ".join(str(part) for part in (entry["recipient_name"], entry["to"]) if part)
+            people.setdefault(person, []).append(entry)
+            continue
         for field, label in (
             ("to", "{}"),
             ("participant_id", "Participant {}"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_apptoto.sandbox import Sandbox
+    from airflow_provider_apptoto.sandbox.appointments.store import Appointments
 
 _CHANNELS = ("sms", "call", "email")
 _STATE = "apptoto_sandbox_state"
@@ -151,12 +152,17 @@ class ApptotoSandbox:
             return []
         return [json.loads(line) for line in self._holds.read_text(encoding="utf-8").splitlines()]
 
+    @property
+    def appointments(self) -> Appointments:
+        """The appointments: add them, let their people answer, and read what was said."""
+        return self._sandbox.appointments
+
     def fault(self, **fields: object) -> None:
-        """Add a fault for the next messages, as :meth:`.Sandbox.fault` does."""
+        """Add a fault for the next messages or reads, as :meth:`.Sandbox.fault` does."""
         self._sandbox.fault(**fields)
 
     def clear(self) -> None:
-        """Remove all messages, faults and holds. The ledger keeps its entries."""
+        """Remove all messages, faults, appointments and holds. The ledger keeps its entries."""
         self._sandbox.clear()
         self._holds.unlink(missing_ok=True)
 
@@ -235,6 +241,8 @@ def _listing(messages: Sequence[dict[str, Any]]) -> str:
 
 def _line(message: dict[str, Any]) -> str:
     targets = {"to": "", "event_id": "event ", "participant_id": "participant "}
+    if message["recipient_name"] is not None:  # a participant, whose number is known
+        targets = {"to": ""}
     who = ", ".join(f"{label}{message[name]}" for name, label in targets.items() if message[name] is not None)
     names = ("subject", "message", "template_id")
     text = ", ".join(f"{name} {message[name]!r}" for name in names if message[name] is not None)

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.sandbox.appointments.database import Database
 
+#: DOCUMENTED: the states of a participant (page of GET /v1/event).
+STATES = (
+    "initial",
+    "accepted",
+    "declined",
+    "reminded",
+    "confirmed",
+    "not_coming",
+    "not_coming_needs_reschedule",
+    "not_coming_no_reschedule",
+)
 CHANNELS = ("sms", "call", "email")
 #: DOCUMENTED: who answers so is opted out. On the phone it is the key 9.
 STOP_WORDS = {
@@ -38,7 +49,6 @@ class Action:
     replies: Mapping[str, str] = field(default_factory=dict)
 
 
-#: The states are those that the page of GET /v1/event documents.
 ACTIONS = {
     "confirm": Action("confirmed", {"sms": "YES", "call": "1"}),
     "cancel": Action("not_coming", {"sms": "NO", "call": "2"}),
@@ -108,6 +118,7 @@ class Conversations:
                     action=planned.action,
                     channel=channel,
                     text=planned.text or ACTIONS[planned.action].replies.get(channel),
+                    is_magic=1,
                     due=at + planned.seconds,
                 )
 
@@ -145,6 +156,10 @@ class Conversations:
         if text is None:
             text = ACTIONS[action].replies.get(channel)
         with self._database.writing() as connection:
+            if action != "fail":
+                # Whoever is made to answer does not also answer as the owner of a magic number.
+                statement = "DELETE FROM plans WHERE participant_id = ? AND is_magic AND action <> 'fail'"
+                connection.execute(statement, [participant_id]).close()
             self._plan(
                 connection,
                 participant_id=participant_id,

@@ -19,6 +19,7 @@ from airflow_provider_apptoto.sandbox.appointments.reading import (
 )
 from airflow_provider_apptoto.sandbox.appointments.values import Given, moment, not_found, refusal
 from airflow_provider_apptoto.sandbox.appointments.writing import delete_event, save_events
+from airflow_provider_apptoto.sandbox.faults import READS
 from airflow_provider_apptoto.sandbox.web import parsed, read_body
 
 if TYPE_CHECKING:
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from airflow_provider_apptoto.sandbox.appointments.store import Appointments
-
-#: Endpoints that only read, whose answers faults may replace too.
-READS = ("/v1/events", "/v1/event", "/v1/contacts", "/v1/contact", "/v1/address_books")
+    from airflow_provider_apptoto.sandbox.faults import Faults
 
 
 class EventsApi:
     """Answers the requests to ``/v1/events`` and its neighbours.
 
     :param appointments: the appointments.
+    :param faults: the faults to simulate.
     :param authenticate: refuses a request without the account's credentials.
     """
 
-    def __init__(self, appointments: Appointments, authenticate: Callable[[Request], None]) -> None:
+    def __init__(self, appointments: Appointments, faults: Faults, authenticate: Callable[[Request], None]) -> None:
+        self._faults = faults
         self._database = appointments.database
         self._conversations = appointments.conversations
         self._authenticate = authenticate
@@ -137,6 +138,9 @@ class EventsApi:
                 body = await read_body(request)
             except ClientDisconnect:
                 return Response()
+            fault = self._faults.take(READS) if request.method == "GET" else None
+            if fault is not None:
+                return fault
             self._authenticate(request)
             fields: dict[str, object] = dict(request.query_params)
             if body.strip() and request.method != "GET":

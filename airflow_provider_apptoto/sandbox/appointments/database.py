@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.sandbox.inbox import nothing, opened, unusable
+from airflow_provider_apptoto.sandbox.search import folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS messages (
 );
 CREATE TABLE IF NOT EXISTS plans (
     id INTEGER PRIMARY KEY AUTOINCREMENT, due REAL NOT NULL, participant_id INTEGER NOT NULL, message_id INTEGER,
-    action TEXT NOT NULL, channel TEXT NOT NULL, text TEXT
+    action TEXT NOT NULL, channel TEXT NOT NULL, text TEXT, is_magic INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS opt_outs (channel TEXT NOT NULL, address TEXT NOT NULL, PRIMARY KEY (channel, address));
 CREATE TABLE IF NOT EXISTS contacts (
@@ -78,6 +79,7 @@ class Database:
         """Number of changes."""
         try:
             self._connection = opened(path)
+            self._connection.create_function("folded", -1, folded, deterministic=True)
             with self.writing() as connection:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement).close()

@@ -193,6 +193,11 @@ class Appointments:
         self.conversations.settle()
         return [dict(row) for row in self.database.rows("SELECT * FROM opt_outs ORDER BY channel, address")]
 
+    def forget_opt_outs(self) -> int:
+        """Forget who has opted out, and return how many did."""
+        with self.database.writing() as connection:
+            return int(connection.execute("DELETE FROM opt_outs").rowcount)
+
     def clear(self) -> int:
         """Delete all appointments, contacts and opt-outs, and return the number of appointments."""
         with self.database.writing() as connection:

@@ -80,7 +80,7 @@ class Given:
 
     def __init__(self, body: object, place: str = "") -> None:
         if not isinstance(body, Mapping):
-            raise refusal(f"{place} must be a JSON object.")
+            raise refusal(f"{place or 'The body'} must be a JSON object.")
         self.fields = {str(name): value for name, value in body.items() if value is not None}
         self._place = f"{place}." if place else ""
 

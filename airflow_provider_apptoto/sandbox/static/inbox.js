@@ -134,7 +134,7 @@ function showList() {
   showSize();
   const isFiltered = [...new FormData(filters).values()].some((value) => value.trim() && value !== "any");
   byId("count").textContent = `${total} message${total === 1 ? "" : "s"}`;
-  document.title = `Inbox (${total}) · Apptoto sandbox`;
+  showTitle();
   byId("empty").hidden = total > 0;
   byId("empty-title").textContent = isFiltered ? "No message matches" : "No messages yet";
   byId("how-to").hidden = isFiltered;
@@ -142,6 +142,11 @@ function showList() {
   if (total === 0) showDetail(null);
   else if (detail.hidden) showHint();
   showRows();
+}
+
+function showTitle() {
+  const view = byId("messages-view").hidden ? "Appointments" : `Inbox (${total})`;
+  document.title = `${view} · Apptoto sandbox`;
 }
 
 function showRows() {
@@ -191,7 +196,13 @@ function fillRow(row, index) {
   from.replaceChildren(...(entry ? [outcomeTag(entry), sender(entry)].filter(Boolean) : []));
 }
 
+// What one participant of an appointment got.
+function isCopy(entry) {
+  return typeof entry.recipient_name === "string";
+}
+
 function recipient(entry) {
+  if (isCopy(entry)) return [entry.recipient_name, entry.to].filter(Boolean).join(", ");
   const targets = [];
   if (entry.to !== null) targets.push(entry.to);
   if (entry.participant_id !== null) targets.push(`Participant ${entry.participant_id}`);
@@ -217,7 +228,9 @@ function channelTag(entry) {
 }
 
 function outcomeTag(entry) {
-  if (entry.outcome === "accepted") return null;
+  if (entry.outcome === "accepted") {
+    return entry.delivered ? null : element("span", { className: "tag refused" }, "Not delivered");
+  }
   const stored = entry.outcome === "fault" && entry.delivered ? ", stored" : "";
   const status = entry.status === null ? "" : ` ${entry.status}`;
   return element("span", { className: `tag ${entry.outcome}` }, `${OUTCOMES[entry.outcome]}${status}${stored}`);
@@ -296,7 +309,9 @@ function showDetail(entry) {
 }
 
 function explanation(entry) {
-  if (entry.outcome === "accepted") return null;
+  if (entry.outcome === "accepted") {
+    return entry.error ? element("p", { className: "note refused" }, entry.error) : null;
+  }
   const got = entry.delivered
     ? "The recipient got the message, but the sender can't know."
     : "The recipient did not get the message.";
@@ -349,6 +364,9 @@ function facts(entry) {
     Task: entry.task_id ? entry.task_id + mapped : null,
     Try: entry.try_number || null,
     "Sent by": entry.origin && entry.origin !== "task" ? entry.origin : null,
+    Event: isCopy(entry) ? entry.event_id : null,
+    Participant: isCopy(entry) ? entry.participant_id : null,
+    "Text before its fields were filled": entry.unfilled,
     Subject: entry.type === "email" ? null : entry.subject,
     Template: entry.template_id,
   };
@@ -491,6 +509,7 @@ list.addEventListener("keydown", (event) => {
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.matches("input, select");
+  if (byId("messages-view").hidden) return;
   if (event.key === "/" && !isTyping) {
     event.preventDefault();
     filters.elements.text.focus();
@@ -530,6 +549,10 @@ function follow() {
     loadSummary();
   });
   stream.addEventListener("faults", loadSummary);
+  // appointments.js shows them
+  for (const name of ["open", "appointments"]) {
+    stream.addEventListener(name, () => document.dispatchEvent(new Event("appointments")));
+  }
 }
 
 function showLive(isLive) {

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_apptoto.sandbox import Sandbox
-from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED
+from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, OBSERVED
 from tests.support.sandbox_caller import Caller
 
 if TYPE_CHECKING:
     import requests
 
-FILES = {"/": "text/html", "/inbox.js": "text/javascript", "/inbox.css": "text/css"}
+FILES = {
+    "/": "text/html",
+    "/inbox.js": "text/javascript",
+    "/appointments.js": "text/javascript",
+    "/inbox.css": "text/css",
+    "/appointments.css": "text/css",
+}
+SCRIPTS = [path for path in FILES if path.endswith(".js")]
 
 
 def got(caller: Caller, path: str = "/") -> requests.Response:
@@ -29,12 +36,13 @@ def got(caller: Caller, path: str = "/") -> requests.Response:
     return answer
 
 
-def test_the_page_loads_only_its_own_two_files(caller: Caller) -> None:
+def test_the_page_loads_only_its_own_files(caller: Caller) -> None:
     loaded = re.findall(r'(?:src|href|action)="([^"]*)"', got(caller).text)
 
     icon, *others = loaded
     assert icon.startswith("data:image/svg+xml,")
-    assert others == ["inbox.css", "inbox.js", "sandbox/messages?outcome=any"]
+    own = ["inbox.css", "appointments.css", "inbox.js", "appointments.js"]
+    assert others == [*own, "#messages", "#appointments", "sandbox/messages?outcome=any"]
     for path in FILES:
         text = got(caller, path).text.replace("http://www.w3.org/2000/svg", "").replace(caller.sandbox.url, "")
         assert re.findall(r"(?:https?:)?//[a-z]+\.|@import|url\(", text) == []
@@ -64,14 +72,15 @@ def test_the_page_lets_nothing_in(caller: Caller, path: str) -> None:
 def test_the_page_has_no_script_or_style_of_its_own(caller: Caller) -> None:
     text = got(caller).text
 
-    assert re.findall(r"<script[^>]*>", text) == ['<script src="inbox.js" defer>']
+    assert re.findall(r"<script[^>]*>", text) == [f'<script src="{path[1:]}" defer>' for path in SCRIPTS]
     assert re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text) is None
 
 
-def test_the_script_never_makes_html_of_text(caller: Caller) -> None:
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_a_script_never_makes_html_of_text(caller: Caller, path: str) -> None:
     sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|Function\(|srcdoc"
 
-    assert re.findall(sinks, got(caller, "/inbox.js").text) == []
+    assert re.findall(sinks, got(caller, path).text) == []
 
 
 def test_the_page_holds_no_message(caller: Caller) -> None:
@@ -87,7 +96,7 @@ def test_the_account_does_not_become_part_of_the_page() -> None:
         text = got(caller).text
 
     assert "<b>" not in text
-    assert len(re.findall("<script", text)) == 1
+    assert len(re.findall("<script", text)) == len(SCRIPTS)
 
 
 def test_the_page_has_the_command_that_stores_the_connection(sandbox: Sandbox, caller: Caller) -> None:
@@ -109,12 +118,14 @@ def test_each_fault_that_has_a_button_can_be_switched_on(caller: Caller) -> None
     assert {json.dumps(json.loads(button)) for button in buttons} == set(buttons)
 
 
-def test_the_page_says_what_is_documented_and_what_is_assumed(caller: Caller) -> None:
+def test_the_page_says_what_is_documented_observed_and_assumed(caller: Caller) -> None:
     text = html.unescape(got(caller).text)
 
     documented = text.index("Documented by Apptoto")
+    observed = text.index("Observed, in programs")
     assumed = text.index("Assumed, because")
-    assert all(documented < text.index(line) < assumed for line in DOCUMENTED)
+    assert all(documented < text.index(line) < observed for line in DOCUMENTED)
+    assert all(observed < text.index(line) < assumed for line in OBSERVED)
     assert all(assumed < text.index(line) for line in ASSUMED)
 
 

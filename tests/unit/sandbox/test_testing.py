@@ -283,3 +283,41 @@ def test_each_has_its_own(apptoto_sandbox, number):
 def test_tests_that_run_at_the_same_time_do_not_see_each_other(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, IN_PARALLEL, "-n2")
     assert "6 passed" in done.stdout, done.stdout
+
+
+# --- appointments
+
+
+def test_a_test_adds_appointments_answers_as_a_client_and_checks_who_got_what(
+    apptoto_sandbox: ApptotoSandbox, send: Callable[..., None]
+) -> None:
+    ana = apptoto_sandbox.appointments.add("Ana", "650-555-0141", start_time="2026-12-01T09:00:00-08:00")
+    ben = apptoto_sandbox.appointments.add("Ben", "650-555-0142")
+    send(to=None, event_id=ana.event_id)
+    apptoto_sandbox.appointments.confirm(ana)
+
+    assert apptoto_sandbox.wait_for_message("+16505550141")["participant_id"] == ana.participant_id
+    apptoto_sandbox.assert_no_message("+16505550142")
+    apptoto_sandbox.assert_no_message(event_id=ben.event_id)
+    assert apptoto_sandbox.appointments.participant(ana)["state"] == "confirmed"
+    assert [message["content"] for message in apptoto_sandbox.appointments.conversation(ana)] == ["Hi Mary", "YES"]
+    with pytest.raises(AssertionError, match=r"sms to \+16505550141: message 'Hi Mary'"):
+        apptoto_sandbox.wait_for_message("+16505550142", timeout=0)
+    apptoto_sandbox.clear()
+    with pytest.raises(ValueError, match="no event"):
+        apptoto_sandbox.appointments.event(ana)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_each_test_has_appointments_of_its_own(apptoto_sandbox: ApptotoSandbox, number: int) -> None:
+    assert apptoto_sandbox.appointments.add(f"Client {number}").event_id == 1_000_001
+
+
+@pytest.mark.parametrize(
+    "fields", [{"calendar": ""}, {"title": ""}, {"participants": [1]}, {"custom_data": []}, {"start_time": "soon"}]
+)
+def test_an_appointment_that_is_not_possible_is_an_error(
+    apptoto_sandbox: ApptotoSandbox, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        apptoto_sandbox.appointments.add("Ana", **fields)
