@@ -84,8 +84,9 @@ class Conversations:
                     cursor = connection.execute("DELETE FROM plans WHERE id = ?", [plan["id"]])
                     if cursor.rowcount:  # else another thread did it meanwhile
                         self._act(connection, plan, plan["due"])
-        [row] = database.rows("SELECT min(due) FROM plans")
-        self._next_due = math.inf if row[0] is None else row[0]
+        with database.lock:  # else a plan that another thread makes meanwhile would be missed
+            [row] = database.rows("SELECT min(due) FROM plans")
+            self._next_due = math.inf if row[0] is None else row[0]
 
     def record_sent(self, participant: Any, channel: str, text: str, error: str | None) -> None:
         """Store a message to a participant, and plan what its owner does about it.

@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS opt_outs (channel TEXT NOT NULL, address TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS contacts (
     id INTEGER PRIMARY KEY AUTOINCREMENT, external_id TEXT, address_book_id INTEGER NOT NULL, fields TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS events_by_start ON events (start_at, id);
+CREATE INDEX IF NOT EXISTS events_by_start ON events (is_deleted, start_at, id);
+CREATE INDEX IF NOT EXISTS all_events_by_start ON events (start_at, id);
 CREATE INDEX IF NOT EXISTS events_by_external_id ON events (external_id);
 CREATE INDEX IF NOT EXISTS participants_by_event ON participants (event_id);
 CREATE INDEX IF NOT EXISTS participants_by_phone ON participants (normalized_phone);
@@ -73,7 +74,8 @@ class Database:
     """
 
     def __init__(self, path: str | Path | None = None, changed: Callable[[], None] = nothing) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while something is read or changed."""
         self._changed = changed
         self.changes = 0
         """Number of changes."""
@@ -94,7 +96,7 @@ class Database:
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """Return the rows of a query."""
-        with self._lock, closing(self._connection.execute(statement, values)) as cursor:
+        with self.lock, closing(self._connection.execute(statement, values)) as cursor:
             return cursor.fetchall()
 
     def number(self, statement: str, values: Sequence[object] = ()) -> int:
@@ -104,7 +106,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Change something: all of the block or, if it raises, nothing."""
-        with self._lock:
+        with self.lock:
             if self._connection.in_transaction:
                 yield self._connection
                 return
@@ -116,7 +118,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock:
+        with self.lock:
             self._connection.close()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ def not_found(what: str) -> HTTPException:
     return refusal(f"There is no {what}.", HTTPStatus.NOT_FOUND)
 
 
+@lru_cache(maxsize=10_000)
 def normalized(phone: str) -> str | None:
     """Return a phone number in E.164, or None if it is none."""
     try:
