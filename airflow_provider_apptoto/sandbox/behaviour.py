@@ -36,7 +36,7 @@ OBSERVED = (
         "delivery_failed, send_failed. Participants have event_id beside their conversations."
     ),
     "Events are listed by start time. Parameters that are not documented are ignored, calendar_id too.",
-    "A deleted event may be deleted again. prevent_calendar_creation refuses an unknown calendar.",
+    "A deleted event may be deleted again.",
     (
         "GET /v1/contact and /v1/contacts (address_book_id has no effect), GET /v1/address_books, "
         "DELETE /v1/contacts with a JSON body."
@@ -64,6 +64,7 @@ ASSUMED = (
         "A page has at most 1,000 events."
     ),
     "If one event or contact of a request is invalid, none is stored. POST refuses an external_id that exists.",
+    "prevent_calendar_creation refuses an event of an unknown calendar.",
     (
         "There are no credits, quiet hours, Auto Messages or rate limits, and no participants are found in texts. "
         "Add faults to rehearse the answers to that."

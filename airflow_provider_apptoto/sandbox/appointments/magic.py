@@ -45,8 +45,8 @@ def behavior_of(phone: str | None, channel: str) -> Behavior:
     kind, digit = match.groups()
     if kind in _ACTIONS:
         return Behavior(_ACTIONS[kind], int(digit), text=QUESTION if kind == "3" else None)
-    if kind + digit == "51" and channel == "call":
-        return Behavior("confirm", 1)
+    if kind == "5" and digit != "0" and channel == "call":
+        return Behavior("confirm", int(digit))
     if channel == "email":
         return Behavior()
     return {

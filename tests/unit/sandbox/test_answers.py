@@ -204,6 +204,7 @@ def test_a_stop_word_opts_out_of_its_channel(sandbox: Sandbox, caller: Caller, c
         ("0140", "initial", "STOP"),
         ("0150", "initial", None),
         ("0155", "initial", None),
+        ("0199", "initial", None),
     ],
 )
 def test_the_owner_of_a_magic_number_answers_once(
