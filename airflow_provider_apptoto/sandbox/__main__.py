@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with sandbox:
             if options.demo_data:
                 sandbox.appointments.add_clinic_day()
+                print(f"Tomorrow's appointments: {sandbox.url}/#appointments")
             return _run(sandbox, command) if command else _serve(sandbox)
     except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -84,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one with a COMMAND")
     parser.add_argument("--login", default=LOGIN, help="default: %(default)s")
     parser.add_argument("--api-key", default=API_KEY, metavar="KEY", help="default: %(default)s")
-    parser.add_argument("--database", metavar="FILE", help="SQLite file for the messages; default: in memory")
+    parser.add_argument(
+        "--database", metavar="FILE", help="SQLite file for messages and appointments; default: in memory"
+    )
     parser.add_argument(
         "--keep", type=int, default=KEEP, metavar="N", help="keep the newest N requests; default: %(default)s"
     )

@@ -57,7 +57,10 @@ ASSUMED = (
     ),
     "An unknown event or participant is 404. Without any appointment, all of them exist, and the text stays as sent.",
     "Who has no number or address for the channel gets nothing, and the message is accepted.",
-    "A request with several targets reaches each of them. Texts to a number or address are not filled.",
+    (
+        "A request with several targets reaches each of them. "
+        "Texts to a number or address are not filled, and appear in no conversation."
+    ),
     "Dynamic fields without a value are blank. Templates are shown by id. event.time_zone_expanded is not known.",
     (
         "Times keep the offset they came with; without one they are UTC, or in the event's time_zone. "

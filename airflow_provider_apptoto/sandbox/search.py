@@ -18,6 +18,7 @@ ANY = "any"
 MAX_ID = 2**63 - 1
 _SEARCHED = (
     '"to"',
+    "recipient_name",
     "event_id",
     "participant_id",
     "subject",
@@ -39,7 +40,8 @@ class Search:
     :param outcome: ``accepted``, ``refused`` or ``fault``; ``any`` for all requests. None finds the messages that
         people got: the accepted ones, and those that were stored despite a fault.
     :param to: the recipient, exactly as it was sent.
-    :param text: a part of the recipient, the text, the ids or the error, in upper or lower case.
+    :param text: a part of the recipient's number, address or name, of the text, the ids or the error, in upper or lower
+        case.
     :param since_id: only messages after this id.
     :param before_id: only messages before this id.
     """

@@ -47,7 +47,7 @@ class Sandbox:
     :param port: 0 to 65535; 0 takes a free one.
     :param login: e-mail address of the only account: printable ASCII without spaces and colons.
     :param api_key: API key of the only account: printable ASCII without spaces.
-    :param database: path of an SQLite file for the messages; None keeps them in memory.
+    :param database: path of an SQLite file for messages and appointments; None keeps them in memory.
     :param keep: number of requests that are kept, the newest ones, at least 1.
     :param host: only ``127.0.0.1``, because there is no TLS and anybody who reaches the page can read all messages.
     :raises ValueError: a parameter is not allowed.
@@ -173,6 +173,10 @@ class Sandbox:
         ``fault``; ``delivered`` says whether the recipient gets it; ``status`` and ``error`` are those of the answer.
         ``origin``, ``dag_id``, ``run_id``, ``task_id``, ``map_index``, ``try_number`` are those of the Airflow task
         that sent it. What is not known is None.
+
+        A message to an appointment is listed once for each participant who gets it: with that person's ``to``,
+        ``event_id``, ``participant_id`` and ``recipient_name``, the text with its fields filled, and the text before
+        that as ``unfilled``.
 
         :param search: the parameters of ``GET /sandbox/messages``, except ``limit`` and ``wait``: ``type``, ``dag_id``,
             ``outcome``, ``to``, ``text``, ``since_id``, ``before_id``. ``outcome="any"`` returns all requests.

@@ -60,6 +60,7 @@ def test_a_message_to_an_event_reaches_each_participant_with_the_fields_filled(
     ids = {"event_id": visit.event_id, "participant_id": visit.participant_ids[0]}
     assert {**first, **ids, "recipient_name": "Ana", "unfilled": text} == first
     assert said(sandbox, visit) == [("sent", "Hi Ana, your exam is at 9:00 AM.")]
+    assert [entry["to"] for entry in sandbox.messages(text="ben")] == ["ben@example.com"]
 
 
 def test_a_message_to_a_participant_reaches_nobody_else(sandbox: Sandbox, caller: Caller) -> None:
@@ -370,3 +371,18 @@ def test_the_stream_tells_about_appointments(sandbox: Sandbox, caller: Caller) -
         next(lines)
         sandbox.appointments.add("Ana", "650-555-0141")
         assert next(line for line in lines if line.startswith("event")) == "event: appointments"
+
+
+def test_the_stream_tells_about_an_answer_whose_time_has_come(sandbox: Sandbox, caller: Caller) -> None:
+    visit = sandbox.appointments.add("Ana", "650-555-0141")
+    sandbox.appointments.confirm(visit, after=0.5)
+    with caller.session.get(f"{sandbox.url}/sandbox/stream", stream=True, timeout=10) as stream:
+        lines = stream.iter_lines(decode_unicode=True)
+        assert next(line for line in lines if line.startswith("event")) == "event: appointments"
+    assert state(sandbox, visit) == "confirmed"
+
+
+def test_a_number_that_can_not_be_reached_says_nothing_of_the_address(sandbox: Sandbox, caller: Caller) -> None:
+    visit = sandbox.appointments.add("Ana", "202-555-0170", "ana@example.com")
+    send(caller, visit, "email")
+    assert [entry["to"] for entry in sandbox.messages()] == ["ana@example.com"]

@@ -19,7 +19,7 @@ import requests
 
 from airflow_provider_apptoto import sandbox
 from airflow_provider_apptoto.sandbox.__main__ import main, report
-from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED
+from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, OBSERVED
 from tests.support.sandbox_caller import PATIENCE, SMS
 
 if TYPE_CHECKING:
@@ -276,13 +276,15 @@ def test_without_the_extra_it_says_what_to_install(
     assert "pip install 'airflow-provider-apptoto[sandbox]'" in capsys.readouterr().err
 
 
-def test_help_says_what_is_documented_and_what_is_assumed() -> None:
+def test_help_says_what_is_documented_observed_and_assumed() -> None:
     done = run("--help")
 
     text = re.sub(r"\s+", " ", done.stdout)
     documented = text.index("documented by Apptoto:")
+    observed = text.index("observed, in programs")
     assumed = text.index("assumed, because")
-    assert all(documented < text.index(line) < assumed for line in DOCUMENTED)
+    assert all(documented < text.index(line) < observed for line in DOCUMENTED)
+    assert all(observed < text.index(line) < assumed for line in OBSERVED)
     assert all(assumed < text.index(line) for line in ASSUMED)
 
 
@@ -300,3 +302,17 @@ def test_only_the_newest_are_kept_when_asked(capfd: pytest.CaptureFixture[str]) 
 
     assert main(["--keep", "2", "--", *sender]) == 7
     assert "(2 messages)" in capfd.readouterr().out
+
+
+def test_demo_data_gives_the_command_appointments_and_the_report_names_their_people(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    people = [{"type": "sms", "event_id": number, "message": "Hi {{ name }}"} for number in (1_000_001, 1_000_002)]
+    assert main(["--demo-data", "--", sys.executable, "-c", SENDER, json.dumps(people)]) == 7
+
+    printed = capfd.readouterr().out
+    assert re.search(r"Tomorrow's appointments: http://127.0.0.1:\d+/#appointments", printed)
+    assert "What each person got (2 messages):" in printed
+    assert re.findall(r"^(\S.*), \+1\d{10}$", printed, re.MULTILINE) == ["Ana Lopez", "Ben Carter"]
+    assert "    Hi Ana Lopez\n" in printed
+    assert "Everybody" not in printed

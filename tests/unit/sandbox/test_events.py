@@ -170,6 +170,18 @@ def test_a_deleted_event_is_listed_only_on_request_and_may_be_deleted_again(call
     assert [found["is_deleted"] for found in listed(caller, include_deleted=True)] == [True]
 
 
+def test_the_external_id_of_a_deleted_event_is_free(caller: Caller) -> None:
+    old = created(caller, external_id="v-1")
+    caller.call("DELETE", "/v1/events", params={"external_id": "v-1"})
+    new = created(caller, external_id="v-1")
+    newest = created(caller, external_id="v-2")
+    caller.call("DELETE", "/v1/events", params={"external_id": "v-2"})
+
+    assert new["id"] != old["id"]
+    assert caller.call("GET", "/v1/event", params={"external_id": "v-1"}).json() == new
+    assert caller.call("GET", "/v1/event", params={"external_id": "v-2"}).json() == {**newest, "is_deleted": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
