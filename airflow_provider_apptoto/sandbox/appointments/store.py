@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_apptoto.sandbox.appointments.answers import Conversations
-from airflow_provider_apptoto.sandbox.appointments.database import TABLES, Database
+from airflow_provider_apptoto.sandbox.appointments.answers import STATES, Conversations
+from airflow_provider_apptoto.sandbox.appointments.database import TABLES, Database, update
 from airflow_provider_apptoto.sandbox.appointments.demo import clinic_day
 from airflow_provider_apptoto.sandbox.appointments.reading import found_event
-from airflow_provider_apptoto.sandbox.appointments.values import Given
+from airflow_provider_apptoto.sandbox.appointments.values import MAX_ID, Given
 from airflow_provider_apptoto.sandbox.appointments.writing import delete_event, save_events
 from airflow_provider_apptoto.sandbox.inbox import nothing
 
@@ -94,9 +94,24 @@ class Appointments:
             "participants": people,
             **fields,
         }
-        with _value_errors():
-            [event_id] = save_events(self.database, Given({"events": [event]}), may_update=False)
-        return Appointment(event_id, tuple(each["id"] for each in self.event(event_id)["participants"]))
+        [added] = self.add_events([event])
+        return added
+
+    def add_events(self, events: Sequence[Mapping[str, Any]]) -> list[Appointment]:
+        """Add appointments as ``POST /v1/events`` takes them, many at once.
+
+        :param events: the fields of each event.
+        :raises ValueError: a field is not allowed; then none is added.
+        """
+        with _value_errors(), self.database.writing():
+            ids = save_events(self.database, Given({"events": list(events)}), may_update=False)
+            # All later ids are those of this call, because nobody else adds events meanwhile.
+            first = ids[0] if ids else MAX_ID
+            rows = self.database.rows("SELECT id, event_id FROM participants WHERE event_id >= ? ORDER BY id", [first])
+        people: dict[int, list[int]] = {event_id: [] for event_id in ids}
+        for row in rows:
+            people[row["event_id"]].append(row["id"])
+        return [Appointment(event_id, tuple(people[event_id])) for event_id in ids]
 
     def add_clinic_day(self, day: date | None = None) -> list[int]:
         """Add a clinic's day of 40 appointments, and return the ids of the events. A day is added only once.
@@ -187,6 +202,18 @@ class Appointments:
         :raises ValueError: there is none.
         """
         delete_event(self.database, self.event(event_id)["id"])
+
+    def set_state(self, participant: int | Appointment, state: str) -> None:
+        """Set the state of a participant without an answer, such as ``reminded``.
+
+        :raises ValueError: there is no such participant or state.
+        """
+        if state not in STATES:
+            msg = f"The state must be one of {', '.join(STATES)}."
+            raise ValueError(msg)
+        number = self.participant(participant)["id"]
+        with self.database.writing() as connection:
+            update(connection, "participants", number, state=state)
 
     def opt_outs(self) -> list[dict[str, str]]:
         """Return who has opted out, as ``channel`` and ``address``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -299,3 +300,39 @@ def test_events_and_what_was_said_outlive_a_restart(tmp_path: Path) -> None:
         wait_until(lambda: len(sandbox.appointments.conversation(visit)) == 2)
         assert sandbox.appointments.participant(visit)["state"] == "confirmed"
         assert sandbox.appointments.add("Ben").event_id == visit.event_id + 1
+
+
+def test_the_requests_of_a_client_that_others_wrote_for_apptoto_are_understood(
+    sandbox: Sandbox, caller: Caller
+) -> None:
+    """The shapes of its requests: nulls, a JSON type on every call, Python's booleans, an id as a body of DELETE."""
+    caller.session.headers["Content-Type"] = "application/json"
+    contact = {"name": "AB", "address_book": "Study", "external_id": "TAG1", "phone": "(650) 555-0142"}
+    assert caller.call("POST", "/v1/contacts", data=json.dumps({"contacts": [contact]})).status_code == 200
+    found = caller.call("GET", "/v1/contact", params={"external_id": "TAG1"}).json()
+    person = {"name": "AB", "phone": "(650) 555-0142", "email": None, "contact_id": found["id"]}
+    times = dict.fromkeys(("start_time", "end_time"), "2026-12-01T09:00:00-08:00")
+    event = {"calendar": "Diary", "title": "Survey", "content": "How are you?", "external_id": None, **times}
+    sandbox.appointments.add(calendar="Diary")
+    body = {"events": [{**event, "participants": [person]}] * 15, "prevent_calendar_creation": True}
+    posted = caller.call("POST", "/v1/events", data=json.dumps(body)).json()["events"]
+    assert len({each["id"] for each in posted}) == 15
+    sandbox.appointments.reply(posted[0]["participants"][0]["id"], "Fine")
+
+    number = found["phone_numbers"][0]["normalized"]
+    search = {"begin": "2021-04-01T00:00:00", "phone_number": number, "include_conversations": True, "page_size": 200}
+    events = listed(caller, page=1, **search)
+    assert listed(caller, page=2, **search) == []
+    messages = [
+        (person["event_id"], message["event_type"], message["content"])
+        for each in events
+        for person in each["participants"]
+        for conversation in person["conversations"]
+        for message in conversation["messages"]
+    ]
+    assert messages == [(posted[0]["id"], "replied", "Fine")]
+    one = caller.call("GET", "/v1/event", params={"id": posted[0]["id"], "include_conversations": False})
+    assert one.json() == posted[0]
+    put(caller, {**posted[1], "calendar": "Diary", "title": "Changed"})
+    assert caller.call("DELETE", "/v1/events", params={"id": posted[2]["id"]}).status_code == 200
+    assert caller.call("DELETE", "/v1/contacts", data=json.dumps({"id": found["id"]})).status_code == 200

@@ -321,3 +321,23 @@ def test_an_appointment_that_is_not_possible_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         apptoto_sandbox.appointments.add("Ana", **fields)
+
+
+def test_many_appointments_are_added_at_once_in_any_state(apptoto_sandbox: ApptotoSandbox) -> None:
+    times = {"start_time": "2026-12-01T09:00:00-08:00", "end_time": "2026-12-01T09:30:00-08:00"}
+    couple = [{"name": "Ana"}, {"name": "Ben"}]
+    events = [{"calendar": "Front desk", "title": "Visit", "participants": people, **times} for people in (couple, [])]
+    assert apptoto_sandbox.appointments.add_events([]) == []
+    first, second = apptoto_sandbox.appointments.add_events(events)
+    apptoto_sandbox.appointments.set_state(first.participant_ids[1], "reminded")
+
+    people = apptoto_sandbox.appointments.event(first)["participants"]
+    assert [(person["id"], person["state"]) for person in people] == [
+        (first.participant_ids[0], "initial"),
+        (first.participant_ids[1], "reminded"),
+    ]
+    assert second.participant_ids == ()
+    with pytest.raises(ValueError, match="The state must be one of initial"):
+        apptoto_sandbox.appointments.set_state(first, "late")
+    with pytest.raises(ValueError, match=r"events\[1\].title is required"):
+        apptoto_sandbox.appointments.add_events([events[0], {**events[1], "title": ""}])
