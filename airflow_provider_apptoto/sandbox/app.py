@@ -175,7 +175,7 @@ class SandboxApp:
                 outcome=outcome,
                 delivered=copy.error is None,
                 status=None if status is None else int(status),
-                error=copy.error or error,
+                error=copy.error or error or copy.warning,
                 sender=sender,
             )
 

@@ -178,11 +178,13 @@ def test_nothing_that_was_sent_becomes_a_part_of_the_page(open_page: Any, sandbo
 def test_the_views_are_links_and_keys_act_on_the_view_that_shows(open_page: Any, sandbox: Sandbox) -> None:
     visit = sandbox.appointments.add("Ana", "650-555-0141")
     with Caller(sandbox) as caller:
-        caller.send({"type": "sms", "event_id": visit.event_id, "message": "Hi {{ name }}"})
+        caller.send({"type": "sms", "event_id": visit.event_id, "message": "Hi {{ name }}{{ nmae }}"})
     page = open_page(path="/")
     page.click(".row")
     contains(page, "#detail h2", "Ana, +16505550141")
-    contains(page, "#detail", "Hi {{ name }}")
+    contains(page, "#detail", "Hi {{ name }}{{ nmae }}")
+    shows(page, ".row .tag.fault", "Has gaps")
+    contains(page, "#detail .note", "these fields do not exist: nmae")
     page.click(".views >> text=Appointments")
     playwright.expect(page.locator("#messages-view")).to_be_hidden()
     page.keyboard.press("Delete")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from airflow_provider_apptoto.sandbox.appointments.values import normalized, zon
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_missing: ContextVar[dict[str, None]] = ContextVar("missing")
 INSTALL = "The sandbox needs python-liquid to fill dynamic fields: pip install 'airflow-provider-apptoto[sandbox]'"
 
 
@@ -32,21 +34,27 @@ def has_fields(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-def filled(text: str, values: Mapping[str, object]) -> str:
-    """Return a text with its dynamic fields filled. A field without value is blank, as Liquid does it.
+def filled(text: str, values: Mapping[str, object]) -> tuple[str, list[str]]:
+    """Return a text with its dynamic fields filled, and the names of those that do not exist.
+
+    They are blank, as Liquid does it.
 
     :raises FieldsError: the text is not valid, or python-liquid is missing.
     """
     if not has_fields(text):
-        return text
+        return text, []
     try:
         from liquid.exceptions import LiquidError
     except ModuleNotFoundError as error:
         raise FieldsError(INSTALL) from error
+    missing: dict[str, None] = {}
+    token = _missing.set(missing)
     try:
-        return str(_environment().from_string(text).render(**values))
+        return str(_environment().from_string(text).render(**values)), list(missing)
     except LiquidError as error:
         raise FieldsError(f"The dynamic fields are not valid: {error}") from error
+    finally:
+        _missing.reset(token)
 
 
 def values_for(event: Any, participant: Any, contact: Mapping[str, Any] | None) -> dict[str, object]:
@@ -102,9 +110,19 @@ def _event_fields(event: Any) -> dict[str, object]:
 
 @cache
 def _environment() -> Any:
-    from liquid import Environment, Mode
+    from liquid import Environment, Mode, Undefined
 
-    environment = Environment(tolerance=Mode.LAX)
+    class Blank(Undefined):
+        """A field that does not exist, and is noted when a text shows it."""
+
+        def __str__(self) -> str:
+            # The hint has the whole path, the name its first part.
+            path = (self.hint or self.name).removesuffix(" is undefined").strip("'")
+            _missing.get()[path] = None
+            return ""
+
+    # Liquid's defaults: what is not known is left out.
+    environment = Environment(tolerance=Mode.LAX, strict_filters=False, undefined=Blank)
     for name, shown in _FILTERS.items():
         environment.add_filter(name, _on_times(shown))
     environment.add_filter("date", _date)

@@ -28,11 +28,13 @@ class Copy:
     :param fields: the endpoint's fields, with this person's number or address as ``to`` and the fields filled.
     :param error: why the person does not get it.
     :param participant: the participant's row; None for a message to a number or an address.
+    :param warning: what is wrong with the message, although the person gets it.
     """
 
     fields: Mapping[str, Value]
     error: str | None = None
     participant: Any = None
+    warning: str | None = None
 
 
 def copies_of(appointments: Appointments, message: Mapping[str, Value]) -> list[Copy]:
@@ -62,8 +64,9 @@ def record(appointments: Appointments, copies: list[Copy]) -> None:
     """Store copies that were sent in the conversations of their participants."""
     for copy in copies:
         if copy.participant is not None:
-            texts = [str(copy.fields[name]) for name in ("message", "template_id") if copy.fields.get(name)]
-            appointments.conversations.record_sent(copy.participant, str(copy.fields["type"]), texts[0], copy.error)
+            names = ("message", "template_id")
+            text = next(str(copy.fields[name]) for name in names if copy.fields.get(name) is not None)
+            appointments.conversations.record_sent(copy.participant, str(copy.fields["type"]), text, copy.error)
 
 
 def _participants(database: Database, message: Mapping[str, Value]) -> list[Any]:
@@ -89,9 +92,13 @@ def _copy(appointments: Appointments, message: Mapping[str, Value], participant:
     [event] = database.rows("SELECT * FROM events WHERE id = ?", [participant["event_id"]])
     contact = contact_by(database, participant["contact_id"], None, participant["normalized_phone"])
     values = values_for(event, participant, contact)
-    texts = {name: message.get(name) for name in _TEXTS}
+    texts: dict[str, Value] = {}
+    missing: list[str] = []
     try:
-        texts = {name: None if text is None else filled(str(text), values) for name, text in texts.items()}
+        for name in _TEXTS:
+            if (text := message.get(name)) is not None:
+                texts[name], unknown = filled(str(text), values)
+                missing += unknown
     except FieldsError as error:
         raise refusal(str(error)) from error
     obstacle = appointments.conversations.obstacle(channel, address, participant["normalized_phone"])
@@ -105,10 +112,11 @@ def _copy(appointments: Appointments, message: Mapping[str, Value], participant:
             "event_id": participant["event_id"],
             "participant_id": participant["id"],
             "recipient_name": participant["name"],
-            "unfilled": message.get("message") if texts["message"] != message.get("message") else None,
+            "unfilled": message.get("message") if texts.get("message") != message.get("message") else None,
         },
         obstacle.error,
         participant,
+        f"The text has gaps, because these fields do not exist: {', '.join(missing)}." if missing else None,
     )
 
 

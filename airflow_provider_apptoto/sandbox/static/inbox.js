@@ -229,7 +229,8 @@ function channelTag(entry) {
 
 function outcomeTag(entry) {
   if (entry.outcome === "accepted") {
-    return entry.delivered ? null : element("span", { className: "tag refused" }, "Not delivered");
+    if (!entry.delivered) return element("span", { className: "tag refused" }, "Not delivered");
+    return entry.error ? element("span", { className: "tag fault" }, "Has gaps") : null;
   }
   const stored = entry.outcome === "fault" && entry.delivered ? ", stored" : "";
   const status = entry.status === null ? "" : ` ${entry.status}`;
@@ -310,7 +311,8 @@ function showDetail(entry) {
 
 function explanation(entry) {
   if (entry.outcome === "accepted") {
-    return entry.error ? element("p", { className: "note refused" }, entry.error) : null;
+    const className = `note ${entry.delivered ? "fault" : "refused"}`;
+    return entry.error ? element("p", { className }, entry.error) : null;
   }
   const got = entry.delivered
     ? "The recipient got the message, but the sender can't know."

@@ -58,6 +58,25 @@ def test_a_field_is_filled(sandbox: Sandbox, caller: Caller, text: str, filled: 
     assert shown(sandbox, caller, text) == filled
 
 
+@pytest.mark.parametrize(
+    ("text", "filled", "missing"),
+    [
+        ("Hi {{ nmae }}, {{ event.servcie | upcase }}{{ nmae }}!", "Hi , !", "nmae, event.servcie"),
+        ("{{ event.custom.service }}{{ participant.custom.room }}", "exam", "participant.custom.room"),
+        ("Hi {{ nmae | default: 'there' }}{% if nmae %}!{% endif %}", "Hi there", None),
+        ("Hi {{ name | shout }}", "Hi Ana Lopez", None),
+        ("{{ event.location }}", "", None),
+    ],
+)
+def test_a_field_that_does_not_exist_is_blank_and_named(
+    sandbox: Sandbox, caller: Caller, text: str, filled: str, missing: str | None
+) -> None:
+    assert shown(sandbox, caller, text) == filled
+    [entry] = sandbox.messages()
+    error = None if missing is None else f"The text has gaps, because these fields do not exist: {missing}."
+    assert (entry["error"], entry["delivered"], entry["outcome"]) == (error, True, "accepted")
+
+
 def test_the_events_time_zone_is_used(sandbox: Sandbox, caller: Caller) -> None:
     text = "{{ event.start_time | time }} {{ event.time_zone }}"
     assert shown(sandbox, caller, text, time_zone="America/New_York") == "5:00 PM EST"
