@@ -11,12 +11,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import unicodedata
 from typing import TYPE_CHECKING
 
 import airflow_provider_apptoto.sandbox
 from airflow_provider_apptoto.sandbox.behaviour import API_KEY, ASSUMED, DOCUMENTED, LOGIN, OBSERVED
-from airflow_provider_apptoto.sandbox.inbox import KEEP, Entry, by_recipient
+from airflow_provider_apptoto.sandbox.inbox import KEEP
+from airflow_provider_apptoto.sandbox.report import report
 from airflow_provider_apptoto.sandbox_account import SANDBOX_URL, direct_connections
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _run(sandbox: Sandbox, command: Sequence[str]) -> int:
     except OSError as error:
         print(f"Can't run {command[0]}: {error.strerror}", file=sys.stderr)
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
-    print(report(sandbox.messages()), flush=True)
+    print(report(sandbox.messages(), sandbox.appointments.people()), flush=True)
     return code if code >= 0 else _SIGNALLED - code
 
 
@@ -144,34 +144,6 @@ def _environment(sandbox: Sandbox) -> dict[str, str]:
         CONNECTION: sandbox.connection(),
         SANDBOX_URL: sandbox.account_url,
     }
-
-
-def report(entries: Sequence[Entry]) -> str:
-    """Return what each person got, as text for a terminal.
-
-    :param entries: messages as :meth:`~airflow_provider_apptoto.sandbox.Sandbox.messages` returns them.
-    """
-    lines = [f"What each person got ({len(entries)} message{'' if len(entries) == 1 else 's'}):"]
-    for person, messages in by_recipient(entries).items():
-        lines += ["", _printable(person)]
-        for entry in messages:
-            lines.append(f"  {entry['type']} at {entry['received_at']}")
-            lines += [
-                textwrap.indent(f"{label}{_printable(str(entry[field]))}", "    ")
-                for field, label in (("subject", "Subject: "), ("template_id", "Template: "), ("message", ""))
-                if entry[field] is not None
-            ]
-    return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    # Control characters in a message could control the terminal.
-    return "".join(
-        character
-        if character == "\n" or unicodedata.category(character) != "Cc"
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_apptoto.sandbox.appointments.answers import STATES, Conversations
 from airflow_provider_apptoto.sandbox.appointments.database import TABLES, Database, update
 from airflow_provider_apptoto.sandbox.appointments.demo import clinic_day
+from airflow_provider_apptoto.sandbox.appointments.overview import entries
 from airflow_provider_apptoto.sandbox.appointments.reading import found_event
 from airflow_provider_apptoto.sandbox.appointments.values import MAX_ID, Given
 from airflow_provider_apptoto.sandbox.appointments.writing import delete_event, save_events
@@ -154,6 +155,10 @@ class Appointments:
             msg = f"There is no participant {number}."
             raise ValueError(msg)
         return found[0]
+
+    def people(self) -> list[dict[str, Any]]:
+        """Return an entry for each participant, by start time, with its ``state`` and ``last_reply``."""
+        return entries(self.database, state=None, text=None, limit=-1)[0]
 
     def conversation(self, participant: int | Appointment) -> list[dict[str, Any]]:
         """Return what was sent to a participant and what came back, in order, over all channels."""

@@ -18,8 +18,9 @@ import pytest
 import requests
 
 from airflow_provider_apptoto import sandbox
-from airflow_provider_apptoto.sandbox.__main__ import main, report
+from airflow_provider_apptoto.sandbox.__main__ import main
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, OBSERVED
+from airflow_provider_apptoto.sandbox.report import report
 from tests.support.sandbox_caller import PATIENCE, SMS
 
 if TYPE_CHECKING:

@@ -1,0 +1,106 @@
+"""Text tomorrow's clients, call those who do not answer, and mail the rest to the front desk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
+
+from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
+from airflow_provider_apptoto.sensors.apptoto import ApptotoAnswerSensor
+
+ZONE = "America/Los_Angeles"
+REPLIES = {"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "stop": r"^\s*stop\b", "question": r"\S"}
+
+with DAG(
+    dag_id="example_apptoto_escalation",
+    schedule="0 12 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz=ZONE),
+    catchup=False,
+    # seconds from the start of the run until the answers to the texts, and to the calls, must be there
+    params={"texts_until": 2 * 60 * 60, "calls_until": 3 * 60 * 60},
+    tags=["example", "apptoto"],
+) as dag:
+
+    @task
+    def tomorrow(data_interval_end: Any = None, dag_run: Any = None) -> dict[str, str]:
+        """Return when tomorrow begins and ends. A run that the REST API started may have no data interval."""
+        day = pendulum.instance(data_interval_end or dag_run.run_after).in_timezone(ZONE).add(days=1)
+        return {"begin": day.start_of("day").isoformat(), "end": day.end_of("day").isoformat()}
+
+    day = tomorrow()
+
+    # [START howto_escalation]
+    events = ApptotoListEventsOperator(
+        task_id="events",
+        begin=day["begin"],
+        end=day["end"],
+        states=["initial", "accepted", "reminded"],
+    )
+    text = ApptotoSendMessageBatchOperator(
+        task_id="text",
+        messages=events.output,
+        defaults={
+            "type": "sms",
+            "message": "Hi {{ name }}, are you coming {{ event.start_time | date_and_time_phrase }}? Reply YES or NO.",
+        },
+        reference_column="external_id",
+        only_if_state=True,
+    )
+    # If some texts could not be sent, the answers to the others still count.
+    answers_to_texts = ApptotoAnswerSensor(
+        task_id="answers_to_texts",
+        appointments=events.output,
+        replies=REPLIES,
+        deadline="{{ (dag_run.start_date + macros.timedelta(seconds=params.texts_until)).isoformat() }}",
+        deferrable=True,
+        trigger_rule="all_done",
+    )
+    call = ApptotoSendMessageBatchOperator(
+        task_id="call",
+        messages=answers_to_texts.output["unanswered"],
+        defaults={
+            "type": "call",
+            "message": "Please confirm your appointment {{ event.start_time | date_and_time_phrase }}.",
+        },
+        reference_column="external_id",
+        only_if_state=True,
+    )
+    answers_to_calls = ApptotoAnswerSensor(
+        task_id="answers_to_calls",
+        appointments=answers_to_texts.output["unanswered"],
+        replies=REPLIES,
+        deadline="{{ (dag_run.start_date + macros.timedelta(seconds=params.calls_until)).isoformat() }}",
+        deferrable=True,
+        trigger_rule="all_done",
+    )
+    text >> answers_to_texts
+    call >> answers_to_calls
+
+    @task
+    def mail(texts: dict[str, Any], calls: dict[str, Any]) -> list[dict[str, str]]:
+        """Return the e-mail to the front desk, with ids only; no e-mail if there is nothing to do."""
+        silent = [f"{row['start_time']}: event {row['event_id']}" for row in calls["unanswered"]]
+        answered = texts["appointments"] + calls["appointments"]
+        questions = [f"event {each['event_id']}" for each in answered if each["answer"] == "question"]
+        lines = []
+        if silent:
+            lines += [f"No answer to a text and a call ({len(silent)}):", *silent]
+        if questions:
+            lines += [f"Wrote something other than yes or no ({len(questions)}):", *questions]
+        return [{"message": "\n".join(lines)}] if lines else []
+
+    front_desk = ApptotoSendMessageBatchOperator(
+        task_id="front_desk",
+        messages=mail(answers_to_texts.output, answers_to_calls.output),
+        defaults={"type": "email", "to": "frontdesk@clinic.example", "subject": "Appointments of tomorrow"},
+    )
+    # [END howto_escalation]
+
+    @task(trigger_rule="one_failed", retries=0)
+    def fail_the_run() -> None:
+        """Fail the run if a task failed: only the last tasks decide its state."""
+        raise AirflowFailException("A task of this run failed: see its log.")
+
+    [text, call, front_desk] >> fail_the_run()
