@@ -27,7 +27,7 @@ help: ## list these targets
 setup: ## make .venv: the newest Airflow, this provider, all tools
 	@.ci/venv .venv .ci/pins/airflow-3.3.txt "$(PYTHON)"
 
-demo: setup ## run an example DAG against the local sandbox, and show what each person got
+demo: setup ## text the 40 clients of the sandbox, call those who do not answer, and show who got what
 	@.ci/demo
 
 quick: setup ## run the tests that need no Airflow and no other process, in seconds

@@ -10,6 +10,7 @@ import json
 import re
 import sqlite3
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
     },
     "example_apptoto_hook": [("sms", "+16505550199"), ("sms", "+16505550101"), ("sms", "+16505550101")],
     "example_apptoto_dynamic_fields": {("sms", 123456)},
+    "example_apptoto_escalation": [],  # without appointments
     "example_apptoto_once": {("sms", "+16505550199")},
     "example_apptoto_remind_tomorrow": {
         ("sms", "+16505550101"),
@@ -187,6 +189,47 @@ def test_the_example_for_office_hours_waits_where_the_office_is_closed(apptoto_s
     [hold] = apptoto_sandbox.holds()
     opening = dt.datetime.fromisoformat(hold["held_until"]).astimezone(ZoneInfo(zone))
     assert f"{opening:%H:%M}" == ("12:00" if opening.weekday() == SUNDAY else "09:00")
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("airflow_database")
+def test_only_those_who_do_not_answer_are_called_and_the_front_desk_gets_the_rest(
+    apptoto_sandbox: ApptotoSandbox,
+) -> None:
+    interval_end = pendulum.now("America/Los_Angeles")
+    if airflow.__version__.startswith("2.") and interval_end.hour < 12:
+        interval_end = interval_end.subtract(days=1)  # as in day_of_appointments
+    start = interval_end.add(days=1).at(10)
+    # the sandbox's magic numbers: what their owners do after a message
+    people = {
+        "confirms": "+12025550100",
+        "cancels": "+12025550110",
+        "asks": "+12025550130",
+        "answers a call": "+12025550151",
+        "never answers": "+12025550150",
+        "has confirmed before": "+12025550150",
+    }
+    ids = {
+        name: apptoto_sandbox.appointments.add(name, phone, start_time=start, external_id=name)
+        for name, phone in people.items()
+    }
+    apptoto_sandbox.appointments.confirm(ids["has confirmed before"])
+    name = "example_apptoto_escalation"
+    run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"texts_until": 8, "calls_until": 20})
+    assert run.state == "success"
+    got: dict[str, set[object]] = {"sms": set(), "call": set(), "email": set()}
+    for message in apptoto_sandbox.messages():
+        got[str(message["type"])].add(message["recipient_name"] or message["to"])
+    assert got["sms"] == people.keys() - {"has confirmed before"}
+    assert got["call"] == {"answers a call", "never answers"}
+    assert got["email"] == {"frontdesk@clinic.example"}
+    mail = str(apptoto_sandbox.wait_for_message(type="email")["message"])
+    named = {person for person, added in ids.items() if f"event {added.event_id}" in mail}
+    assert named == {"never answers", "asks"}
+    database = ApptotoHook().state_database
+    assert database is not None
+    steps = Counter((record.entry.channel, record.entry.state) for record in LedgerAdmin(database).select(Selection()))
+    assert steps == {("sms", "sent"): 5, ("call", "sent"): 2, ("email", "sent"): 1}
 
 
 @pytest.mark.contract
