@@ -29,7 +29,7 @@ with DAG(
         day = pendulum.instance(data_interval_end or dag_run.run_after).in_timezone(ZONE).add(days=1)
         return {"begin": day.start_of("day").isoformat(), "end": day.end_of("day").isoformat()}
 
-    day = tomorrow()
+    day: Any = tomorrow()
 
     # [START howto_escalation]
     events = ApptotoListEventsOperator(
@@ -57,9 +57,10 @@ with DAG(
         deferrable=True,
         trigger_rule="all_done",
     )
+    texts: Any = answers_to_texts.output
     call = ApptotoSendMessageBatchOperator(
         task_id="call",
-        messages=answers_to_texts.output["unanswered"],
+        messages=texts["unanswered"],
         defaults={
             "type": "call",
             "message": "Please confirm your appointment {{ event.start_time | date_and_time_phrase }}.",
@@ -69,7 +70,7 @@ with DAG(
     )
     answers_to_calls = ApptotoAnswerSensor(
         task_id="answers_to_calls",
-        appointments=answers_to_texts.output["unanswered"],
+        appointments=texts["unanswered"],
         replies=REPLIES,
         deadline="{{ (dag_run.start_date + macros.timedelta(seconds=params.calls_until)).isoformat() }}",
         deferrable=True,
@@ -79,7 +80,7 @@ with DAG(
     call >> answers_to_calls
 
     @task
-    def mail(texts: dict[str, Any], calls: dict[str, Any]) -> list[dict[str, str]]:
+    def mail(texts: Any, calls: Any) -> list[dict[str, str]]:
         """Return the e-mail to the front desk, with ids only; no e-mail if there is nothing to do."""
         silent = [f"{row['start_time']}: event {row['event_id']}" for row in calls["unanswered"]]
         answered = texts["appointments"] + calls["appointments"]
@@ -93,7 +94,7 @@ with DAG(
 
     front_desk = ApptotoSendMessageBatchOperator(
         task_id="front_desk",
-        messages=mail(answers_to_texts.output, answers_to_calls.output),
+        messages=mail(texts, answers_to_calls.output),
         defaults={"type": "email", "to": "frontdesk@clinic.example", "subject": "Appointments of tomorrow"},
     )
     # [END howto_escalation]

@@ -13,6 +13,7 @@ import subprocess
 import unicodedata
 from typing import TYPE_CHECKING
 
+import liquid
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +24,6 @@ from tests.support.dags import make_dag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-liquid = pytest.importorskip("liquid", reason="installed beside the newest Airflow only")
 
 SECRETS = ("Diabetes", "+15550001")
 """Tags that no author of these texts uses."""
