@@ -95,6 +95,10 @@ class Rules:
         """The names of all answers."""
         return [*(self.replies or {}), *self.answered]
 
+    def name_of(self, text: str) -> str | None:
+        """Return the name of the first pattern that matches the text of a reply; ``None`` if none does."""
+        return next((name for name, pattern in self._patterns if pattern.search(text)), None)
+
     def answer(self, seen: Seen, since: float) -> Answer | None:
         """Return the answer of a participant; ``None`` if there is none yet.
 
@@ -105,9 +109,9 @@ class Rules:
         """
         in_time = [each for each in seen.replies if each.at is None or each.at >= since]
         for reply in sorted(in_time, key=lambda each: each.at or 0.0, reverse=True):
-            for name, pattern in self._patterns:
-                if pattern.search(reply.text):
-                    return Answer(name, None if reply.at is None else iso(reply.at))
+            name = self.name_of(reply.text)
+            if name is not None:
+                return Answer(name, None if reply.at is None else iso(reply.at))
         if seen.state in self.answered:
             return Answer(seen.state, None)
         sent = [each for each in seen.sent if each.at is None or each.at >= since]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_apptoto.answers.predicate import Seen
 from airflow_provider_apptoto.client.errors import (
@@ -15,11 +15,13 @@ from airflow_provider_apptoto.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from airflow_provider_apptoto.answers.appointment import Window
     from airflow_provider_apptoto.client import ApptotoClient
     from airflow_provider_apptoto.client.appointments import Id
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +46,25 @@ class ReadFailure:
 
 
 @dataclass(slots=True)
-class AnswerReader:
-    """Reads snapshots; connects on the first read, and again after a failure.
+class Reader:
+    """Reads from one account; connects on the first read, and again after a failure.
 
     :param conn_id: the Apptoto connection.
-    :param window: start times of the events to read; ``None``: none.
-    :param event_ids: events that are read one by one.
     """
 
     conn_id: str
-    window: Window | None
-    event_ids: Collection[Id] = ()
     _client: ApptotoClient | None = field(init=False, repr=False, default=None)
 
-    def read(self) -> Snapshot | ReadFailure:
-        """Return a snapshot, or why there is none. Requests: the pages of the window and one more."""
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _attempt(self, look: Callable[[ApptotoClient], T]) -> T | ReadFailure:
+        """Return what ``look`` reads, or why it can't."""
         try:
-            return self._snapshot(self._connected())
+            return look(self._connected())
         except ApptotoError as error:
             self.close()
             is_final = isinstance(error, ApptotoRejectedError | ApptotoConfigurationError)
@@ -71,18 +75,28 @@ class AnswerReader:
             log.debug("The answers could not be read: %s", type(error).__name__)
             return ReadFailure(f"The answers could not be read: {type(error).__name__}", "error")
 
-    def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
     def _connected(self) -> ApptotoClient:
         if self._client is None:
             from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
             self._client = ApptotoHook(self.conn_id).get_conn()
         return self._client
+
+
+@dataclass(slots=True)
+class AnswerReader(Reader):
+    """Reads snapshots.
+
+    :param window: start times of the events to read; ``None``: none.
+    :param event_ids: events that are read one by one.
+    """
+
+    window: Window | None
+    event_ids: Collection[Id] = ()
+
+    def read(self) -> Snapshot | ReadFailure:
+        """Return a snapshot, or why there is none. Requests: the pages of the window and one more."""
+        return self._attempt(self._snapshot)
 
     def _snapshot(self, client: ApptotoClient) -> Snapshot:
         found: Snapshot = {}

@@ -1,4 +1,4 @@
-"""The trigger that waits for answers. Triggers never send.
+"""The triggers; this module has the one that waits for answers. Triggers never send.
 
 Its arguments and its events hold ids, names of answers and times: no name, number, text or secret. The texts of replies
 are read and matched here, and never leave the triggerer.
@@ -15,6 +15,7 @@ from airflow_provider_apptoto.answers.appointment import Appointment, Window
 from airflow_provider_apptoto.answers.predicate import Rules
 from airflow_provider_apptoto.answers.reading import AnswerReader, ReadFailure
 from airflow_provider_apptoto.answers.wait import Wait
+from airflow_provider_apptoto.triggers.replies import ApptotoReplyTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
@@ -151,4 +152,4 @@ async def _snapshots(reader: AnswerReader, pause: Callable[[], float]) -> AsyncI
         reader.close()
 
 
-__all__ = ["ApptotoAnswerTrigger"]
+__all__ = ["ApptotoAnswerTrigger", "ApptotoReplyTrigger"]
