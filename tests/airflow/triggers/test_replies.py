@@ -96,12 +96,12 @@ def events_of(trigger: ApptotoReplyTrigger, count: int, *steps: Callable[[], Non
         for number, step in enumerate(steps, 1):
             asyncio.get_running_loop().call_later(number / 2, step)
         generator = trigger.run()
-        return [dict((await anext(generator)).payload) for _ in range(count)]  # type: ignore[call-overload]
+        return [dict((await anext(generator)).payload) for _ in range(count)]
 
     return asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def answers(payload: dict[str, Any]) -> list[tuple[int, str]]:
+def answers(payload: dict[str, Any]) -> list[tuple[int, str | None]]:
     return [(each["event_id"], each["answer"]) for each in payload["replies"]]
 
 
@@ -199,8 +199,8 @@ def test_a_kill_at_any_moment_loses_no_reply(killed_at: int, monkeypatch: pytest
         step()
         return list(said)
 
-    monkeypatch.setattr(module.asyncio, "sleep", pause)
-    monkeypatch.setattr(module.time, "time", lambda: now)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr(time, "time", lambda: now)
     monkeypatch.setattr(ReplyReader, "read", read)
     state = State(step)
 
@@ -301,7 +301,7 @@ def test_airflow_recognizes_the_trigger_of_a_dag_file_among_those_that_it_stored
     encoders: Any = importlib.import_module("airflow.serialization.encoders")
     stored: Any = importlib.import_module("airflow.models.trigger").Trigger
     for fields in ({}, {"replies": None}, {"poke_interval": 30, "days_back": 0}):
-        trigger = ApptotoReplyTrigger(**({"replies": PATTERNS} | fields))  # type: ignore[arg-type]
+        trigger = ApptotoReplyTrigger(**({"replies": PATTERNS} | fields))
         encoded = encoders.encode_trigger(trigger)
         row = stored(classpath=encoded["classpath"], kwargs=encoded["kwargs"])
         assert trigger.hash(**encoded) == trigger.hash(row.classpath, row.kwargs)
