@@ -8,11 +8,13 @@ import functools
 import inspect
 import json
 import re
+import runpy
 import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -23,6 +25,7 @@ from airflow.models import DagRun
 from airflow.providers.common.compat.sdk import DAG
 from sqlalchemy import update
 
+from airflow_provider_apptoto._airflow_asset_state import has_asset_state
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
@@ -67,6 +70,7 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
     "example_apptoto_notifier": {("sms", "+16505550198")},
     "example_apptoto_office_hours": {("sms", "+16505550199")},
     "example_apptoto_purge": [],
+    "example_apptoto_replies": [],
     "example_apptoto_taskflow": {
         ("sms", "+16505550199"),
         ("email", "mary@clinic.example"),
@@ -148,8 +152,14 @@ def test_every_example_dag_is_run() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == RECEIVED.keys()
 
 
+def example(name: str) -> Any:
+    """Return the parameter of a test for an example DAG."""
+    is_too_old = name == "example_apptoto_replies" and not has_asset_state()
+    return pytest.param(name, marks=pytest.mark.skipif(is_too_old, reason="needs Airflow 3.3"))
+
+
 @pytest.mark.contract
-@pytest.mark.parametrize("name", sorted(RECEIVED))
+@pytest.mark.parametrize("name", [example(name) for name in sorted(RECEIVED)])
 def test_an_example_dag_sends_what_it_says(name: str, result_of: Callable[[str], Result]) -> None:
     result = result_of(name)
     assert result.run.state == "success"
@@ -177,6 +187,23 @@ def test_functions_write_the_texts_and_the_rows(result_of: Callable[[str], Resul
     assert result.texts()["mary@clinic.example"] == "Your appointment 4711 is confirmed."
     assert result.texts()["+16505550102"] == "Hi Bob, the clinic is closed on Monday."
     assert result.run["tell_patients"].xcom["invalid"] == 1
+
+
+@pytest.mark.contract
+@pytest.mark.skipif(not has_asset_state(), reason="needs Airflow 3.3")
+def test_the_example_for_replies_lists_each_once_and_fails_if_they_are_not_read() -> None:
+    example = runpy.run_path(str(EXAMPLES / "example_apptoto_replies.py"))
+    late, early, confirmed = (
+        {"reply_id": name, "event_id": 7, "reference": None, "answer": answer, "at": f"2026-11-30T12:0{minute}:00.000Z"}
+        for name, answer, minute in (("b", "no", 2), ("a", "unclear", 1), ("c", "yes", 3))
+    )
+    payloads: list[dict[str, Any]] = [{"replies": [late]}, {"replies": [early, late, confirmed]}]
+    events = {"asset": [SimpleNamespace(extra={"payload": payload}) for payload in payloads]}
+    assert example["whom_to_call"].function(events) == [early, late]
+    example["fail_if_replies_are_not_read"].function(events)
+    payloads[0]["error"] = "Apptoto rejected the login"
+    with pytest.raises(RuntimeError, match="Apptoto rejected the login"):
+        example["fail_if_replies_are_not_read"].function(events)
 
 
 @pytest.mark.usefixtures("airflow_database")
