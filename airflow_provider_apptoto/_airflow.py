@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import re
 from abc import abstractmethod
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     import jinja2
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import RetryDecision, RetryPolicy
-    from airflow.triggers.base import BaseEventTrigger as EventTrigger
-    from airflow.triggers.base import TriggerEvent
 
     HAS_RETRY_POLICY = True
 else:
@@ -83,11 +80,6 @@ def deferral_until(moment: datetime, method_name: str) -> BaseException:
     return deferral
 
 
-def has_shared_streams() -> bool:
-    """Return whether triggers can share a stream (Airflow 3.3 and newer)."""
-    return importlib.util.find_spec("airflow.triggers.shared_stream") is not None
-
-
 def never_expire() -> timedelta:
     """Return the retention for a task state value that lives as long as its DAG run (Airflow 3.3 and newer)."""
     # Checked on 3.3.2, where `set` compares the retention with this object by identity.
@@ -95,16 +87,6 @@ def never_expire() -> timedelta:
 
     retention: timedelta = NEVER_EXPIRE
     return retention
-
-
-def __getattr__(name: str) -> Any:
-    """Return the base classes of triggers; Airflow's module is slow to load."""
-    # Checked on 2.11.2 (no BaseEventTrigger), 3.0.6, 3.1.8, 3.2.2, 3.3.2.
-    names = {"EventTrigger": ("BaseEventTrigger", "BaseTrigger"), "TriggerEvent": ("TriggerEvent",)}.get(name)
-    if names is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    base = importlib.import_module("airflow.triggers.base")
-    return next(getattr(base, each) for each in names if hasattr(base, each))
 
 
 # --- template fields
@@ -325,12 +307,13 @@ def without_secrets(text: str) -> str:
 
 def _of_secrets_masker(name: str) -> Callable[[str], Any]:
     # Checked on 3.1.8, 3.2.2, 3.3.2; on 3.0.6; on 2.11.2.
-    for module in ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker"):
+    modules = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
+    for module in modules:
         with contextlib.suppress(ImportError):
             found: Callable[[str], Any] | None = getattr(importlib.import_module(module), name, None)
             if found is not None:
                 return found
-    raise ImportError(f"Can't find {name} in Airflow's modules for masking secrets")
+    raise ImportError(f"Can't find {name} in any of these Airflow modules: {', '.join(modules)}")
 
 
 class Variables:
@@ -345,8 +328,9 @@ class Variables:
 
     def get(self, name: str) -> str | None:
         """Return a Variable, or ``None``."""
-        # the name of the default differs in Airflow 2
-        value: str | None = self._call(lambda variable: variable.get(name, None))
+        value: str | None = self._call(
+            lambda variable: variable.get(name, None)
+        )  # the name of the default differs in Airflow 2
         return value
 
     def set(self, name: str, value: str) -> None:
@@ -362,4 +346,4 @@ class Variables:
             return call(importlib.import_module("airflow.models.variable").Variable)
 
 
-__all__ = ["HAS_RETRY_POLICY", "EventTrigger", "RetryDecision", "RetryPolicy", "TriggerEvent"]
+__all__ = ["HAS_RETRY_POLICY", "RetryDecision", "RetryPolicy"]

@@ -183,7 +183,7 @@ class ApptotoAnswerSensor(BaseSensorOperator):
 
     def _defer(self, context: Context) -> dict[str, Any]:
         """Read once, and let the triggerer go on."""
-        from airflow_provider_apptoto._airflow import has_shared_streams
+        from airflow_provider_apptoto._airflow_triggers import has_shared_streams
         from airflow_provider_apptoto.answers.appointment import events_without_start, window_of
         from airflow_provider_apptoto.triggers.apptoto import ApptotoAnswerTrigger
 

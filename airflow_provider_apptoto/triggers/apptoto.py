@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._airflow import EventTrigger, TriggerEvent, has_shared_streams
+from airflow_provider_apptoto._airflow_triggers import EventTrigger, TriggerEvent, has_shared_streams
 from airflow_provider_apptoto.answers.appointment import Appointment, Window
 from airflow_provider_apptoto.answers.predicate import Rules
 from airflow_provider_apptoto.answers.reading import AnswerReader, ReadFailure

@@ -10,8 +10,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_apptoto._airflow import EventTrigger, TriggerEvent
-from airflow_provider_apptoto._airflow_asset_state import asset_states, has_asset_state
+from airflow_provider_apptoto._airflow_triggers import EventTrigger, TriggerEvent, asset_states, has_shared_streams
 from airflow_provider_apptoto.answers.predicate import Rules
 from airflow_provider_apptoto.answers.reading import ReadFailure
 from airflow_provider_apptoto.answers.replies import Outage, Position, ReplyReader
@@ -63,7 +62,7 @@ class ApptotoReplyTrigger(EventTrigger):
         max_errors: int = 10,
         apptoto_conn_id: str = "apptoto_default",
     ) -> None:
-        if not has_asset_state():
+        if not has_shared_streams():
             msg = "needs Airflow 3.3 or newer, where assets have a state. Use ApptotoAnswerSensor instead"
             raise ApptotoConfigurationError("ApptotoReplyTrigger", msg)
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's

@@ -25,7 +25,7 @@ from airflow.models import DagRun
 from airflow.providers.common.compat.sdk import DAG
 from sqlalchemy import update
 
-from airflow_provider_apptoto._airflow_asset_state import has_asset_state
+from airflow_provider_apptoto._airflow_triggers import has_shared_streams
 from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator
@@ -154,7 +154,7 @@ def test_every_example_dag_is_run() -> None:
 
 def example(name: str) -> Any:
     """Return the parameter of a test for an example DAG."""
-    is_too_old = name == "example_apptoto_replies" and not has_asset_state()
+    is_too_old = name == "example_apptoto_replies" and not has_shared_streams()
     return pytest.param(name, marks=pytest.mark.skipif(is_too_old, reason="needs Airflow 3.3"))
 
 
@@ -190,7 +190,7 @@ def test_functions_write_the_texts_and_the_rows(result_of: Callable[[str], Resul
 
 
 @pytest.mark.contract
-@pytest.mark.skipif(not has_asset_state(), reason="needs Airflow 3.3")
+@pytest.mark.skipif(not has_shared_streams(), reason="needs Airflow 3.3")
 def test_the_example_for_replies_lists_each_once_and_fails_if_they_are_not_read() -> None:
     example = runpy.run_path(str(EXAMPLES / "example_apptoto_replies.py"))
     late, early, confirmed = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_apptoto._airflow import has_shared_streams
+from airflow_provider_apptoto._airflow_triggers import has_shared_streams
 from airflow_provider_apptoto.answers.appointment import appointments_of, window_of
 from airflow_provider_apptoto.answers.predicate import ANSWERED
 from airflow_provider_apptoto.triggers.apptoto import ApptotoAnswerTrigger

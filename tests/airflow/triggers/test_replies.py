@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_apptoto._airflow_asset_state import has_asset_state
+from airflow_provider_apptoto._airflow_triggers import has_shared_streams
 from airflow_provider_apptoto.answers.replies import FoundReply, ReplyReader
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.triggers import replies as module
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.support.faults import FaultServer
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
-on_3_3 = pytest.mark.skipif(not has_asset_state(), reason="Airflow before 3.3 has no state of assets")
+on_3_3 = pytest.mark.skipif(not has_shared_streams(), reason="Airflow before 3.3 has no state of assets")
 
 PATTERNS = {"yes": "^y", "other": r"\S"}
 KEY = "apptoto_replies_apptoto_default"
@@ -335,7 +335,7 @@ def test_invalid_parameters_are_found_when_the_dag_is_parsed(fields: dict[str, A
         ApptotoReplyTrigger(**fields)
 
 
-@pytest.mark.skipif(has_asset_state(), reason="for Airflow before 3.3")
+@pytest.mark.skipif(has_shared_streams(), reason="for Airflow before 3.3")
 def test_before_airflow_3_3_its_use_is_a_clear_error() -> None:
     with pytest.raises(ApptotoConfigurationError, match="needs Airflow 3"):
         ApptotoReplyTrigger()
@@ -343,6 +343,6 @@ def test_before_airflow_3_3_its_use_is_a_clear_error() -> None:
 
 @on_3_3
 def test_an_airflow_that_is_too_old_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "has_asset_state", lambda: False)
+    monkeypatch.setattr(module, "has_shared_streams", lambda: False)
     with pytest.raises(ApptotoConfigurationError, match="needs Airflow 3"):
         ApptotoReplyTrigger()
