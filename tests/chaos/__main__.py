@@ -24,7 +24,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="apptoto-chaos-") as name:
         home = Path(name)
         os.environ["AIRFLOW_HOME"] = str(home)  # before Airflow is imported
-        from tests.chaos.arms import HTTP_OPERATOR, LEDGERS, NAIVE
+        from tests.chaos.arms import APPOINTMENTS, HTTP_OPERATOR, LEDGERS, NAIVE
         from tests.chaos.draws import ASSIGNED, Draws
         from tests.chaos.driver import workers
         from tests.chaos.report import report
@@ -35,7 +35,7 @@ def main() -> int:
         results = []
         began = time.monotonic()
         with workers() as pool:
-            for number, arm in enumerate([*LEDGERS, NAIVE, HTTP_OPERATOR]):
+            for number, arm in enumerate([*LEDGERS, *APPOINTMENTS, NAIVE, HTTP_OPERATOR]):
                 folder = home / str(number)
                 folder.mkdir()
                 results.append(run_arm(arm, draws, sends, folder, pool))

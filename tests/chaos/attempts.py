@@ -34,7 +34,7 @@ from tests.chaos.arms import Arm, Rules
 from tests.chaos.draws import Halt, LedgerFault, Point, Step
 from tests.chaos.ledger_faults import faulty
 from tests.chaos.traps import Trap, TrappedRateLimiter, TrappedStore, watch_the_wire
-from tests.support.people import number_of, origin_of
+from tests.support.people import number_of, origin_of, target_of
 from tests.support.promises import End
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ BESIDE = 0.3
 """Seconds that an exchange may last beside it."""
 TIMING = LedgerTiming(margin=0.2, poll=0.02, record_retries=(0.02,) * 4)
 REQUESTS_PER_MINUTE = 60_000
+TEXT = "See you at nine."
 DEADLINE = 60
 """Timeout in seconds for things that should happen; not a measure of speed."""
 
@@ -214,4 +215,5 @@ def _send_plainly(attempt: Attempt, trap: Trap) -> None:
 
 
 def _fields(attempt: Attempt) -> dict[str, Any]:
-    return {"type": "sms", "to": number_of(attempt.person), "message": "See you at nine."}
+    target = target_of(attempt.person) if attempt.arm.appointments else {"to": number_of(attempt.person)}
+    return {"type": "sms", **target, "message": TEXT}

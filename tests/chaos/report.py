@@ -39,6 +39,7 @@ def summary(result: Result) -> dict[str, str]:
         "never delivered": str(len(observed.tasks) - accepted(task.person for task in observed.tasks)),
         "successes (false)": f"{len(successes)} ({len(successes) - accepted(successes)})",
         "flagged unknown (really sent)": f"{len(flagged)} ({accepted(flagged)})" if observed.entries else "-",
+        "left to a person after a clear": "-" if result.left is None else str(result.left),
         "failed (really sent)": f"{len(others)} ({accepted(others)})",
         "promises": "none" if result.arm.memory is None else "BROKEN" if result.broken else "kept",
     }

@@ -32,6 +32,8 @@ class Result:
 
     :param broken: promises of the ledger that were broken; an arm without a ledger promises nothing.
     :param live: tries that were still running when the next one started.
+    :param left: messages that a person must resolve after all failed tasks were cleared once; ``None`` without
+        appointments.
     """
 
     arm: Arm
@@ -40,6 +42,7 @@ class Result:
     kills: Counter[Point] = field(default_factory=Counter)
     freezes: Counter[Point] = field(default_factory=Counter)
     live: int = 0
+    left: int | None = None
     faults: Counter[Fault] = field(default_factory=Counter)
     ledger_faults: Counter[LedgerFault] = field(default_factory=Counter)
 
@@ -51,7 +54,8 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
     """
     memory = None if arm.memory is None else arm.memory(folder)
     found: list[str] = []
-    with ChaosServer(draws) as server:
+    left = None
+    with ChaosServer(draws, conversations=arm.conversations) as server:
 
         def observe(tasks: Sequence[Played]) -> Observed:
             return Observed(tasks=tasks, copies=server.copies(), entries=memory.entries() if memory else [])
@@ -64,12 +68,17 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
                 found += broken(observed, arm.on_unknown)
             server.behaves = True
             if memory is not None and arm.on_unknown is OnUnknown.FAIL:
+                again = functools.partial(Task, arm=arm, folder=folder, url=server.url, draws=None)
+                failed = [task.person for task in played if not task.succeeded]
+                _wait_for_leases(memory)
+                if arm.appointments:  # the next try looks into the conversation before anybody resolves
+                    looking = [again(person=person, first_try=1 + MOST_TRIES) for person in failed]
+                    looked = list(workers.map(play, looking))
+                    failed = [task.person for task in looked if not task.succeeded]
+                    left = sum(entry.is_unresolved for entry in memory.entries())
                 _resolve_by_truth(memory, server.copies())
-                again = functools.partial(
-                    Task, arm=arm, folder=folder, url=server.url, draws=None, first_try=1 + MOST_TRIES
-                )
-                cleared = list(workers.map(play, [again(person=task.person) for task in played if not task.succeeded]))
-                found += not_put_right(observe(cleared))
+                clear = [again(person=person, first_try=1 + 2 * MOST_TRIES) for person in failed]
+                found += not_put_right(observe(list(workers.map(play, clear))))
             before = observe(played)
             played = [_with_woken(task) for task in played]
             after = observe(played)
@@ -87,6 +96,7 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
             kills=Counter(point for task in played for point in task.killed_at),
             freezes=Counter(point for task in played for point in task.frozen_at),
             live=sum(task.live for task in played),
+            left=left,
             faults=server.faults,
             ledger_faults=Counter(fault for task in played for fault in task.ledger_faults),
         )
@@ -98,12 +108,16 @@ def _with_woken(task: Played) -> Played:
     return dataclasses.replace(task, woken=(*task.woken, *woken), frozen=())
 
 
-def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:
-    """Resolve each message that may have been sent, once no try can be sending it."""
+def _wait_for_leases(memory: Memory) -> None:
+    """Wait until no try can be sending a message."""
     deadline = time.monotonic() + DEADLINE
     while any(entry.state is State.SENDING and entry.is_live for entry in memory.entries()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:
+    """Resolve each message that may have been sent."""
     for entry in memory.entries():
         if entry.is_unresolved:
             memory.resolve(entry, State.SENT if copies[entry.origin.map_index] else State.NOT_SENT)

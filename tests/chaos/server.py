@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from tests.chaos.draws import Draws, Fault
 from tests.support.faults import Exchange, FaultServer, Script, accepting, answering, resetting, sending_raw
-from tests.support.people import person_of
+from tests.support.people import recipient_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -66,11 +68,13 @@ _SCRIPTS: dict[Fault, Script] = {
 class ChaosServer:
     """The reference for all comparisons.
 
-    :param draws: what goes wrong.
+    :param draws: what goes wrong with the messages.
+    :param conversations: whether the conversations of events show what was accepted.
     """
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: Draws, *, conversations: bool = True) -> None:
         self._draws = draws
+        self._shows_conversations = conversations
         self._server = FaultServer([self._play])
         self._lock = threading.Lock()
         self._seen: Counter[int] = Counter()
@@ -91,13 +95,31 @@ class ChaosServer:
 
     def copies(self) -> Counter[int]:
         """Return how many copies each person got."""
-        return Counter(person_of(request.json["to"]) for request in self._server.accepted)
+        return Counter(recipient_of(request.json) for request in self._server.accepted)
+
+    def _event(self, number: int) -> dict[str, Any]:
+        """Return the event of a person, with its conversation as it was observed at Apptoto."""
+        accepted = [
+            request.json for request in self._server.accepted if request.json.get("participant_id") == number
+        ] * self._shows_conversations
+        now = datetime.now(UTC).isoformat()
+        said = [
+            {"id": index, "at": now, "event_type": "sent", "content": message["message"]}
+            for index, message in enumerate(accepted, start=1)
+        ]
+        person = {"id": number, "name": "Ann", "state": "initial", "conversations": [{"messages": said}]}
+        return {"id": number, "start_time": now, "end_time": now, "participants": [person]}
 
     def _play(self, exchange: Exchange) -> None:
+        url = urlsplit(exchange.request.path)
+        if url.path == "/v1/event":
+            [number] = parse_qs(url.query)["id"]
+            exchange.answer(200, self._event(int(number)))
+            return
         if exchange.request.method != "POST":  # a client followed the redirect
             answering(200, b"<html>Hello</html>")(exchange)
             return
-        person = person_of(exchange.request.json["to"])
+        person = recipient_of(exchange.request.json)
         with self._lock:
             fault = None if self.behaves else self._draws.fault(person, self._seen[person])
             self._seen[person] += 1

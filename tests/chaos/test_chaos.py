@@ -12,7 +12,7 @@ from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.ledger import Attempt
 from airflow_provider_apptoto.outbox.policy import OnUnknown
 from airflow_provider_apptoto.outbox.stores.base import LedgerStore, LedgerStoreError
-from tests.chaos.arms import HTTP_OPERATOR, LEDGERS, NAIVE, Arm
+from tests.chaos.arms import APPOINTMENTS, HTTP_OPERATOR, LEDGERS, NAIVE, Arm
 from tests.chaos.draws import ASSIGNED, FREEZES, FROZEN, Draws, Fault, Halt, LedgerFault, Point
 from tests.chaos.driver import workers
 from tests.chaos.memory import SqlMemory, TaskStateMemory
@@ -46,6 +46,16 @@ def test_a_ledger_keeps_its_promises_wherever_tries_are_killed_or_frozen_and_how
     assert result.live > 0
     assert set(result.faults) == set(Fault)
     assert set(result.ledger_faults) == set(LedgerFault)
+
+
+def test_conversations_settle_what_was_sent_and_leave_to_a_person_what_was_not(
+    chaos: Callable[[Arm, int], Result],
+) -> None:
+    blind, seeing = (chaos(arm, ASSIGNED) for arm in APPOINTMENTS)
+    assert blind.broken == seeing.broken == []
+    assert blind.left is not None
+    assert seeing.left is not None
+    assert 0 < seeing.left < blind.left
 
 
 def test_the_same_chaos_sends_twice_if_nothing_is_remembered(chaos: Callable[[Arm, int], Result]) -> None:
