@@ -34,7 +34,7 @@ with DAG(
     # [START howto_trigger_apptoto_reply_use]
     @task
     def whom_to_call(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Return the replies of all events of this run, each once."""
+        """Return what to tell of the replies of all events of this run, each once."""
         found = {
             reply["reply_id"]: reply
             for events in (triggering_asset_events or {}).values()
@@ -42,7 +42,15 @@ with DAG(
             for reply in event.extra["payload"]["replies"]
         }
         in_order = sorted(found.values(), key=lambda reply: reply["at"] or "")
-        return [reply for reply in in_order if reply["answer"] != "yes"]
+        return [
+            {
+                "reply_id": reply["reply_id"],
+                "appointment": reply["reference"] or f"no. {reply['event_id']}",
+                "answer": reply["answer"],
+            }
+            for reply in in_order
+            if reply["answer"] != "yes"
+        ]
 
     tell_reception = ApptotoSendMessageBatchOperator(
         task_id="tell_reception",
@@ -51,11 +59,11 @@ with DAG(
             "type": "email",
             "to": "reception@clinic.example",
             "subject": "Please call a patient",
-            "message": "The answer to appointment {{ row.reference or row.event_id }} is: {{ row.answer }}.",
+            "message": "The answer to appointment {{ row.appointment }} is: {{ row.answer }}.",
         },
         id_column="reply_id",
         idempotency_key="reply",  # a reply that comes in two runs is sent once
-        reference_column="reference",
+        reference_column="appointment",
         max_age=None,
     )
     # [END howto_trigger_apptoto_reply_use]

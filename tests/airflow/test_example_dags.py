@@ -194,12 +194,26 @@ def test_functions_write_the_texts_and_the_rows(result_of: Callable[[str], Resul
 def test_the_example_for_replies_lists_each_once_and_fails_if_they_are_not_read() -> None:
     example = runpy.run_path(str(EXAMPLES / "example_apptoto_replies.py"))
     late, early, confirmed = (
-        {"reply_id": name, "event_id": 7, "reference": None, "answer": answer, "at": f"2026-11-30T12:0{minute}:00.000Z"}
-        for name, answer, minute in (("b", "no", 2), ("a", "unclear", 1), ("c", "yes", 3))
+        {
+            "reply_id": name,
+            "event_id": 7,
+            "participant_id": 8,
+            "reference": reference,
+            "answer": answer,
+            "at": f"2026-11-30T12:0{minute}:00.000Z",
+        }
+        for name, reference, answer, minute in (
+            ("b", None, "no", 2),
+            ("a", "visit-1", "unclear", 1),
+            ("c", "visit-2", "yes", 3),
+        )
     )
     payloads: list[dict[str, Any]] = [{"replies": [late]}, {"replies": [early, late, confirmed]}]
     events = {"asset": [SimpleNamespace(extra={"payload": payload}) for payload in payloads]}
-    assert example["whom_to_call"].function(events) == [early, late]
+    assert example["whom_to_call"].function(events) == [
+        {"reply_id": "a", "appointment": "visit-1", "answer": "unclear"},
+        {"reply_id": "b", "appointment": "no. 7", "answer": "no"},
+    ]
     example["fail_if_replies_are_not_read"].function(events)
     payloads[0]["error"] = "Apptoto rejected the login"
     with pytest.raises(RuntimeError, match="Apptoto rejected the login"):
