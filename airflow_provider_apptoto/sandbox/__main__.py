@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--demo-data",
         action="store_true",
-        help="add a clinic's day of 40 appointments for tomorrow; nobody in it exists",
+        help="add 40 invented appointments of a clinic for tomorrow",
     )
     return parser
 

@@ -55,7 +55,7 @@ def _table(messages: Iterable[Entry], appointments: Sequence[Mapping[str, Any]])
         for channel, done in (("sms", "were texted"), ("call", "were called"), ("email", "got an e-mail"))
         if any(channel in each for each in got)
     )
-    return [f"{len(rows)} participants: {counts or 'nobody got a message'}", *(line.rstrip() for line in lines)]
+    return [f"{len(rows)} participants: {counts or 'no message was accepted'}", *(line.rstrip() for line in lines)]
 
 
 def _answer(person: Mapping[str, Any]) -> str:

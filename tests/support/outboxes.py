@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.client import ApptotoClient, InProcessRateLimiter, Message, RetryPolicy, Routing
-from airflow_provider_apptoto.outbox import Outbox, SendPolicy
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.policy import SendPolicy
 from tests.support.entries import FIRST
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.client.rate_limit import Clock, RateLimiter
+    from airflow_provider_apptoto.outbox import Outbox
     from airflow_provider_apptoto.outbox.cancellation import Cancellation
     from airflow_provider_apptoto.outbox.origin import Origin
     from airflow_provider_apptoto.outbox.stores.base import LedgerStore
@@ -64,6 +65,8 @@ def outbox_of(
     :param window: seconds that the client waits for a slot.
     :param others: further parameters of :class:`~airflow_provider_apptoto.outbox.Outbox`.
     """
+    from airflow_provider_apptoto.outbox import Outbox  # imports Airflow, which tests of clients run without
+
     if cancellation is not None:
         others["cancellation"] = cancellation
     return Outbox(

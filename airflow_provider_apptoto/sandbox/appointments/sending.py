@@ -56,7 +56,7 @@ def copies_of(appointments: Appointments, message: Mapping[str, Value]) -> list[
         copies.append(_plain(conversations, message))
     if not copies:
         what = "e-mail address" if message["type"] == "email" else "phone number"
-        return [Copy(message, error=f"Nobody got it: the recipient has no {what}.")]
+        return [Copy(message, error=f"Not delivered: the recipient has no {what}.")]
     return copies
 
 

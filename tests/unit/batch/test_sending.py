@@ -224,7 +224,7 @@ def test_a_message_that_was_stopped_counts_as_not_tried() -> None:
     assert batch.failures == [(1, "not_sent", None, "stopped", "not tried: the task was stopped")]
 
 
-NO_TIMES = {"recipient_timezone": None, "not_after": None}
+NO_TIMES = {"recipient_timezone": None, "not_after": None, "of_event": None, "start_time": None}
 
 
 def test_each_message_goes_out_with_its_item_reference_and_labels() -> None:

@@ -90,7 +90,7 @@ def test_who_has_no_number_gets_nothing(sandbox: Sandbox, caller: Caller) -> Non
     assert send(caller, visit).status_code == 200
     assert sandbox.messages() == []
     [entry] = sandbox.messages(outcome="any")
-    assert (entry["outcome"], entry["error"]) == ("accepted", "Nobody got it: the recipient has no phone number.")
+    assert (entry["outcome"], entry["error"]) == ("accepted", "Not delivered: the recipient has no phone number.")
 
 
 def test_a_fault_decides_whether_the_copies_arrive(sandbox: Sandbox, caller: Caller) -> None:

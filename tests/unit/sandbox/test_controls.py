@@ -339,8 +339,8 @@ def test_a_stream_tells_of_deletions_and_faults(sandbox: Sandbox, caller: Caller
         sandbox.fault(status=503)
         assert stream.event("faults") == {}
         sandbox.clear()
-        names = {stream.read_until(b"\n\n").decode().split("event: ")[1].split("\n")[0] for _ in range(2)}
-        assert names == {"deleted", "faults"}
+        names = {stream.read_until(b"\n\n").decode().split("event: ")[1].split("\n")[0] for _ in range(3)}
+        assert names == {"deleted", "faults", "appointments"}
 
 
 def test_a_client_that_reconnects_gets_what_it_missed(sandbox: Sandbox, caller: Caller) -> None:
