@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import importlib
+import importlib.metadata
 import re
+import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ PROGRAMS = {"tests.chaos", "tests.distributed"}
 MAX_LINES = 360
 """Of a file: about 300, and none much longer."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+BESIDES = {NAME, "airflow", "fastapi", "flask_appbuilder", "opentelemetry", "pytest", "typing_extensions", "wtforms"}
+"""This package, Airflow and what comes with it, and pytest, which has loaded the plugin that imports it."""
 PUBLIC = {
     "client": {
         "ApptotoAuthError",
@@ -103,6 +107,25 @@ def test_only_the_outbox_sends() -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=lambda path: path.name)
 def test_the_client_imports_nothing_of_airflow(path: Path) -> None:
     assert [name for name in imports(ast.parse(path.read_text())) if name.partition(".")[0] == "airflow"] == []
+
+
+def test_what_the_package_imports_is_installed_with_it() -> None:
+    """What only the sandbox imports is in its extra; the rest is a dependency, or comes with Airflow."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    of = {
+        "": project["dependencies"],
+        "sandbox": project["optional-dependencies"]["sandbox"],
+        "ui": ["pydantic", "starlette"],
+    }
+    declared = {part: {re.split(r"[^\w-]", each)[0] for each in given} for part, given in of.items()}
+    known = {
+        name: {each.lower() for each in found} for name, found in importlib.metadata.packages_distributions().items()
+    }
+    for path in SOURCES:
+        names = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))} - BESIDES
+        allowed = declared[""] | declared.get(path.relative_to(PACKAGE).parts[0], set())
+        missing = {name for name in names - sys.stdlib_module_names if allowed.isdisjoint(known.get(name, ()))}
+        assert missing == set(), path
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
