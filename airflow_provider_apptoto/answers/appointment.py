@@ -19,6 +19,7 @@ MAX_WITHOUT_START = 20
 """Most events without a start time: each takes a request of its own in every cycle."""
 _KEPT = ("event_id", "participant_id", "start_time", "calendar_id", "external_id", "channels", "reference")
 """Columns of a row that an XCom may have; others could be personal."""
+_SHOWN = frozenset({*_KEPT, "sent_at"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,20 @@ class Window:
 
     begin: str
     end: str
+
+
+def without_personal(rows: object) -> Any:
+    """Return rows without the columns that could be personal, for Airflow's page of rendered fields.
+
+    :param rows: whatever the parameter was rendered to; :func:`appointments_of` tells if it is no list of rows.
+    """
+    if isinstance(rows, str | bytes):
+        return "***"
+    if isinstance(rows, Mapping):
+        return {name: value for name, value in rows.items() if name in _SHOWN}
+    if isinstance(rows, Iterable):
+        return [without_personal(row) if isinstance(row, Mapping) else "***" for row in rows]
+    return rows
 
 
 def appointments_of(rows: object, since: datetime) -> list[Appointment]:

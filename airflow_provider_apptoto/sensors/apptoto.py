@@ -100,6 +100,15 @@ class ApptotoAnswerSensor(BaseSensorOperator):
             check_choice("on_timeout", on_timeout, ("return", "fail", "skip"))
             check_count("max_errors", max_errors, 1)
 
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """Render the fields, and keep no column that could be personal: Airflow stores and shows them."""
+        from airflow_provider_apptoto.answers.appointment import without_personal
+
+        # Checked on 2.11.2, 3.0.6, 3.1.8, 3.2.2, 3.3.2: see OwnRendering.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self:
+            self.appointments = without_personal(self.appointments)
+
     _wait: Wait
     _deadline: float | None
     _last: Progress | ReadFailure | None = None

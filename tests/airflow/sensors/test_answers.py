@@ -94,6 +94,27 @@ def test_forty_clients_answer_in_every_way(clinic: Clinic, later: Any, mode: str
     assert not any(private in shown for private in (*NAMES, "sorry"))
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_rendered_fields_show_no_column_that_could_be_personal(clinic: Clinic, *, is_mapped: bool) -> None:
+    """The rows may be those of a batch, with numbers and names."""
+    clinic.say(1, "yes")
+    rows = [{**row(1), "name": "Gwendolyn", "to": "+16505550001", "sent_at": "2026-01-01T00:00Z"}]
+    fields: Any = {"task_id": "answers", "replies": {"yes": "y"}}
+
+    def build() -> None:
+        if is_mapped:
+            ApptotoAnswerSensor.partial(**fields).expand(appointments=[rows])
+        else:
+            ApptotoAnswerSensor(appointments=rows, **fields)
+
+    [run] = run_dag(build).tasks
+    assert run.xcom["counts"]["yes"] == 1
+    shown = rendered()
+    assert "visit-1" in shown
+    assert "sent_at" in shown
+    assert not any(private in shown for private in NAMES)
+
+
 @modes
 def test_answers_before_the_wait_began_count_and_end_it_at_once(clinic: Clinic, mode: str) -> None:
     now = dt.datetime.now(dt.UTC)
