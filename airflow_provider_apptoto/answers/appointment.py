@@ -86,7 +86,9 @@ def appointments_of(rows: object, since: datetime) -> list[Appointment]:
     found: dict[tuple[Id, Id | None], Appointment] = {}
     for index, row in enumerate(rows):
         appointment = _appointment(index, row, since)
-        found.setdefault((appointment.event_id, appointment.participant_id), appointment)
+        key = appointment.event_id, appointment.participant_id
+        if key not in found or appointment.since < found[key].since:
+            found[key] = appointment
     without = {each.event_id for each in found.values() if each.start_time is None}
     if len(without) > MAX_WITHOUT_START:
         msg = (

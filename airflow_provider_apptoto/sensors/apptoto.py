@@ -131,10 +131,12 @@ class ApptotoAnswerSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002  Airflow's
         """Read once; return whether everybody has answered."""
+        # of two reads, only one that begins after the deadline shows all answers that came before it
+        is_over = self._deadline is not None and time.time() >= self._deadline
         progress = self._look()
         if progress is not None and progress.is_complete:
             return True
-        if self._deadline is not None and time.time() >= self._deadline:
+        if is_over:
             raise AirflowSensorTimeout("The deadline has passed")
         return False
 
@@ -159,7 +161,10 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         from airflow_provider_apptoto.outbox.policy import time_of
 
         try:
-            since = moment_of(self.since, "since") or time_of(context) or datetime.now(UTC)
+            # a run may be for a time in the future; then its messages are sent before that time
+            times = (time_of(context), getattr(context.get("dag_run"), "run_after", None))
+            run_time = min((each for each in times if each is not None), default=datetime.now(UTC))
+            since = moment_of(self.since, "since") or run_time
             self._wait = Wait(appointments_of(self.appointments, since), Rules(self.answered, self.replies))
             deadline = moment_of(self.deadline, "deadline")
         except (ApptotoConfigurationError, ApptotoRejectedError) as error:
@@ -196,10 +201,10 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         from airflow_provider_apptoto.answers.appointment import events_without_start, window_of
         from airflow_provider_apptoto.triggers.apptoto import ApptotoAnswerTrigger
 
+        now = time.time()
         progress = self._look()
         if progress is not None and progress.is_complete:
             return self._stored(progress, context)
-        now = time.time()
         deadline = min(now + self.timeout, self._deadline or float("inf"))
         if deadline <= now:
             return self._end(context)
@@ -230,7 +235,7 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         progress = self._found_elsewhere(self._known())
         result = self._stored(progress, context)
         log.info("The wait ended: %s", progress)
-        if not progress.missing or self.on_timeout == "return":
+        if progress.is_complete or self.on_timeout == "return":
             return result
         context["ti"].xcom_push(key="return_value", value=result)
         text = f"{progress.missing} of {len(self._wait.appointments)} appointments were not answered in time"
@@ -268,8 +273,11 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         ]
         if not lost:
             return progress
-        event_ids = list(dict.fromkeys(each.event_id for each in lost))[:_MAX_LOOK_UPS]
-        reader = AnswerReader(self.apptoto_conn_id, None, event_ids)
+        event_ids = list(dict.fromkeys(each.event_id for each in lost))
+        if len(event_ids) > _MAX_LOOK_UPS:
+            text = "%d events are not in the window. Only %d of them are looked up, to see whether they were moved"
+            log.warning(text, len(event_ids), _MAX_LOOK_UPS)
+        reader = AnswerReader(self.apptoto_conn_id, None, event_ids[:_MAX_LOOK_UPS])
         try:
             snapshot = reader.read()
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_apptoto._airflow_triggers import EventTrigger, TriggerEvent, has_shared_streams
 from airflow_provider_apptoto.answers.appointment import Appointment, Window
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.answers.reading import Snapshot
     from airflow_provider_apptoto.client.appointments import Id
+
+
+class Read(NamedTuple):
+    """What a read showed, and when it began (seconds since 1970)."""
+
+    began: float
+    found: Snapshot | ReadFailure
 
 
 class ApptotoAnswerTrigger(EventTrigger):
@@ -84,26 +91,28 @@ class ApptotoAnswerTrigger(EventTrigger):
         return (__name__, type(self).__name__, self.apptoto_conn_id, self.poke_interval, *self.window)
 
     @classmethod
-    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot | ReadFailure]:
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Read]:
         """Yield what Apptoto shows in each cycle. It never raises: an error would end all tasks that share it.
 
         :param kwargs: the arguments of one of the triggers; only those of the key may be used.
         """
         interval = kwargs["poke_interval"]
-        async for snapshot in _snapshots(_reader(kwargs, ()), lambda: interval):
-            yield snapshot
+        async for read in _reads(_reader(kwargs, ()), lambda _: interval):
+            yield read
 
-    async def filter_shared_stream(
-        self, shared_stream: AsyncIterator[Snapshot | ReadFailure]
-    ) -> AsyncIterator[TriggerEvent]:
-        """Yield the event of this trigger, from what all of them read."""
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Read]) -> AsyncIterator[TriggerEvent]:
+        """Yield the event of this trigger, from what all of them read.
+
+        The wait ends with a read that began after the deadline: an earlier one may lack answers that came in time.
+        """
         rules = Rules(self.answered, self.replies)
         wait = Wait([Appointment(*each) for each in self.appointments], rules)
         errors = 0
-        async for snapshot in shared_stream:
+        async for began, snapshot in shared_stream:
+            is_over = began >= self.deadline
             if isinstance(snapshot, ReadFailure):
                 # a wait for the rate limit is no error, but must not go on for an hour after the deadline
-                errors += snapshot.counts or time.time() >= self.deadline
+                errors += snapshot.counts or is_over
                 self.log.warning("%s (%d errors in a row)", snapshot.text, errors)
                 if snapshot.is_final or errors >= self.max_errors:
                     yield TriggerEvent(
@@ -119,19 +128,20 @@ class ApptotoAnswerTrigger(EventTrigger):
             errors = 0
             progress = wait.progress(snapshot)
             self.log.info("%s", progress)
-            if progress.is_complete or time.time() >= self.deadline:
+            if progress.is_complete or is_over:
                 yield TriggerEvent({"status": "done", "answers": progress.pack()})
                 return
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the event of this trigger, from what it reads itself."""
 
-        def pause() -> float:
-            left = self.deadline - time.time()
-            return min(self.poke_interval, left) if left > 0 else self.poke_interval
+        def pause(began: float) -> float:
+            if began >= self.deadline:
+                return self.poke_interval
+            return min(self.poke_interval, max(self.deadline - time.time(), 0))
 
         _, kwargs = self.serialize()
-        async for event in self.filter_shared_stream(_snapshots(_reader(kwargs, self.event_ids), pause)):
+        async for event in self.filter_shared_stream(_reads(_reader(kwargs, self.event_ids), pause)):
             yield event
 
 
@@ -140,14 +150,15 @@ def _reader(kwargs: Mapping[str, Any], event_ids: Sequence[Id]) -> AnswerReader:
     return AnswerReader(kwargs["apptoto_conn_id"], None if window is None else Window(*window), event_ids)
 
 
-async def _snapshots(reader: AnswerReader, pause: Callable[[], float]) -> AsyncIterator[Snapshot | ReadFailure]:
+async def _reads(reader: AnswerReader, pause: Callable[[float], float]) -> AsyncIterator[Read]:
     # unlike asyncio.to_thread, it lets the thread read connections and Variables through Airflow's event loop
     from asgiref.sync import sync_to_async
 
     try:
         while True:
-            yield await sync_to_async(reader.read, thread_sensitive=False)()
-            await asyncio.sleep(pause())
+            began = time.time()
+            yield Read(began, await sync_to_async(reader.read, thread_sensitive=False)())
+            await asyncio.sleep(pause(began))
     finally:
         reader.close()
 

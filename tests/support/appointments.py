@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -63,6 +64,18 @@ def row(number: int) -> dict[str, Any]:
         "external_id": f"visit-{number}",
         "channels": ["sms", "call", "email"],
     }
+
+
+def answers_meanwhile(clinic: Clinic) -> Script:
+    """Return a script that takes a second for a page, while the first client answers."""
+
+    def script(exchange: Exchange) -> None:
+        page = json.dumps({"events": list(clinic.events.values())}).encode()
+        clinic.say(1, "yes")
+        time.sleep(1)
+        exchange.answer(200, page)
+
+    return script
 
 
 @dataclass

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, task
 from airflow_provider_apptoto.client import ApptotoConfigurationError
 from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
 from airflow_provider_apptoto.sensors.apptoto import ApptotoAnswerSensor
-from tests.support.appointments import DAY, NAMES, Clinic, row
+from tests.support.appointments import DAY, NAMES, Clinic, answers_meanwhile, row
 from tests.support.dag_runs import run_dag
 from tests.support.faults import answering
 from tests.support.marked_people import rendered
@@ -68,6 +68,16 @@ def wait(mode: str, *numbers: int, **fields: Any) -> TaskRun:
         **fields,
     }
     return run_dag(lambda: ApptotoAnswerSensor(task_id="answers", **arguments))["answers"]
+
+
+def executed(*numbers: int, context: dict[str, Any] | None = None, **fields: Any) -> dict[str, int]:
+    """Execute a sensor without a run, and return what it counts."""
+    rows = [row(number) for number in numbers]
+    arguments: dict[str, Any] = {"replies": {"yes": r"^\s*y"}, "poke_interval": 0.3, **fields}
+    sensor = ApptotoAnswerSensor(task_id="answers", appointments=rows, **arguments)
+    given: Any = {"ti": SimpleNamespace(xcom_push=lambda **_: None), **(context or {})}
+    found: dict[str, Any] = sensor.execute(given)
+    return {name: count for name, count in found["counts"].items() if count}
 
 
 def counts(run: TaskRun) -> dict[str, int]:
@@ -134,6 +144,33 @@ def test_partial_answers_are_kept_however_the_wait_ends(clinic: Clinic, mode: st
     assert (run.state, run.tries) == (state, 1)
     assert counts(run) == {"total": 3, "yes": 1, "no_answer": 1, "not_found": 1}
     assert run.xcom["unanswered"] == [{name: value for name, value in row(2).items() if name != "state"}]
+
+
+def test_answers_to_a_run_for_tomorrow_count_today(clinic: Clinic) -> None:
+    """Whoever triggers a run may give it a logical date in the future; its texts are sent now."""
+    now = dt.datetime.now(dt.UTC)
+    clinic.say(1, "yes")
+    clinic.say(2, "yes", at=now - dt.timedelta(hours=1))
+    run = SimpleNamespace(run_after=now - dt.timedelta(minutes=1))
+    context = {"logical_date": now + dt.timedelta(days=1), "dag_run": run}
+    assert executed(1, 2, context=context, deadline="2026-01-01T00:00Z") == {"total": 2, "yes": 1, "no_answer": 1}
+
+
+def test_the_last_read_begins_after_the_deadline(clinic: Clinic) -> None:
+    """Otherwise an answer is lost that came before the deadline, while an earlier read went on."""
+    clinic.faults = [answers_meanwhile(clinic)]
+    deadline = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5)
+    assert executed(1, since=deadline - dt.timedelta(minutes=1), deadline=deadline) == {"total": 1, "yes": 1}
+
+
+def test_a_wait_whose_last_answer_was_moved_away_is_complete(clinic: Clinic) -> None:
+    clinic.events[1]["start_time"] = (DAY + dt.timedelta(days=9)).isoformat()
+    clinic.person(1)["state"] = "confirmed"
+    clinic.say(2, "x", event_type="sent", delivery_failed=True)
+    found = executed(
+        1, 2, on_timeout="fail", deadline="2026-01-01T00:00Z", since=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    )
+    assert found == {"total": 2, "confirmed": 1, "undelivered": 1}
 
 
 @modes
@@ -252,8 +289,5 @@ def test_the_requests_of_a_cycle_are_the_pages_and_one(clinic: Clinic, count: in
     clinic.events = Clinic.of(count).events
     for number in clinic.events:
         clinic.person(number)["state"] = "confirmed"
-    sensor = ApptotoAnswerSensor(task_id="answers", appointments=[row(number) for number in clinic.events])
-    context: Any = {"ti": SimpleNamespace(xcom_push=lambda **_: None)}
-    found = sensor.execute(context)
-    assert found["counts"]["confirmed"] == count
+    assert executed(*clinic.events) == {"total": count, "confirmed": count}
     assert len(clinic.reads) == pages + 1

@@ -16,7 +16,7 @@ from airflow_provider_apptoto._airflow_triggers import has_shared_streams
 from airflow_provider_apptoto.answers.appointment import appointments_of, window_of
 from airflow_provider_apptoto.answers.predicate import ANSWERED
 from airflow_provider_apptoto.triggers.apptoto import ApptotoAnswerTrigger
-from tests.support.appointments import DAY, NAMES, Clinic, row
+from tests.support.appointments import DAY, NAMES, Clinic, answers_meanwhile, row
 from tests.support.faults import answering
 
 if TYPE_CHECKING:
@@ -82,6 +82,15 @@ def test_at_the_deadline_it_tells_the_answers_so_far(clinic: Clinic) -> None:
     event = outcome(trigger_of(1, 2, 99, deadline=began + 1, poke_interval=60))
     assert event == {"status": "done", "answers": [[1, 1001, "not_coming", None], [99, 1099, "not_found", None]]}
     assert 1 <= time.time() - began < 20
+
+
+def test_the_last_read_begins_after_the_deadline(clinic: Clinic) -> None:
+    """Otherwise an answer is lost that came before the deadline, while an earlier read went on."""
+    clinic.faults = [answers_meanwhile(clinic)]
+    began = time.time()
+    event = outcome(trigger_of(1, deadline=began + 0.5, poke_interval=60))
+    assert event["answers"][0][:3] == [1, 1001, "yes"]
+    assert time.time() - began < 20
 
 
 def test_a_trigger_that_is_started_again_loses_no_answer(clinic: Clinic) -> None:
@@ -210,6 +219,6 @@ def test_a_failing_read_does_not_end_the_tasks_that_share_it(clinic: Clinic) -> 
     async def run() -> list[str]:
         stream: Any = ApptotoAnswerTrigger.open_shared_stream(kwargs)
         async with contextlib.aclosing(stream):
-            return [type(await anext(stream)).__name__ for _ in range(2)]
+            return [type((await anext(stream)).found).__name__ for _ in range(2)]
 
     assert asyncio.run(run()) == ["ReadFailure", "dict"]

@@ -14,6 +14,7 @@ from airflow_provider_apptoto.answers.appointment import (
     appointments_of,
     events_without_start,
     window_of,
+    without_personal,
 )
 from airflow_provider_apptoto.answers.predicate import Reply, Rules, Seen, Sent
 from airflow_provider_apptoto.answers.wait import Wait
@@ -49,6 +50,29 @@ def test_the_time_of_a_rows_own_send_replaces_that_of_the_run() -> None:
     assert found.since == SINCE.timestamp() + 3600
     [found] = appointments_of(rows(1, sent_at=SINCE), SINCE)
     assert found.since == SINCE.timestamp()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_rows_of_a_participant_the_earlier_send_counts(order: int) -> None:
+    times = ["2026-11-30T13:00Z", "2026-11-30T15:00Z"][::order]
+    [found] = appointments_of([rows(1, sent_at=time)[0] for time in times], SINCE)
+    assert found.since == SINCE.timestamp() + 3600
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("[{'name': 'Gwendolyn'}]", "***"),
+        (b"Gwendolyn", "***"),
+        ({"event_id": 1, "name": "Gwendolyn"}, {"event_id": 1}),
+        (["Gwendolyn", {"name": "Gwendolyn"}], ["***", {}]),
+        (rows(1, sent_at="noon", start_time="x", to="+1650"), rows(1, sent_at="noon", start_time="x")),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_rendered_rows_show_nothing_that_could_be_personal(given: Any, expected: Any) -> None:
+    assert without_personal(given) == expected
 
 
 def test_only_what_is_not_personal_is_kept_of_a_row() -> None:
