@@ -11,27 +11,38 @@ from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator
 from airflow_provider_apptoto.sensors.apptoto import ApptotoAnswerSensor
 
 ZONE = "America/Los_Angeles"
-REPLIES = {"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "stop": r"^\s*stop\b", "question": r"\S"}
+REPLIES = {"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "stop": r"^\s*stop\b", "question": ".*"}
 
 with DAG(
     dag_id="example_apptoto_escalation",
     schedule="0 12 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz=ZONE),
     catchup=False,
-    # seconds from the start of the run until the answers to the texts, and to the calls, must be there
-    params={"texts_until": 2 * 60 * 60, "calls_until": 3 * 60 * 60},
+    # seconds
+    params={"wait_after_texts": 2 * 60 * 60, "wait_after_calls": 60 * 60},
     tags=["example", "apptoto"],
 ) as dag:
 
     @task
-    def tomorrow(data_interval_end: Any = None, dag_run: Any = None) -> dict[str, str]:
-        """Return when tomorrow begins and ends. A run that the REST API started may have no data interval."""
-        day = pendulum.instance(data_interval_end or dag_run.run_after).in_timezone(ZONE).add(days=1)
+    def tomorrow(data_interval_end: Any = None, logical_date: Any = None, dag_run: Any = None) -> dict[str, str]:
+        """Return when tomorrow begins and ends.
+
+        A run that the REST API started may have neither time. On Airflow 2, a run that was started by hand in the
+        morning has the data interval that ended yesterday.
+        """
+        times = [time for time in (data_interval_end, logical_date) if time is not None] or [dag_run.run_after]
+        day = pendulum.instance(max(times)).in_timezone(ZONE).add(days=1)
         return {"begin": day.start_of("day").isoformat(), "end": day.end_of("day").isoformat()}
 
     day: Any = tomorrow()
 
     # [START howto_escalation]
+    # If some messages could not be sent, the answers to the others still count.
+    @task(trigger_rule="all_done")
+    def in_seconds(seconds: str) -> str:
+        """Return when the wait ends. It begins when the messages are sent, however late, and a retry keeps its end."""
+        return str(pendulum.now("UTC").add(seconds=int(seconds)).isoformat())
+
     events = ApptotoListEventsOperator(
         task_id="events",
         begin=day["begin"],
@@ -48,14 +59,13 @@ with DAG(
         reference_column="external_id",
         only_if_state=True,
     )
-    # If some texts could not be sent, the answers to the others still count.
+    end_of_texts: Any = in_seconds.override(task_id="end_of_texts")("{{ params.wait_after_texts }}")
     answers_to_texts = ApptotoAnswerSensor(
         task_id="answers_to_texts",
         appointments=events.output,
         replies=REPLIES,
-        deadline="{{ (dag_run.start_date + macros.timedelta(seconds=params.texts_until)).isoformat() }}",
+        deadline=end_of_texts,
         deferrable=True,
-        trigger_rule="all_done",
     )
     texts: Any = answers_to_texts.output
     call = ApptotoSendMessageBatchOperator(
@@ -68,16 +78,16 @@ with DAG(
         reference_column="external_id",
         only_if_state=True,
     )
+    end_of_calls: Any = in_seconds.override(task_id="end_of_calls")("{{ params.wait_after_calls }}")
     answers_to_calls = ApptotoAnswerSensor(
         task_id="answers_to_calls",
         appointments=texts["unanswered"],
         replies=REPLIES,
-        deadline="{{ (dag_run.start_date + macros.timedelta(seconds=params.calls_until)).isoformat() }}",
+        deadline=end_of_calls,
         deferrable=True,
-        trigger_rule="all_done",
     )
-    text >> answers_to_texts
-    call >> answers_to_calls
+    text >> end_of_texts
+    call >> end_of_calls
 
     @task
     def mail(texts: Any, calls: Any) -> list[dict[str, str]]:

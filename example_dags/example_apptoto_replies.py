@@ -17,7 +17,7 @@ replies = Asset(
         AssetWatcher(
             name="patients_replies",
             trigger=ApptotoReplyTrigger(
-                replies={"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "unclear": r"\S"},
+                replies={"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "unclear": ".*"},
             ),
         )
     ],

@@ -237,10 +237,7 @@ def test_the_example_for_office_hours_waits_where_the_office_is_closed(apptoto_s
 def test_only_those_who_do_not_answer_are_called_and_the_front_desk_gets_the_rest(
     apptoto_sandbox: ApptotoSandbox,
 ) -> None:
-    interval_end = pendulum.now("America/Los_Angeles")
-    if airflow.__version__.startswith("2.") and interval_end.hour < 12:
-        interval_end = interval_end.subtract(days=1)  # as in day_of_appointments
-    start = interval_end.add(days=1).at(10)
+    start = pendulum.now("America/Los_Angeles").add(days=1).at(10)
     # the sandbox's magic numbers: what their owners do after a message
     people = {
         "confirms": "+12025550100",
@@ -256,7 +253,7 @@ def test_only_those_who_do_not_answer_are_called_and_the_front_desk_gets_the_res
     }
     apptoto_sandbox.appointments.confirm(ids["has confirmed before"])
     name = "example_apptoto_escalation"
-    run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"texts_until": 8, "calls_until": 20})
+    run = run_file(name, (EXAMPLES / f"{name}.py").read_text(), conf={"wait_after_texts": 6, "wait_after_calls": 6})
     assert run.state == "success"
     got: dict[str, set[object]] = {"sms": set(), "call": set(), "email": set()}
     for message in apptoto_sandbox.messages():
