@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.client.appointments import Id
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 Snapshot = dict["Id", dict["Id", Seen]]
 """By event, by participant: what was read in one cycle. Deleted events are left out."""
@@ -72,8 +69,7 @@ class Reader:
             return ReadFailure(str(error), error.code, is_final=is_final, counts=counts)
         except Exception as error:  # noqa: BLE001  a store or a secrets backend is away; its text may hold secrets
             self.close()
-            log.debug("The answers could not be read: %s", type(error).__name__)
-            return ReadFailure(f"The answers could not be read: {type(error).__name__}", "error")
+            return ReadFailure(f"Reading with the connection {self.conn_id} failed: {type(error).__name__}", "error")
 
     def _connected(self) -> ApptotoClient:
         if self._client is None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MAX_PAUSE_IN_POKE = 60.0
+"""Seconds between reads of one poke; the task keeps its worker slot meanwhile."""
 _MAX_LOOK_UPS = 20
 """Appointments that are looked up one by one at the end of a wait, because the window lacks them."""
 
@@ -63,8 +65,8 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         of the run. A row's ``sent_at`` replaces it. (templated)
     :param deadline: end of the wait, as ``since``; ``timeout`` (seconds from the start of this task) applies too.
         (templated)
-    :param max_errors: errors in a row that fail the task, at least 1. In ``reschedule`` mode, they are not counted: the
-        task fails if the last read before the end failed.
+    :param max_errors: errors in a row that fail the task, at least 1. In ``reschedule`` mode, the task keeps its worker
+        slot while reads fail, and reads at least once a minute.
     :param deferrable: wait in the triggerer. Default: ``[operators] default_deferrable``.
     :param apptoto_conn_id: id of the connection. (templated)
     """
@@ -131,11 +133,18 @@ class ApptotoAnswerSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002  Airflow's
         """Read once; return whether everybody has answered."""
-        # of two reads, only one that begins after the deadline shows all answers that came before it
-        is_over = self._deadline is not None and time.time() >= self._deadline
-        progress = self._look()
-        if progress is not None and progress.is_complete:
-            return True
+        from airflow_provider_apptoto.answers.reading import ReadFailure
+
+        while True:
+            # of two reads, only one that begins after the deadline shows all answers that came before it
+            is_over = self._deadline is not None and time.time() >= self._deadline
+            progress = self._look()
+            if progress is not None and progress.is_complete:
+                return True
+            if is_over or not (self.reschedule and isinstance(self._last, ReadFailure) and self._last.counts):
+                break
+            # each poke is a new process, which would count from 0
+            time.sleep(min(self.poke_interval, _MAX_PAUSE_IN_POKE))
         if is_over:
             raise AirflowSensorTimeout("The deadline has passed")
         return False
@@ -296,7 +305,7 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         """Fail the task; Airflow retries it, unless another read would fail too."""
         from airflow_provider_apptoto.outbox.errors import FinalRejectedError
 
-        message = f"The answers could not be read: {text.removeprefix('The answers could not be read: ')}"
+        message = f"The answers could not be read: {text}"
         if is_final:
             raise FinalRejectedError(message, code="answers_unread")
         raise ApptotoError(message, code="answers_unread")

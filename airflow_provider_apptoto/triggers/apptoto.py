@@ -7,7 +7,10 @@ are read and matched here, and never leave the triggerer.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_apptoto._airflow_triggers import EventTrigger, TriggerEvent, has_shared_streams
@@ -41,7 +44,8 @@ class ApptotoAnswerTrigger(EventTrigger):
     with ``error``, ``code`` and ``is_final``.
 
     :param apptoto_conn_id: the Apptoto connection.
-    :param appointments: ``[event_id, participant_id, since]`` each; ``since`` in seconds since 1970.
+    :param appointments: ``[event_id, participant_id, since]`` each; ``since`` in seconds since 1970. Or the text that
+        :meth:`serialize` made of them.
     :param answered: states that count as answers.
     :param replies: patterns of replies by the name of the answer.
     :param deadline: when the wait ends, in seconds since 1970.
@@ -57,7 +61,7 @@ class ApptotoAnswerTrigger(EventTrigger):
         self,
         *,
         apptoto_conn_id: str,
-        appointments: Sequence[Sequence[Any]],
+        appointments: Sequence[Sequence[Any]] | str,
         answered: Sequence[str],
         replies: Mapping[str, str] | None,
         deadline: float,
@@ -68,7 +72,7 @@ class ApptotoAnswerTrigger(EventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.apptoto_conn_id = apptoto_conn_id
-        self.appointments = appointments
+        self.appointments = _unpacked(appointments) if isinstance(appointments, str) else appointments
         self.answered = answered
         self.replies = replies
         self.deadline = deadline
@@ -81,7 +85,7 @@ class ApptotoAnswerTrigger(EventTrigger):
         """Return the path of the class, and the arguments."""
         names = ("apptoto_conn_id", "answered", "replies", "deadline", "poke_interval", "window", "max_errors")
         arguments = {name: getattr(self, name) for name in names}
-        lists = {"appointments": [list(each) for each in self.appointments], "event_ids": list(self.event_ids)}
+        lists = {"appointments": _packed(self.appointments), "event_ids": list(self.event_ids)}
         return f"{__name__}.{type(self).__name__}", arguments | lists
 
     def shared_stream_key(self) -> Hashable | None:
@@ -143,6 +147,16 @@ class ApptotoAnswerTrigger(EventTrigger):
         _, kwargs = self.serialize()
         async for event in self.filter_shared_stream(_reads(_reader(kwargs, self.event_ids), pause)):
             yield event
+
+
+def _packed(appointments: Sequence[Sequence[Any]]) -> str:
+    """Return appointments as a short text: on MySQL, Airflow's column for all arguments of a trigger holds 64 kB."""
+    return base64.b64encode(zlib.compress(json.dumps([list(each) for each in appointments]).encode())).decode()
+
+
+def _unpacked(packed: str) -> list[list[Any]]:
+    found: list[list[Any]] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return found
 
 
 def _reader(kwargs: Mapping[str, Any], event_ids: Sequence[Id]) -> AnswerReader:

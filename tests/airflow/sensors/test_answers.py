@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, task
 
-from airflow_provider_apptoto.client import ApptotoConfigurationError
+from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoError
 from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
 from airflow_provider_apptoto.sensors.apptoto import ApptotoAnswerSensor
 from tests.support.appointments import DAY, NAMES, Clinic, answers_meanwhile, row
@@ -198,7 +198,7 @@ def test_errors_that_pass_lose_nothing(clinic: Clinic, mode: str) -> None:
     assert counts(wait(mode, 1)) == {"total": 1, "yes": 1}
 
 
-@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+@modes
 @pytest.mark.parametrize(("fault", "tries"), [(answering(500), 2), (answering(401), 1)], ids=["500", "401"])
 def test_errors_that_last_fail_the_task_with_a_clear_text(
     clinic: Clinic, provider_log: list[str], mode: str, fault: Script, tries: int
@@ -209,10 +209,23 @@ def test_errors_that_last_fail_the_task_with_a_clear_text(
     assert provider_log
 
 
-def test_in_reschedule_mode_a_last_read_that_fails_fails_the_task(clinic: Clinic) -> None:
-    clinic.faults = [answering(500)] * 500
-    run = wait("reschedule", 1, timeout=1)
-    assert (run.state, run.xcom) == ("failed", None)
+def test_a_last_read_that_fails_is_no_result(clinic: Clinic) -> None:
+    clinic.faults = [answering(500)] * 3
+    with pytest.raises(ApptotoError, match=r"could not be read: the last read failed: .*HTTP 500"):
+        executed(1, deadline="2026-01-01T00:00Z")
+
+
+def test_in_reschedule_mode_a_wait_for_the_account_keeps_no_slot(clinic: Clinic) -> None:
+    clinic.faults = [answering(429, Retry_After="600")]
+    sensor = ApptotoAnswerSensor(task_id="answers", appointments=[row(1)], mode="reschedule", poke_interval=0.1)
+    sensor._prepare({})  # `execute` needs a run in this mode
+    assert sensor.poke({}) is False
+
+
+def test_a_connection_that_does_not_exist_is_named(clinic: Clinic) -> None:
+    del clinic
+    with pytest.raises(ApptotoError, match="Reading with the connection nope failed: AirflowNotFoundException"):
+        executed(1, apptoto_conn_id="nope", max_errors=1)
 
 
 def test_nobody_to_wait_for_is_no_wait(clinic: Clinic) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import json
 import logging
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +107,16 @@ def test_events_without_a_start_are_read_alone(clinic: Clinic) -> None:
     event = outcome(trigger_of(7, window=None, event_ids=[7]))
     assert event["answers"] == [[7, 1007, "confirmed", None]]
     assert clinic.reads == ["/v1/event?id=7&include_conversations=true"]
+
+
+def test_the_arguments_for_thousands_fit_into_the_column_of_mysql() -> None:
+    """Airflow encrypts them, which makes four bytes of three."""
+    number = random.Random(7)  # noqa: S311  no secret
+    ids = itertools.accumulate(number.randrange(1, 40) for _ in range(3000))
+    appointments = [[1_000_026_606 + each, number.randrange(10**9, 10**10), 1_780_000_000.123] for each in ids]
+    _, kwargs = trigger_of(appointments=appointments).serialize()
+    assert len(json.dumps(kwargs)) * 4 / 3 < 65_000
+    assert ApptotoAnswerTrigger(**json.loads(json.dumps(kwargs))).appointments == appointments
 
 
 # --- errors
