@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_apptoto.answers.reading import ReadFailure
+    from airflow_provider_apptoto.answers.reading import ReadFailure, Snapshot
     from airflow_provider_apptoto.answers.wait import Progress, Wait
 
 log = logging.getLogger(__name__)
@@ -286,16 +286,22 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         if len(event_ids) > _MAX_LOOK_UPS:
             text = "%d events are not in the window. Only %d of them are looked up, to see whether they were moved"
             log.warning(text, len(event_ids), _MAX_LOOK_UPS)
-        reader = AnswerReader(self.apptoto_conn_id, None, event_ids[:_MAX_LOOK_UPS])
+        snapshot: Snapshot = {}
+        reader = AnswerReader(self.apptoto_conn_id, None)
         try:
-            snapshot = reader.read()
+            for reader.event_ids in ([each] for each in event_ids[:_MAX_LOOK_UPS]):
+                one = reader.read()
+                if not isinstance(one, ReadFailure):
+                    snapshot |= one
+                    continue
+                # how Apptoto answers for a deleted event is not documented
+                log.warning(
+                    "Event %s is not in the window, and could not be looked up: %s", *reader.event_ids, one.text
+                )
+                if not one.counts:
+                    break
         finally:
             reader.close()
-        if isinstance(snapshot, ReadFailure):
-            log.warning(
-                "%d appointments are not in the window, and could not be looked up: %s", len(lost), snapshot.text
-            )
-            return progress
         again = Wait([each for each in lost if each.event_id in snapshot], self._wait.rules).progress(snapshot)
         looked_up = {(each.event_id, each.participant_id) for each in again.wait.appointments}
         others = {key: answer for key, answer in progress.found.items() if key not in looked_up}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.dag_runs import TaskRun
-    from tests.support.faults import FaultServer, Script
+    from tests.support.faults import Exchange, FaultServer, Script
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
 
@@ -161,6 +161,18 @@ def test_the_last_read_begins_after_the_deadline(clinic: Clinic) -> None:
     clinic.faults = [answers_meanwhile(clinic)]
     deadline = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5)
     assert executed(1, since=deadline - dt.timedelta(minutes=1), deadline=deadline) == {"total": 1, "yes": 1}
+
+
+def test_an_event_that_can_not_be_looked_up_hides_no_other(clinic: Clinic, server: FaultServer) -> None:
+    """How Apptoto answers for a deleted event is not documented."""
+
+    def refusing(exchange: Exchange) -> None:
+        (answering(422) if "event?id=1&" in exchange.request.path else clinic)(exchange)
+
+    server.scripts = [refusing]
+    del clinic.events[1]
+    clinic.events[2]["start_time"] = (DAY + dt.timedelta(days=9)).isoformat()
+    assert executed(1, 2, deadline="2026-01-01T00:00Z") == {"total": 2, "not_found": 1, "no_answer": 1}
 
 
 def test_a_wait_whose_last_answer_was_moved_away_is_complete(clinic: Clinic) -> None:
