@@ -60,6 +60,14 @@ class Reader:
 
     def _attempt(self, look: Callable[[ApptotoClient], T]) -> T | ReadFailure:
         """Return what ``look`` reads, or why it can't."""
+        is_connected = self._client is not None
+        found = self._once(look)
+        if is_connected and isinstance(found, ReadFailure) and found.is_final:
+            # waits are long: the login may have been replaced since it was read from the connection
+            return self._once(look)
+        return found
+
+    def _once(self, look: Callable[[ApptotoClient], T]) -> T | ReadFailure:
         try:
             return look(self._connected())
         except ApptotoError as error:

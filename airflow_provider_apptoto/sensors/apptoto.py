@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _MAX_PAUSE_IN_POKE = 60.0
 """Seconds between reads of one poke; the task keeps its worker slot meanwhile."""
-_MAX_LOOK_UPS = 20
+_MAX_LOOK_UPS = 100
 """Appointments that are looked up one by one at the end of a wait, because the window lacks them."""
 
 
@@ -62,7 +62,7 @@ class ApptotoAnswerSensor(BaseSensorOperator):
     :param on_timeout: if some have not answered in time, ``return`` the result, or ``fail`` or ``skip`` the task, which
         then has the result as its XCom too.
     :param since: replies before this do not count: ISO 8601 with a zone, or an aware ``datetime``. ``None``: the time
-        of the run. A row's ``sent_at`` replaces it. (templated)
+        of the run, which is wrong if another run sent the messages. A row's ``sent_at`` replaces it. (templated)
     :param deadline: end of the wait, as ``since``; ``timeout`` (seconds from the start of this task) applies too.
         (templated)
     :param max_errors: errors in a row that fail the task, at least 1. In ``reschedule`` mode, the task keeps its worker

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_apptoto._airflow_triggers import has_shared_streams
 from airflow_provider_apptoto.answers.appointment import appointments_of, window_of
 from airflow_provider_apptoto.answers.predicate import ANSWERED
+from airflow_provider_apptoto.answers.reading import AnswerReader, ReadFailure
 from airflow_provider_apptoto.triggers.apptoto import ApptotoAnswerTrigger
 from tests.support.appointments import DAY, NAMES, Clinic, answers_meanwhile, row
 from tests.support.faults import answering
@@ -126,6 +127,16 @@ def test_errors_that_pass_are_waited_over(clinic: Clinic) -> None:
     clinic.person(1)["state"] = "confirmed"
     clinic.faults = [answering(502)] * 6  # two reads of three attempts each
     assert outcome(trigger_of(1, max_errors=3))["status"] == "done"
+
+
+def test_a_login_that_was_replaced_during_the_wait_is_read_again(clinic: Clinic) -> None:
+    reader = AnswerReader("apptoto_default", None, [1])
+    assert isinstance(reader.read(), dict)
+    clinic.faults = [answering(401)]
+    assert isinstance(reader.read(), dict)
+    clinic.faults = [answering(401)] * 2
+    assert isinstance(reader.read(), ReadFailure)
+    reader.close()
 
 
 @pytest.mark.parametrize(
