@@ -41,8 +41,8 @@ class Appointment:
     @property
     def reference(self) -> str | None:
         """The user's own id: the column ``reference``, else ``external_id``."""
-        found = self.row.get("reference", self.row.get("external_id"))
-        return None if found is None else str(found)
+        given = (self.row.get("reference"), self.row.get("external_id"))
+        return next((str(each) for each in given if each is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +136,6 @@ def _appointment(index: int, row: object, since: datetime) -> Appointment:
         sent_at = read
     start = row.get("start_time")
     start_time = start if isinstance(start, datetime) and start.tzinfo is not None else read_time(start)
-    kept = {name: row[name] for name in _KEPT if row.get(name) is not None}
+    # also what is None: a batch refuses a row without its reference_column
+    kept = {name: row[name] for name in _KEPT if name in row}
     return Appointment(event_id, read_id(row.get("participant_id")), sent_at.timestamp(), start_time, kept)

@@ -274,6 +274,7 @@ def test_a_wrong_parameter_is_found_when_the_dag_file_is_parsed(fields: dict[str
 @modes
 def test_remind_wait_and_call_who_has_not_answered(clinic: Clinic, mode: str) -> None:
     """No name or number enters Airflow, and nobody who answered is called."""
+    clinic.events[2]["external_id"] = None  # as most events of a calendar
 
     def build() -> None:
         events = ApptotoListEventsOperator(task_id="events", begin=DAY, end=DAY + dt.timedelta(minutes=4))
@@ -297,6 +298,7 @@ def test_remind_wait_and_call_who_has_not_answered(clinic: Clinic, mode: str) ->
             task_id="call",
             messages=answers.output["unanswered"],
             defaults={"type": "call", "message": "Please confirm, {{ name }}"},
+            reference_column="external_id",
             only_if_state=True,
         )
         text >> answering_clients() >> answers >> call

@@ -81,6 +81,8 @@ def test_only_what_is_not_personal_is_kept_of_a_row() -> None:
     assert found.reference == "7"
     assert appointments_of(rows(1, external_id="x"), SINCE)[0].reference == "x"
     assert appointments_of(rows(1), SINCE)[0].reference is None
+    [found] = appointments_of(rows(1, reference=None, external_id="x"), SINCE)
+    assert (found.reference, found.row["reference"]) == ("x", None)
 
 
 @pytest.mark.parametrize(
