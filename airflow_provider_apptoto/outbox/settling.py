@@ -1,7 +1,7 @@
 """Find out from a conversation in Apptoto whether a message was sent whose outcome is unknown.
 
-Found means sent: the participant got this text after the first byte of the request. Not found proves nothing, because
-Apptoto may send later, and its conversations were observed, not documented.
+Found means sent: the participant was sent this text within an hour of the first byte of the request. Not found proves
+nothing, because Apptoto may send later, and its conversations were observed, not documented.
 """
 
 from __future__ import annotations
@@ -28,30 +28,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SKEW = 60.0
-"""Seconds by which Apptoto's clock may be behind. An earlier message with the same text is no harm: it arrived."""
+"""Seconds by which Apptoto's clock may be behind."""
+_LATEST = 3600.0
+"""Seconds after the first byte within which Apptoto sends. A later message is probably one of another run."""
 _LEAST_TEXT = 8
 """Letters and digits of a text outside of its dynamic fields, without which any text could match."""
+_MOST_FILLED = 100
+"""Average length of what Apptoto fills in for a field. A longer text is probably another message."""
 _MAX_FAILURES = 3
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
 
-def pattern_of(text: str | None) -> re.Pattern[str] | None:
-    """Return a pattern for a text after Apptoto filled in its dynamic fields; ``None`` if it could match others."""
-    if text is None:
-        return None
-    parts = [" ".join(_plain(part).split()) for part in _FIELD.split(text)]
-    if sum(character.isalnum() for part in parts for character in part) < _LEAST_TEXT and len(parts) > 1:
-        return None
-    if not any(parts):
-        return None
-    filled = ".*".join(re.escape(part) for part in parts)
-    return re.compile(filled, re.DOTALL) if len(parts) > 1 else re.compile(rf"\A{filled}\Z", re.DOTALL)
-
-
 def matcher_of(text: str | None) -> Callable[[str], bool] | None:
-    """Return a function that tells whether a text in a conversation is this one; ``None`` if that can't be told."""
-    pattern = pattern_of(text)
-    return None if pattern is None else lambda found: pattern.search(" ".join(_plain(found).split())) is not None
+    """Return a function that tells whether a text in a conversation is this one; ``None`` if that can't be told.
+
+    Nothing may stand before or after it, because a longer text is another message. No regular expression, because one
+    with several fields takes minutes for a long text.
+
+    :param text: a text with dynamic fields, which Apptoto filled in.
+    """
+    parts = [_plain(part) for part in _FIELD.split(text or "")]
+    first, *others = parts
+    if not any(parts) or (others and sum(each.isalnum() for part in parts for each in part) < _LEAST_TEXT):
+        return None
+    if not others:
+        return lambda found: _plain(found) == first
+    *others, last = others
+    longest = sum(map(len, parts)) + (len(parts) - 1) * _MOST_FILLED
+
+    def is_text(found: str) -> bool:
+        rest = _plain(found)
+        if len(rest) > longest or not (rest.startswith(first) and rest[len(first) :].endswith(last)):
+            return False
+        rest = rest[len(first) : len(rest) - len(last)]
+        for part in filter(None, others):
+            _, is_there, rest = rest.partition(part)
+            if not is_there:
+                return False
+        return True
+
+    return is_text
 
 
 def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str], bool]) -> bool:
@@ -64,8 +80,9 @@ def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str],
     found = [
         any(
             message.is_sent
+            and not message.send_failed
             and message.at is not None
-            and message.at.timestamp() >= since - _SKEW
+            and since - _SKEW <= message.at.timestamp() <= since + _LATEST
             and is_text(message.content)
             for message in person.messages or ()
         )
@@ -121,5 +138,5 @@ class Settler:
 
 
 def _plain(text: str) -> str:
-    """Normalise a text: Apptoto, or a carrier, may replace typographic characters."""
-    return unicodedata.normalize("NFKC", text)
+    """Normalise a text: Apptoto, or a carrier, may replace typographic characters and spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import Any
 
 import pytest
@@ -31,7 +32,11 @@ def at(seconds: float) -> dict[str, Any]:
     ("text", "found", "expected"),
     [
         (TEXT, "Hi Mary, see you Tuesday at 9.", True),
-        (TEXT, "Clinic: Hi Mary,  see you\nTuesday at 9. Reply STOP to end", True),
+        (TEXT, "Hi Mary,  see you\nTuesday at 9.", True),
+        (TEXT, "Clinic: Hi Mary, see you Tuesday at 9.", False),
+        (TEXT, "Hi Mary, see you Tuesday at 9. Reply STOP to end", False),
+        (TEXT, "Hi Mary, see you Tuesday at 9. And please pay for your last visit" + "s" * 200 + ".", False),
+        ("See you at {{ event.time }} at {{ event.time }} at", "See you at at", False),
         (TEXT, "Hi Mary, we will see you", False),
         (TEXT, "Hello Mary, see you Tuesday.", False),
         (TEXT, "", False),
@@ -52,6 +57,14 @@ def test_a_text_is_recognized_with_its_fields_filled_in(text: str, found: str, *
     assert matches(found) is expected
 
 
+def test_a_long_text_does_not_hold_a_worker_up() -> None:
+    matches = matcher_of("Hello {{ a }} {{ b }} {{ c }} {{ d }}, see you {{ e }} there")
+    assert matches is not None
+    began = time.process_time()
+    assert not matches("Hello " + "see " * 5_000)
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize("text", [None, "", "{{ event.custom.text }}", "Hi {{ name }}!", "{% if a %}{% endif %}"])
 def test_a_text_that_could_be_any_is_no_evidence(text: str | None) -> None:
     assert matcher_of(text) is None
@@ -62,6 +75,7 @@ def test_a_text_that_could_be_any_is_no_evidence(text: str | None) -> None:
     [
         ({}, True),
         (at(3600), True),
+        (at(3601), False),  # another run sends the same text
         (at(-59), True),  # Apptoto's clock may be behind
         (at(-61), False),
         ({"at": None}, False),
@@ -69,7 +83,8 @@ def test_a_text_that_could_be_any_is_no_evidence(text: str | None) -> None:
         ({"event_type": "replied"}, False),
         ({"event_type": "scheduled"}, False),
         ({"content": "Another text"}, False),
-        ({"delivery_failed": True}, True),  # Apptoto had accepted it
+        ({"delivery_failed": True}, True),  # Apptoto had sent it
+        ({"send_failed": True}, False),
     ],
 )
 def test_only_what_was_sent_since_counts(message: dict[str, Any], expected: bool) -> None:
