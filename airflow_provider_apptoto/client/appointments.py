@@ -150,6 +150,7 @@ class Event:
     :param title: may begin with a status such as ``[CONFIRMED]`` if the account has that setting.
     :param is_deleted: whether the event was deleted.
     :param participants: in the order of Apptoto's answer; under a filter only those that match.
+    :param is_complete: whether all participants could be read: they were a list, and each had an id.
     :param custom_data: the event's own fields.
     """
 
@@ -165,6 +166,7 @@ class Event:
     is_deleted: bool = False
     participants: tuple[Participant, ...] = ()
     custom_data: Mapping[str, Any] = field(default_factory=dict)
+    is_complete: bool = True
 
     @classmethod
     def read(cls, found: object) -> Self | None:
@@ -172,7 +174,8 @@ class Event:
         if not isinstance(found, Mapping) or (own := read_id(found.get("id"))) is None:
             return None
         custom, external = found.get("custom_data"), found.get("external_id")
-        participants = (Participant.read(each) for each in _objects(found.get("participants")))
+        listed = found.get("participants")
+        participants = [person for each in _objects(listed) if (person := Participant.read(each)) is not None]
         return cls(
             id=own,
             calendar_id=read_id(found.get("calendar_id")),
@@ -184,8 +187,9 @@ class Event:
             location=_text(found.get("location")),
             content=_text(found.get("content")),
             is_deleted=_flag(found.get("is_deleted")),
-            participants=tuple(each for each in participants if each is not None),
+            participants=tuple(participants),
             custom_data=custom if isinstance(custom, Mapping) else {},
+            is_complete=isinstance(listed, list) and len(listed) == len(participants),
         )
 
     def __repr__(self) -> str:

@@ -92,7 +92,9 @@ def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str],
 
 
 def addressed(event: Event, participant_id: Id | None) -> list[Participant]:
-    """Return the participants of an event who got a message: one, or all."""
+    """Return the participants of an event who got a message: one, or all. None if some could not be read."""
+    if participant_id is None and not event.is_complete:
+        return []
     return [each for each in event.participants if participant_id is None or each.id == participant_id]
 
 

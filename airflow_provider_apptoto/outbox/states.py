@@ -38,10 +38,11 @@ class StateUnreadError(ApptotoNotSentError):
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read of one event: when (``time.monotonic``), and the state of each participant."""
+    """What was read of one event: when (``time.monotonic``), and the state of each participant with an id."""
 
     at: float
     is_deleted: bool
+    is_complete: bool
     states: dict[Id, str]
 
 
@@ -75,7 +76,12 @@ class EventStates:
         if found is None or found.is_deleted:
             return f"event {event_id} {'was deleted' if found else 'was not found'} in Apptoto"
         person = draft.message.participant_id
+        if not found.is_complete and person not in found.states:
+            msg = f"The message was not sent: the participants of event {event_id} could not be read"
+            raise StateUnreadError(msg, reason="participants without an id")
         if person is None:  # every participant would get a copy
+            if not found.states:
+                return f"event {event_id} has no participants"
             others = sorted(
                 f"participant {each} is {state or 'in no state'}"
                 for each, state in found.states.items()
@@ -137,4 +143,4 @@ def event_of(message: Message, event_id: int | None) -> int:
 
 
 def _read_of(event: Event, at: float) -> _Read:
-    return _Read(at, event.is_deleted, {each.id: each.state for each in event.participants})
+    return _Read(at, event.is_deleted, event.is_complete, {each.id: each.state for each in event.participants})

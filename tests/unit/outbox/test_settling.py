@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_apptoto.client import Participant
-from airflow_provider_apptoto.outbox.settling import got_it, matcher_of
+from airflow_provider_apptoto.client import Event, Participant
+from airflow_provider_apptoto.outbox.settling import addressed, got_it, matcher_of
 
 SINCE = dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC)
 TEXT = "Hi {{ name }}, see you {{ event.start_time | date_and_time_phrase }}."
@@ -105,3 +105,11 @@ def test_everybody_must_have_got_it() -> None:
         ([person()], False),
     ):
         assert got_it(people, SINCE.timestamp(), is_text) is expected
+
+
+def test_participants_who_can_not_be_read_may_not_have_got_it() -> None:
+    people = [{"id": 7, "state": "initial"}, {"id": None, "state": "initial"}]
+    event = Event.read({"id": 1, "participants": people})
+    assert event is not None
+    assert addressed(event, None) == []
+    assert [each.id for each in addressed(event, 7)] == [7]

@@ -83,6 +83,24 @@ def test_a_message_to_all_participants_needs_all_of_them_in_an_allowed_state(
     assert why_not(states, draft(2)) == ""
 
 
+@pytest.mark.parametrize(
+    "people", [None, {}, ["Ann"], [{"id": None, "state": "not_coming"}, {"id": 1001, "state": "initial"}]]
+)
+def test_a_message_to_participants_who_can_not_be_read_is_not_sent(
+    states: EventStates, clinic: Clinic, people: Any
+) -> None:
+    clinic.events[1]["participants"] = people
+    clinic._shown = lambda event, **_: event  # type: ignore[method-assign]
+    for checked in (draft(1, event=True), draft(1, person=5)):
+        with pytest.raises(StateUnreadError, match="the participants of event 1 could not be read"):
+            why_not(states, checked)
+
+
+def test_a_message_to_an_event_without_participants_is_withheld(states: EventStates, clinic: Clinic) -> None:
+    clinic.events[1]["participants"] = []
+    assert why_not(states, draft(1, event=True)) == "event 1 has no participants"
+
+
 def test_a_message_about_no_event_is_invalid(states: EventStates, clinic: Clinic) -> None:
     for target in ({"to": "+16505550199"}, {"participant_id": 1001}):
         message = Message(type="sms", message="See you", **target)
