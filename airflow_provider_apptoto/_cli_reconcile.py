@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -10,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto._cli_common import NOTHING, end
 from airflow_provider_apptoto.outbox.entry import State
-from airflow_provider_apptoto.outbox.settling import addressed, got_it, matcher_of
+from airflow_provider_apptoto.outbox.settling import is_searchable, matcher_of, was_sent
+from airflow_provider_apptoto.privacy import mask_recipient
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from airflow_provider_apptoto.client import ApptotoClient, Event
-    from airflow_provider_apptoto.client.appointments import Id
+    from airflow_provider_apptoto.client import ApptotoClient
     from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Record, Selection
     from airflow_provider_apptoto.outbox.entry import Entry
+    from airflow_provider_apptoto.outbox.stores.base import LedgerStore
 
-_TARGET = re.compile(r"(event|participant) (\d+)")
 _DAY = 86_400
 _AHEAD = 60 * _DAY
 """Seconds from now within which events are searched by default."""
@@ -32,24 +31,28 @@ def found_in_apptoto(
     given: argparse.Namespace,
     records: Sequence[Record],
     client: ApptotoClient,
-    hash_keys: Collection[bytes],
+    store: LedgerStore,
 ) -> list[Record]:
     """Return those of some entries whose messages are in a conversation.
 
     :param given: arguments of the command.
     :param records: entries of messages that may have been sent.
-    :param hash_keys: keys of the ledger's hashes.
+    :param store: the ledger.
     """
-    open_records = {record.entry.key: record for record in records if _target(record.entry) is not None}
+    account = mask_recipient(client.account[1])
+    wanted = (each for each in records if is_searchable(each.entry) and each.entry.account in {None, account})
+    open_records = {record.entry.key: record for record in wanted}
     oldest = min((record.entry.sent_at or time.time() for record in open_records.values()), default=None)
     if oldest is None:
         return []
     begin = datetime.fromtimestamp(oldest - _DAY if given.begin is None else given.begin, UTC)
     last = datetime.fromtimestamp(time.time() + _AHEAD if given.end is None else given.end, UTC)
+    hash_keys = store.hash_keys()
+    is_text = {key: _matcher(each.entry, hash_keys, given.message) for key, each in open_records.items()}
     found: list[Record] = []
     for event in client.iter_events(begin, last, include_conversations=True):
-        here = [each for each in open_records.values() if _is_in(event, each.entry, hash_keys, given.message)]
-        found += [open_records.pop(record.entry.key) for record in here]
+        here = [key for key, each in open_records.items() if was_sent(event, each.entry, is_text[key], store)]
+        found += [open_records.pop(key) for key in here]
         if not open_records:
             break
     return found
@@ -72,7 +75,7 @@ def reconcile(
     records = admin.resolvable(selection)
     if not records:
         end("No message may have been sent: there is nothing to look for.", NOTHING)
-    about = [record for record in records if _target(record.entry) is not None]
+    about = [record for record in records if is_searchable(record.entry)]
     sys.stderr.write(f"Looking for {len(about)} of {len(records)} messages: those to events and participants.\n")
     found = find(records)
     left = len(records) - len(found)
@@ -82,23 +85,6 @@ def reconcile(
     change(
         found, lambda: admin.resolve(found, State.SENT, author), f"Resolved as sent: {{}}. Left for a person: {left}."
     )
-
-
-def _target(entry: Entry) -> tuple[str, Id] | None:
-    found = _TARGET.fullmatch(entry.target or "")
-    return None if found is None else (found[1], int(found[2]))
-
-
-def _is_in(event: Event, entry: Entry, hash_keys: Iterable[bytes], text: str | None) -> bool:
-    """Return whether the conversations of an event have the message of an entry."""
-    target = _target(entry)
-    if target is None or entry.sent_at is None:
-        return False
-    kind, number = target
-    if kind == "event" and event.id != number:
-        return False
-    people = addressed(event, None if kind == "event" else number)
-    return bool(people) and got_it(people, entry.sent_at, _matcher(entry, list(hash_keys), text))
 
 
 def _matcher(entry: Entry, hash_keys: list[bytes], text: str | None) -> Callable[[str], bool]:

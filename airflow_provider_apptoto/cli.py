@@ -96,12 +96,12 @@ def _reconcile(given: argparse.Namespace) -> None:
     hook, database = connect(given, _NO_DATABASE)
     admin = _admin(given)
     given.by = given.by or user_name()
-    hash_keys = ledger_outside_tasks(hook, database).hash_keys
+    store = ledger_outside_tasks(hook, database)
     reconcile(
         given,
         admin,
         _selection(given),
-        lambda records: found_in_apptoto(given, records, hook.get_conn(), hash_keys()),
+        lambda records: found_in_apptoto(given, records, hook.get_conn(), store),
         lambda chosen, change, summary: _change(given, admin, chosen, change, summary),
     )
 

@@ -254,8 +254,8 @@ class Outbox:
                 found=self._looked_up_before(entry.key),
             )
             doubtful = found if isinstance(found, Entry) else found.previous
-            is_doubtful = doubtful is not None and doubtful.may_be_sent and doubtful.version not in own
-            if doubtful is not None and is_doubtful and self._settler.settle(self.store, draft, doubtful):
+            is_own = doubtful is not None and doubtful.version in own
+            if doubtful is not None and not is_own and self._settler.settle(self.store, draft, doubtful, entry):
                 continue
             if isinstance(found, Entry):
                 self._note_begun(found)

@@ -36,6 +36,7 @@ _LEAST_TEXT = 8
 _MOST_FILLED = 100
 """Average length of what Apptoto fills in for a field. A longer text is probably another message."""
 _MAX_FAILURES = 3
+_TARGET = re.compile(r"(event|participant) (\d+)")
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
 
@@ -70,15 +71,56 @@ def matcher_of(text: str | None) -> Callable[[str], bool] | None:
     return is_text
 
 
-def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str], bool]) -> bool:
+def is_searchable(entry: Entry) -> bool:
+    """Return whether a message went to an event or a participant, who have conversations."""
+    return _TARGET.fullmatch(entry.target or "") is not None
+
+
+def was_sent(event: Event, entry: Entry, is_text: Callable[[str], bool], store: LedgerStore) -> bool:
+    """Return whether the conversations of an event have a message, and do not only have another like it.
+
+    :param is_text: whether a text in a conversation is the message's.
+    :param store: the ledger, which knows the others.
+    """
+    target = _TARGET.fullmatch(entry.target or "")
+    if target is None or entry.sent_at is None:
+        return False
+    kind, number = target[1], int(target[2])
+    if kind == "event" and event.id != number:
+        return False
+    people = addressed(event, None if kind == "event" else number)
+    if not got_it(people, entry.sent_at, is_text):
+        return False
+    targets = {f"event {event.id}", *(f"participant {person.id}" for person in people)}
+    others = store.of_targets(targets, entry.sent_at - _LATEST - _SKEW)
+    return got_it(people, entry.sent_at, is_text, 1 + sum(_is_like(each, entry) for each in others))
+
+
+def _is_like(other: Entry, entry: Entry) -> bool:
+    """Return whether the copy of another message could be taken for that of an entry.
+
+    A conversation does not tell the channel. The fingerprint of an e-mail covers its subject, so its text can't be
+    compared with that of another channel.
+    """
+    return (
+        other.key != entry.key
+        and other.account == entry.account
+        and (other.may_be_sent or other.state is State.SENT)
+        and abs((other.sent_at or 0.0) - (entry.sent_at or 0.0)) <= _LATEST + _SKEW
+        and (other.fingerprint == entry.fingerprint or (other.channel == "email") != (entry.channel == "email"))
+    )
+
+
+def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str], bool], copies: int = 1) -> bool:
     """Return whether each of some participants was sent a text.
 
     :param people: nobody got it if there is none.
     :param since: when the first byte was about to be written (seconds since 1970, UTC).
     :param is_text: whether a text in a conversation is the message's.
+    :param copies: how often each must have been sent it.
     """
     found = [
-        any(
+        sum(
             message.is_sent
             and not message.send_failed
             and message.at is not None
@@ -88,7 +130,7 @@ def got_it(people: Iterable[Participant], since: float, is_text: Callable[[str],
         )
         for person in people
     ]
-    return bool(found) and all(found)
+    return bool(found) and min(found) >= copies
 
 
 def addressed(event: Event, participant_id: Id | None) -> list[Participant]:
@@ -108,22 +150,24 @@ class Settler:
     client: ApptotoClient
     _failures: int = field(init=False, default=0)
 
-    def settle(self, store: LedgerStore, draft: Draft, entry: Entry) -> bool:
-        """Record a message as sent if it is found; return whether its entry must be looked up again.
+    def settle(self, store: LedgerStore, draft: Draft, entry: Entry, new: Entry) -> bool:
+        """Record a message that may have been sent as sent if it is found; return whether to look up its entry again.
 
-        :param entry: an entry that says that the message may have been sent.
+        :param new: the entry that this try would write. If its text is another, the text that was sent is not known.
         """
-        if not self._was_sent(draft, entry):
+        if not entry.may_be_sent or entry.fingerprint != new.fingerprint:
             return False
         try:
+            if not self._was_sent(store, draft, entry):
+                return False
             store.compare_and_swap(entry, entry.changed(State.SENT, in_doubt=False, reason="found in the conversation"))
         except LedgerStoreError as error:
-            log.warning("The %s to %s was sent, but that was not recorded: %s", entry.channel, entry.target, error)
+            log.warning("Whether the %s to %s was sent can't be recorded: %s", entry.channel, entry.target, error)
             return False
         log.warning("%s to %s: it was sent, because the conversation in Apptoto has it", entry.channel, entry.target)
         return True
 
-    def _was_sent(self, draft: Draft, entry: Entry) -> bool:
+    def _was_sent(self, store: LedgerStore, draft: Draft, entry: Entry) -> bool:
         message = draft.message
         event_id = message.event_id if draft.event_id is None else draft.event_id
         is_text = matcher_of(message.message)
@@ -136,7 +180,7 @@ class Settler:
             log.info("The conversation of event %s could not be read: %s", event_id, error)
             return False
         self._failures = 0
-        return event is not None and got_it(addressed(event, message.participant_id), entry.sent_at, is_text)
+        return event is not None and was_sent(event, entry, is_text, store)
 
 
 def _plain(text: str) -> str:

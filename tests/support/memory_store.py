@@ -48,6 +48,10 @@ class MemoryStore:
         self._refuse()
         return {key: self.entries[key] for key in keys if key in self.entries}
 
+    def of_targets(self, targets: Collection[str], since: float) -> list[Entry]:
+        self._refuse()
+        return [each for each in self.entries.values() if each.target in targets and each.updated_at >= since]
+
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
         self._refuse()
         with self._lock:

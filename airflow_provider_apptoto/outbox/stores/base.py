@@ -47,6 +47,9 @@ class LedgerStore(Protocol):
     def find(self, keys: Collection[str]) -> dict[str, Entry]:
         """Return the existing entries, by key."""
 
+    def of_targets(self, targets: Collection[str], since: float) -> list[Entry]:
+        """Return the known entries of messages to these events and participants whose state was set since then."""
+
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
         """Replace ``old`` (``None``: no entry) with ``new``; return whether ``old`` was still current."""
 

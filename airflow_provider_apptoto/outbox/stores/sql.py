@@ -115,6 +115,12 @@ class SqlLedgerStore:
                     found[row.message_key] = entry_of(row)
         return found
 
+    def of_targets(self, targets: Collection[str], since: float) -> list[Entry]:
+        """Return the entries of messages to these events and participants whose state was set since then."""
+        query = select(ledger).where(ledger.c.target.in_(list(targets)), ledger.c.updated_at >= since)
+        with self._database.transaction() as connection:
+            return [entry_of(row) for row in connection.execute(query)]
+
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
         """Replace ``old`` with ``new``; return whether ``old`` was still current.
 

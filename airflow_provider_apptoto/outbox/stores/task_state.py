@@ -59,6 +59,10 @@ class TaskStateLedgerStore:
                 found[key] = entry
         return found
 
+    def of_targets(self, targets: Collection[str], since: float) -> list[Entry]:
+        """Return those of the entries that this process read; those of other tasks are not accessible."""
+        return [entry for entry in list(self._known.values()) if entry.target in targets and entry.updated_at >= since]
+
     def compare_and_swap(self, old: Entry | None, new: Entry) -> bool:
         """Replace ``old`` with ``new``; return whether ``old`` was still current."""
         with supervisor_lock:
