@@ -99,6 +99,8 @@ class EventReads:
             msg = f"must be an integer from 1 to {MAX_PAGE_SIZE}"
             raise ApptotoValidationError("page_size", msg, code="page_size_invalid")
         earliest, latest = moment("begin", begin), moment("end", end)
+        if earliest is not None and latest is not None and earliest > latest:
+            raise ApptotoValidationError("end", "must not be before begin", code="time_invalid")
         params = {
             "begin": None if earliest is None else earliest.isoformat(),
             "end": None if latest is None else latest.isoformat(),

@@ -68,11 +68,20 @@ class ApptotoListEventsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002  Airflow's
         """Read the events and return the rows."""
-        from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoRejectedError
+        from airflow_provider_apptoto.client.errors import (
+            ApptotoConfigurationError,
+            ApptotoRejectedError,
+            ApptotoValidationError,
+        )
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
         from airflow_provider_apptoto.outbox.errors import final
 
         try:
+            for name in ("begin", "end", "calendar"):
+                # a template or a skipped task can leave nothing, and then all appointments would be listed
+                is_optional = name == "calendar" and self.calendar is None
+                if not is_optional and not str(getattr(self, name) or "").strip():
+                    raise ApptotoValidationError(name, "is blank", code="field_empty")
             client = ApptotoHook(self.apptoto_conn_id).get_conn()
             rows = self._rows(client.iter_events(self.begin, self.end))
         except (ApptotoConfigurationError, ApptotoRejectedError) as error:

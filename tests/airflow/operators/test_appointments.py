@@ -81,8 +81,19 @@ def test_states_and_calendars_choose_the_rows(clinic: Clinic, fields: dict[str, 
     assert [each["event_id"] for each in listed(**fields).xcom] == numbers
 
 
-@pytest.mark.parametrize("fields", [{"begin": "2026-12-01"}, {"end": "tomorrow"}], ids=repr)
-def test_a_window_without_a_zone_fails_the_task_at_once(clinic: Clinic, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"begin": "2026-12-01"},
+        {"end": "tomorrow"},
+        {"begin": None},
+        {"end": None},
+        {"end": "2026-12-01T00:00-08:00"},
+        {"calendar": " "},
+    ],
+    ids=repr,
+)
+def test_a_wrong_window_or_calendar_fails_the_task_at_once(clinic: Clinic, fields: dict[str, Any]) -> None:
     found = listed(**fields, retries=2)
     assert (found.state, found.tries, clinic.reads) == ("failed", 1, [])
 

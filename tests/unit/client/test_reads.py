@@ -171,6 +171,7 @@ def test_events_outside_the_window_are_left_out_though_the_server_returned_them(
         ({"begin": dt.datetime(2026, 11, 30)}, "begin"),  # noqa: DTZ001  the point
         ({"end": "tomorrow"}, "end"),
         ({"end": ""}, "end"),
+        ({"begin": BEGIN, "end": BEGIN - dt.timedelta(seconds=1)}, "end"),
         ({"page_size": 0}, "page_size"),
         ({"page_size": 1001}, "page_size"),
         ({"page_size": True}, "page_size"),
