@@ -44,6 +44,8 @@ class Attempts:
         sleep: Callable[[float], None] | None = None,
         before_write: Callable[[], None] | None = None,
         last_check: Callable[[], None] | None = None,
+        *,
+        prepare: Callable[[], None] | None = None,
     ) -> tuple[Outcome, Answer]:
         """Make a request until it has an outcome other than ``not_sent``, or the retry policy ends it.
 
@@ -52,13 +54,14 @@ class Attempts:
         :param sleep: function that waits for a number of seconds; ``None``: the clock's. If it raises, nothing is sent.
         :param before_write: called in every attempt, after connecting and before the first byte.
         :param last_check: called right before the first byte.
+        :param prepare: called before ``before_write``; may take slots itself.
         """
         sleep = sleep or self._clock.sleep
         deadline = self._clock.monotonic() + self._policy.window
         attempt = 0
         while True:
             attempt += 1
-            answer = self._with_bounded_wait(self._attempt(exchange, sleep, before_write, last_check))
+            answer = self._with_bounded_wait(self._attempt(exchange, sleep, prepare, before_write, last_check))
             outcome = classify(answer)
             if outcome is not Outcome.NOT_SENT:
                 return outcome, answer
@@ -77,6 +80,7 @@ class Attempts:
         self,
         exchange: Callable[[Callable[[], None]], Answer],
         sleep: Callable[[float], None],
+        prepare: Callable[[], None] | None,
         before_write: Callable[[], None] | None,
         last_check: Callable[[], None] | None,
     ) -> Answer:
@@ -85,10 +89,12 @@ class Attempts:
 
         def begin() -> None:
             nonlocal slot
-            if before_write is not None:
-                before_write()
-            while self._slots.is_late(slot):
-                slot = self._slots.take(sleep)
+            # the wait for another slot must not follow the ledger write if it can precede it: it uses up the lease
+            for step in (prepare, before_write):
+                if step is not None:
+                    step()
+                while self._slots.is_late(slot):
+                    slot = self._slots.take(sleep)
             if last_check is not None:
                 last_check()
 

@@ -159,6 +159,7 @@ class ApptotoClient:
         self,
         message: Message,
         *,
+        prepare: Callable[[], None] | None = None,
         before_write: Callable[[], None] | None = None,
         last_check: Callable[[], None] | None = None,
         sleep: Callable[[float], None] | None = None,
@@ -169,6 +170,8 @@ class ApptotoClient:
         A message that was not sent is retried according to the retry policy, after the delay that the server asks for.
 
         :param message: the message.
+        :param prepare: called in every attempt, after connecting and before ``before_write``; may make requests. If it
+            raises, nothing was sent.
         :param before_write: called in every attempt, after connecting and before the first byte; may be slow. If it
             raises, nothing was sent.
         :param last_check: called right before the first byte; if it raises, nothing was sent.
@@ -191,6 +194,7 @@ class ApptotoClient:
             sleep,
             before_write,
             last_check,
+            prepare=prepare,
         )
         if outcome is not Outcome.SENT:
             raise send_error(outcome, answer, (*self._credentials, *message.private, *routed.private))

@@ -63,6 +63,7 @@ class Exchange:
         try:
             result = self.client.send(
                 self.draft.message,
+                prepare=self._prepare,
                 before_write=self._before_write,
                 last_check=self._last_check,
                 sleep=self.cancellation.sleep,
@@ -73,6 +74,10 @@ class Exchange:
         except ApptotoError as error:
             return self._failed(error, started)
         return self._sent(result, started)
+
+    def _prepare(self) -> None:
+        self.cancellation.check()
+        self.guards.check_state(self.draft, is_departure=True)
 
     def _before_write(self) -> None:
         self.cancellation.check()

@@ -107,16 +107,15 @@ class Guards:
         self._check_optouts(draft.message, max_age=math.inf)
         self._check_age()
         self._check_draft_time(draft)
-        self._check_state(draft, is_departure=False)
+        self.check_state(draft, is_departure=False)
 
     def depart(self, draft: Draft) -> None:
-        """Check a message right before its first byte, because it may have waited.
+        """Check a message right before its first byte, because it may have waited. :meth:`check_state` comes before.
 
         :raises WithheldError: it must not be sent, or not now.
         """
         self._check_optouts(draft.message, max_age=_FRESH)
         self._check_draft_time(draft)
-        self._check_state(draft, is_departure=True)
 
     def plan_early(self, timezone: ZoneInfo | None, not_after: datetime | None) -> None:
         """Check what is known before the message is: the age, and the window if the time zone is given.
@@ -175,9 +174,10 @@ class Guards:
             )
             raise WithheldError(Outcome.SUPPRESSED, reason)
 
-    def _check_state(self, draft: Draft, *, is_departure: bool) -> None:
-        """Check that the appointment is still in one of the allowed states.
+    def check_state(self, draft: Draft, *, is_departure: bool) -> None:
+        """Check that the appointment is still in one of the allowed states; may wait for slots to read it.
 
+        :param is_departure: whether this is the last check.
         :raises WithheldError: it is not.
         """
         if self.states is not None and (why := self.states.why_not(draft, is_departure=is_departure)):
