@@ -55,7 +55,9 @@ def read_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> Ap
     :param outcome: ``not_sent`` if another attempt may help.
     :param private: texts that the server may have echoed and that the error must not show.
     """
-    reason = answer.failure or answer.said(private)
+    # JSON that can't be used may be people's data, cut or in another shape; a page is that of a wrong URL
+    is_data = outcome is Outcome.UNKNOWN and not answer.body.lstrip().startswith(b"<")
+    reason = answer.failure or ("" if is_data else answer.said(private))
     if outcome is Outcome.NOT_SENT:
         msg = f"The request to Apptoto failed: {_with_status(answer, reason)}"
         return ApptotoNotSentError(msg, status=answer.status, reason=reason, retry_after=answer.retry_after)

@@ -215,6 +215,23 @@ def test_no_error_shows_the_number_or_the_address_that_was_asked_for() -> None:
         assert private not in raised.value.reason
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"events":[{"id":1,"title":"Root canal","participants":[{"id":2,"name":"Gwendolyn"}]}',
+        b'[{"id":1,"title":"Root canal","participants":[{"id":2,"name":"Gwendolyn"}]}]',
+        b'{"id":1,"id":1,"title":"Root canal","participants":[{"id":2,"name":"Gwendolyn"}]}',
+        b'"Gwendolyn, root canal"',
+    ],
+)
+def test_no_error_shows_people_out_of_an_answer_that_is_cut_or_in_another_shape(body: bytes) -> None:
+    with FaultServer([answering(200, body)]) as server, client_of(server.url) as client:
+        for read in (client.list_events, lambda: list(client.iter_events()), lambda: client.get_event(id=1)):
+            with pytest.raises(ApptotoError, match="not from Apptoto's API: HTTP 200") as raised:
+                read()
+            assert not any(each in f"{raised.value}{raised.value.reason}" for each in ("Gwendolyn", "canal"))
+
+
 @pytest.mark.parametrize("last", [answering(502), answering(200, {"events": {"name": "Gwendolyn"}}), answering(401)])
 def test_no_frame_of_an_error_holds_what_was_read(last: Script) -> None:
     """Some log handlers print the local variables of each frame."""
