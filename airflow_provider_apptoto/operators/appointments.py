@@ -89,12 +89,15 @@ class ApptotoListEventsOperator(BaseOperator):
         return sorted(rows, key=_by_start)
 
     def _rows(self, events: Iterable[Event]) -> list[dict[str, Any]]:
+        from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+
         rows: dict[tuple[Any, Any], dict[str, Any]] = {}
-        read = others = 0
+        read = others = named = 0
         for event in events:
             if event.is_deleted:
                 continue
             read += 1
+            named += bool(event.calendar_name)
             if not self._is_wanted(event):
                 others += 1
                 continue
@@ -109,6 +112,9 @@ class ApptotoListEventsOperator(BaseOperator):
                         "external_id": event.external_id,
                         "channels": list(person.channels),
                     }
+        if others and not named and not isinstance(read_id(str(self.calendar)), int):
+            problem = "is a name, but Apptoto returned no names of calendars, which it does not document; use the id"
+            raise ApptotoConfigurationError("calendar", problem)
         log.info("%d events, %d of them in other calendars; %d rows", read, others, len(rows))
         if read and others == read:
             log.warning("No event is in the calendar that was asked for. Check the parameter calendar")

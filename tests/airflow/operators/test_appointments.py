@@ -98,6 +98,15 @@ def test_a_wrong_window_or_calendar_fails_the_task_at_once(clinic: Clinic, field
     assert (found.state, found.tries, clinic.reads) == ("failed", 1, [])
 
 
+def test_a_calendar_whose_name_can_not_be_told_fails_the_task_at_once(clinic: Clinic) -> None:
+    """Only a public client shows that events have the names of their calendars."""
+    for each in clinic.events.values():
+        del each["calendar_name"]
+    found = listed(calendar="Dr Lee", retries=2)
+    assert (found.state, found.tries) == ("failed", 1)
+    assert len(listed(calendar=77).xcom) == 4
+
+
 def test_a_failed_read_fails_the_task(clinic: Clinic) -> None:
     clinic.faults = [answering(502)] * 3
     assert listed().state == "failed"
