@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,22 +10,17 @@ from airflow_provider_apptoto.client import (
     ApptotoAuthError,
     ApptotoNotSentError,
     ApptotoValidationError,
-    InProcessRateLimiter,
     Message,
 )
 from airflow_provider_apptoto.client.appointments import read_time
-from airflow_provider_apptoto.outbox import entry, ledger
 from airflow_provider_apptoto.outbox import states as states_module
-from airflow_provider_apptoto.outbox.cancellation import Cancellation
 from airflow_provider_apptoto.outbox.draft import Draft, take_event
-from airflow_provider_apptoto.outbox.guards import Guards
 from airflow_provider_apptoto.outbox.policy import OPEN_STATES, SendPolicy
 from airflow_provider_apptoto.outbox.states import EventStates, StateUnreadError
 from tests.support.appointments import Clinic, row
 from tests.support.clock import Clock
 from tests.support.faults import FaultServer, answering, resetting
-from tests.support.memory_store import MemoryStore
-from tests.support.outboxes import client_of, outbox_of
+from tests.support.outboxes import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,33 +156,6 @@ def test_pages_that_do_not_hold_what_is_asked_for_are_given_up(states: EventStat
     for number in range(2, 12):
         assert why_not(states, draft(number, timed=True)) == ""
     assert [path.partition("?")[0] for path in clinic.reads] == [*("/v1/events", "/v1/event") * 3, *["/v1/event"] * 7]
-
-
-class Crowded(InProcessRateLimiter):
-    """Makes each request wait behind those of many other tasks."""
-
-    def __init__(self, wait: float) -> None:
-        self.interval, self.wait, self.reserved = 0.68, wait, 0
-
-    def reserve(self, max_wait: float = math.inf, lead: float = 0.0) -> float:  # noqa: ARG002  the interface
-        self.reserved += 1
-        assert self.reserved < 20, "the message is never sent"
-        return self.wait
-
-
-@pytest.mark.parametrize("wait", [10, 25, 35, 59])
-def test_a_message_leaves_however_long_each_request_waits_for_its_slot(
-    clinic: Clinic, clock: Clock, monkeypatch: pytest.MonkeyPatch, wait: float
-) -> None:
-    for module in (entry, ledger):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(Cancellation, "sleep", lambda _, seconds: clock.sleep(seconds))
-    limiter = Crowded(wait)
-    with FaultServer([clinic]) as server:
-        guards = Guards(states=EventStates(client=client_of(server, clock, limiter=limiter), allowed=OPEN_STATES))
-        outbox = outbox_of(server, MemoryStore(), clock, limiter=limiter, guards=guards)
-        sent = outbox.send(type="sms", message="See you", event_id=1, participant_id=1001)
-    assert (sent.outcome, len(clinic.sent)) == ("sent", 1)
 
 
 # --- when it can't read
