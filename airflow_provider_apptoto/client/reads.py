@@ -128,10 +128,13 @@ class EventReads:
             raise
 
     def _pages(self, params: Mapping[str, Any]) -> Iterator[Event]:
-        """Yield the events of all pages, except exact repetitions of those on the same page or the page before."""
+        """Yield the events of all pages, except exact repetitions of those on the same page or the page before.
+
+        :raises ApptotoError: a full page is repeated, so events may be missing.
+        """
         before: set[tuple[Any, ...]] = set()
         seen: set[int] = set()
-        number = unreadable = 0
+        number = unreadable = people = with_conversations = 0
         while True:
             number += 1
             page = self.page({**params, "page": number})
@@ -144,17 +147,24 @@ class EventReads:
             fingerprint = hash((len(page), *shown))
             if fingerprint in seen:
                 # a server that ignores the page, or repeats its last one, would be read for ever
+                if len(page) >= params["page_size"]:
+                    msg = f"Apptoto returned the same {len(page)} events again as page {number}; others may be missing"
+                    raise ApptotoError(msg, reason="a page was repeated", code="page_repeated")
                 log.warning("Apptoto returned the same events again as page %d; reading ends there", number)
                 break
             seen.add(fingerprint)
             current: set[tuple[Any, ...]] = set()
             for event, identity in zip(events, shown, strict=True):
                 if identity not in before and identity not in current:
+                    people += len(event.participants)
+                    with_conversations += sum(each.messages is not None for each in event.participants)
                     yield event
                 current.add(identity)
             before = current
         if unreadable:
             log.warning("Left out %d entries without an id from Apptoto's list of events", unreadable)
+        if params.get("include_conversations") and people and not with_conversations:
+            log.warning("Apptoto returned no conversations: replies and failed deliveries can't be seen, only states")
 
     def _get(self, path: str, params: Mapping[str, Any]) -> tuple[Outcome, Answer]:
         given = {name: value for name, value in params.items() if value is not None}

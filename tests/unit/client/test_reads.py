@@ -96,6 +96,25 @@ def test_a_page_that_repeats_ends_the_reading(
     assert any("returned the same events again" in line for line in provider_log)
 
 
+def test_a_full_page_that_repeats_is_an_error_because_events_may_be_missing() -> None:
+    page = [event(1), event(2)]
+    with pytest.raises(ApptotoError, match="the same 2 events again as page 2; others may be missing") as raised:
+        ids_of(paging([page], last=page), page_size=2)
+    assert raised.value.code == "page_repeated"
+
+
+@pytest.mark.parametrize(
+    ("asked", "conversations", "warns"), [(True, None, True), (True, [], False), (False, None, False)]
+)
+def test_missing_conversations_are_told(
+    provider_log: list[str], *, asked: bool, conversations: list[Any] | None, warns: bool
+) -> None:
+    """A wait would never see the replies."""
+    people = [{"id": 10, **({} if conversations is None else {"conversations": conversations})}]
+    ids_of(paging([[{"id": 1, "participants": people}]]), include_conversations=asked)
+    assert any("returned no conversations" in line for line in provider_log) == warns
+
+
 def test_an_event_that_slips_to_the_next_page_comes_once() -> None:
     """An event before it was created while the pages were read."""
     assert ids_of(paging([[event(1), event(2)], [event(2), event(3)]])) == ([1, 2, 3], 3)
