@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.sandbox.faults import Faults
 
 
+_MOST = 1_000_000
+"""The largest number of a page, or size of one."""
+
+
 class EventsApi:
     """Answers the requests to ``/v1/events`` and its neighbours.
 
@@ -171,6 +175,6 @@ def _count(given: Given, name: str, default: int) -> int:
     number = given.id(name)
     if number is None:
         return default
-    if number < 1:
-        raise refusal(f"{name} must be at least 1.")
+    if not 1 <= number <= _MOST:
+        raise refusal(f"{name} must be from 1 to {_MOST}.")
     return number

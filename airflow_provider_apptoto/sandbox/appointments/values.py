@@ -58,9 +58,11 @@ def moment(text: object, name: str, time_zone: str | None = None) -> datetime:
     """
     try:
         parsed = datetime.fromisoformat(str(text).strip())
-    except ValueError as error:
+        parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone(time_zone) or UTC)
+        parsed.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise refusal(f"{name} must be an ISO 8601 time.") from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=zone(time_zone) or UTC)
+    return parsed
 
 
 def iso(seconds: float) -> str:

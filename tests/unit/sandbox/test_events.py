@@ -145,7 +145,15 @@ def test_parameters_that_are_not_documented_are_ignored(caller: Caller) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"page": "x"}, {"page": 0}, {"page_size": -1}, {"begin": "tomorrow"}, {"include_conversations": "maybe"}],
+    [
+        {"page": "x"},
+        {"page": 0},
+        {"page": 10**18},
+        {"page_size": -1},
+        {"begin": "tomorrow"},
+        {"begin": "0001-01-01T00:00:00+09:00"},
+        {"include_conversations": "maybe"},
+    ],
 )
 def test_parameters_that_can_not_be_read_are_refused(caller: Caller, parameters: dict[str, Any]) -> None:
     answer = caller.call("GET", "/v1/events", params=parameters)
