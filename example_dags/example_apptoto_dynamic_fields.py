@@ -1,4 +1,4 @@
-"""Text the participant of an appointment, with fields that Apptoto fills in: the example in Apptoto's documentation."""
+"""Text the participant of an appointment: the example in Apptoto's documentation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ with DAG(
         participant_id="123456",
         type="sms",
         message=(
-            "Hi there {{ name }}!  You're upcoming appointment is at {{ event.start_time | date_and_time_phrase }}."
+            "Hi there {{ name }}!  You're upcoming appointment is at "
+            "{{ event.start_time | date_and_time_phrase }}."
         ),
     )
     # [END howto_operator_apptoto_dynamic_fields]

@@ -24,9 +24,19 @@ with DAG(
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         outbox = ApptotoHook().outbox(get_current_context())
-        text, reference, labels = "Your results are in.", "appointment-4711", {"clinic": "north"}
+        text, reference, labels = (
+            "Your results are in.",
+            "appointment-4711",
+            {"clinic": "north"},
+        )
         try:
-            delivery = outbox.send(type="sms", to="+16505550199", message=text, reference=reference, labels=labels)
+            delivery = outbox.send(
+                type="sms",
+                to="+16505550199",
+                message=text,
+                reference=reference,
+                labels=labels,
+            )
         except ApptotoRejectedError:
             delivery = outbox.send(
                 type="email",
@@ -44,7 +54,10 @@ with DAG(
     @task(retries=2)
     def text_appointments() -> None:
         """Send one person two texts, one per appointment."""
-        from airflow.providers.common.compat.sdk import AirflowSkipException, get_current_context
+        from airflow.providers.common.compat.sdk import (
+            AirflowSkipException,
+            get_current_context,
+        )
 
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 

@@ -1,4 +1,4 @@
-"""Send one message per person: from a list of numbers, and from rows of an upstream task."""
+"""Send each message in its own task: from a list, and from rows of a task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ with DAG(
     ApptotoSendMessageOperator.partial(
         task_id="text_staff",
         type="sms",
-        message="The lab closes at noon on {{ (dag_run.logical_date or dag_run.run_after) | ds }}.",
+        message=(
+            "The lab closes at noon on "
+            "{{ (dag_run.logical_date or dag_run.run_after) | ds }}."
+        ),
     ).expand(to=["+16505550101", "+16505550102"])
     # [END howto_operator_apptoto_expand]
 

@@ -21,7 +21,11 @@ with DAG(
     doc_md=__doc__,
 ) as dag:
 
-    @task(on_success_callback=ApptotoNotifier(type="sms", to="+16505550198", message="{{ ti.task_id }} is done"))
+    @task(
+        on_success_callback=ApptotoNotifier(
+            type="sms", to="+16505550198", message="{{ ti.task_id }} is done"
+        )
+    )
     def load() -> None:
         """Do the work."""
 

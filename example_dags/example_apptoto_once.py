@@ -24,9 +24,12 @@ with DAG(
         type="sms",
         to="+16505550199",
         message="Hi {{ params.name }}, we see you tomorrow.",
-        idempotency_key="reminder-{{ params.appointment }}",  # sent once, even if another DAG uses this key
-        reference="appointment-{{ params.appointment }}",  # shown in failures, to find the person
-        labels={"clinic": "north", "campaign": "reminder"},  # for grouping in reports
+        # sent once, even if another DAG uses this key
+        idempotency_key="reminder-{{ params.appointment }}",
+        # shown in failures, to find the person
+        reference="appointment-{{ params.appointment }}",
+        # for grouping in reports
+        labels={"clinic": "north", "campaign": "reminder"},
         max_age=timedelta(hours=12),  # an older run sends nothing
     )
     # [END howto_operator_apptoto_once]

@@ -18,13 +18,15 @@ with DAG(
     # [START howto_purge]
     @task(retries=2)
     def purge(params: Any = None) -> int:
-        """Remove what finished more than [apptoto] keep_days ago, after it was written to a new file."""
+        """Write entries older than [apptoto] keep_days to a new file; remove them."""
         from pathlib import Path
 
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 
         now = pendulum.now("UTC").format("YYYY-MM-DD-HHmmss")
-        return ApptotoHook().purge(export=Path(params["folder"]) / f"apptoto-{now}.jsonl")
+        return ApptotoHook().purge(
+            export=Path(params["folder"]) / f"apptoto-{now}.jsonl"
+        )
 
     # [END howto_purge]
 

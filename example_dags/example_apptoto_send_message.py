@@ -30,7 +30,9 @@ with DAG(
         task_id="mail_mary",
         type="email",
         to="mary@clinic.example",
-        subject="Your results of {{ (dag_run.logical_date or dag_run.run_after) | ds }}",
+        subject=(
+            "Your results of {{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+        ),
         message="Hi {{ params.name }},\n\nyour results are in. Please call us.\n",
     )
     # [END howto_operator_apptoto_email]

@@ -26,14 +26,18 @@ with DAG(
     @task.apptoto_message(type="sms", to="+16505550199")
     def tell(count: Any) -> str:
         """Tell the lab how many results arrived."""
-        return "There are no new results today." if count == 0 else f"{count} new results are in."
+        return (
+            "There are no new results today."
+            if count == 0
+            else f"{count} new results are in."
+        )
 
     # [END howto_taskflow_message]
 
     # [START howto_taskflow_mapping]
     @task.apptoto_message(type="email")
     def confirm(appointment: int) -> dict[str, Any]:
-        """Confirm an appointment by e-mail; the recipient comes from the clinic's database."""
+        """Confirm an appointment by e-mail."""
         return {
             "to": "mary@clinic.example",
             "subject": "Your appointment",
@@ -46,7 +50,10 @@ with DAG(
 
     # [START howto_taskflow_batch]
     @task.apptoto_message_batch(
-        defaults={"type": "sms", "message": "Hi {{ row.first_name }}, the clinic is closed on Monday."},
+        defaults={
+            "type": "sms",
+            "message": "Hi {{ row.first_name }}, the clinic is closed on Monday.",
+        },
         id_column="patient",
         on_invalid="send_others",
         max_failed=10,
@@ -58,7 +65,9 @@ with DAG(
 
         from airflow.providers.common.compat.sdk import BaseHook
 
-        with closing(sqlite3.connect(str(BaseHook.get_connection("clinic").host))) as clinic:
+        with closing(
+            sqlite3.connect(str(BaseHook.get_connection("clinic").host))
+        ) as clinic:
             query = "select id, phone, first_name from patient where not opted_out"
             for patient, phone, first_name in clinic.execute(query):
                 yield {"patient": patient, "to": phone, "first_name": first_name}

@@ -1,4 +1,4 @@
-"""Text everybody at an event: Airflow renders some of the braces, Apptoto the others."""
+"""Text everybody at an event, with braces of Airflow and braces of Apptoto."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ with DAG(
         event_id="{{ params.appointment }}",
         message=(
             # name and event are Apptoto's, params is Airflow's
-            "Hi {{ name }}, {{ params.doctor }} sees you {{ event.start_time | date_and_time_phrase }}"
+            "Hi {{ name }}, {{ params.doctor }} sees you "
+            "{{ event.start_time | date_and_time_phrase }}"
             # other Apptoto blocks need raw
-            "{% raw %}{% if event.location %} at {{ event.location }}{% endif %}{% endraw %}."
+            "{% raw %}{% if event.location %} at {{ event.location }}{% endif %}"
+            "{% endraw %}."
         ),
     )
     # [END howto_operator_apptoto_two_languages]

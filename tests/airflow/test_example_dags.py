@@ -79,6 +79,7 @@ RECEIVED: dict[str, Collection[tuple[str, str | int]]] = {
         ("sms", "+16505550105"),
     },
     "example_apptoto_two_languages": {("sms", 4711)},
+    "first_message": {("sms", "+16505550199")},
 }
 APPOINTMENTS = """
 create table patient (id integer primary key, first_name text, phone text, opted_out integer default 0);

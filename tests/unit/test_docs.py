@@ -1,0 +1,72 @@
+"""The pages of the documentation say what the package has: commands, options, metrics, states."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_apptoto import _cli_arguments as arguments
+from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.sandbox import __main__ as sandbox
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+COMMANDS = {
+    "ledger list": arguments.LIST,
+    "ledger resolve": arguments.RESOLVE,
+    "ledger reconcile": arguments.RECONCILE,
+    "ledger forget": arguments.FORGET,
+    "ledger init": arguments.INIT,
+    "ledger purge": arguments.PURGE,
+    "optout add": arguments.OPTOUT_ADD,
+    "optout remove": arguments.OPTOUT_REMOVE,
+    "optout check": arguments.OPTOUT_CHECK,
+    "optout import": arguments.OPTOUT_IMPORT,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_of_the_command_line_shows_a_command_with_all_its_options(command: str) -> None:
+    page = (DOCS / "command-line.rst").read_text()
+    assert f"airflow apptoto {command}" in page
+    documented = set(re.findall(r"--[a-z][a-z-]*", page))
+    flags = {flag for option, _ in COMMANDS[command] for flag in option if flag.startswith("--")}
+    assert flags
+    assert flags <= documented
+
+
+def test_the_page_of_the_command_line_shows_all_options_of_the_sandbox() -> None:
+    page = (DOCS / "command-line.rst").read_text().partition("\nThe sandbox\n")[2]
+    found = {flag for action in sandbox._parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    assert found - {"--help"} == set(re.findall(r"--[a-z][a-z-]*", page))
+
+
+def test_the_page_of_metrics_lists_all_metrics_and_no_others() -> None:
+    source = (ROOT / "airflow_provider_apptoto" / "metrics.py").read_text()
+    emitted = set(re.findall(r'"(apptoto\.[a-z_.]+)"', source))
+    assert emitted
+    assert emitted == set(re.findall(r"\* - ``(apptoto\.[a-z_.]+)``", (DOCS / "metrics.rst").read_text()))
+
+
+def diagrams() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "diagrams.py"))
+
+
+def test_the_diagrams_are_those_that_the_script_draws() -> None:
+    for name, picture in diagrams()["pictures"]().items():
+        assert (DOCS / "_static" / name).read_text() == picture, f"run: python docs/diagrams.py ({name})"
+
+
+def test_the_diagram_of_states_has_all_states_of_the_ledger() -> None:
+    drawn = (DOCS / "_static" / "states-light.svg").read_text()
+    assert all(state.value in drawn for state in State)
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (DOCS / "index.rst").read_text()
+    pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
+    assert pages == {name.strip() for name in re.findall(r"^   ([a-z-]+)$", index, re.MULTILINE)}
