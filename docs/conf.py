@@ -18,6 +18,7 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_use_index = False  # the search finds more
 
 # Airflow writes its configuration there as soon as it is imported, and would do so in somebody's home.
 _airflow_home = tempfile.TemporaryDirectory()
