@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
+import shlex
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_apptoto import _cli_arguments as arguments
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.sandbox import __main__ as sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -27,6 +33,9 @@ COMMANDS = {
     "optout check": arguments.OPTOUT_CHECK,
     "optout import": arguments.OPTOUT_IMPORT,
 }
+
+MANY = 30
+"""Commands that are printed at least."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -50,6 +59,53 @@ def test_the_page_of_metrics_lists_all_metrics_and_no_others() -> None:
     emitted = set(re.findall(r'"(apptoto\.[a-z_.]+)"', source))
     assert emitted
     assert emitted == set(re.findall(r"\* - ``(apptoto\.[a-z_.]+)``", (DOCS / "metrics.rst").read_text()))
+
+
+def printed_commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield the page and the words of each command that the pages and the README print."""
+    for path in [*sorted(DOCS.glob("*.rst")), ROOT / "README.md"]:
+        text = path.read_text()
+        blocks = re.findall(r"\.\. code-block:: sh\n\n((?: +.*\n|\n)+)", text)
+        blocks += re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for block in blocks:
+            for line in textwrap.dedent(block).replace("\\\n", " ").splitlines():
+                if line.startswith(("airflow apptoto ", "python -m airflow_provider_apptoto", "make ")):
+                    command = line.partition(" > ")[0].partition(" < ")[0]
+                    yield path.name, shlex.split(command, comments=True)
+
+
+def check(words: list[str]) -> None:
+    """Parse a command; argparse ends the process if it is wrong."""
+    match words:
+        case ["make", target, *_]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+        case ["airflow", "apptoto", group, name, *rest] | [
+            "python",
+            "-m",
+            "airflow_provider_apptoto",
+            group,
+            name,
+            *rest,
+        ]:
+            parser = argparse.ArgumentParser(allow_abbrev=False)
+            for flags, settings in COMMANDS[f"{group} {name}"]:
+                parser.add_argument(*flags, **settings)
+            parser.parse_args(rest)
+        case ["python", "-m", "airflow_provider_apptoto.sandbox", *rest]:
+            own = rest[: rest.index("--")] if "--" in rest else rest
+            sandbox._parser().parse_args(own)
+        case _:
+            pytest.fail(f"Not a command of this package: {shlex.join(words)}")
+
+
+def test_every_printed_command_of_this_package_can_be_parsed() -> None:
+    found = list(printed_commands())
+    assert len(found) > MANY
+    for page, words in found:
+        try:
+            check(words)
+        except SystemExit:
+            pytest.fail(f"{page}: {shlex.join(words)}")
 
 
 def diagrams() -> dict[str, Any]:
