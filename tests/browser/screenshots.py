@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tests.support.outbox_page import OutboxPage, Visit, message  # noqa: E402
 from tests.support.outbox_server import serving  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Page, ViewportSize
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "docs" / "_static"
 MAX_SIZE = 150_000
 """Bytes per picture."""
-DESKTOP: ViewportSize = {"width": 1100, "height": 700}
+DESKTOP: ViewportSize = {"width": 1100, "height": 670}
 PHONE: ViewportSize = {"width": 375, "height": 760}
 LOOKS: tuple[tuple[str, str], ...] = (("light", ""), ("dark", ""), ("light", "-phone"), ("dark", "-phone"))
 NOON = "2026-11-29T12:00:00Z"
@@ -136,29 +137,53 @@ def take_resolution(page: OutboxPage) -> None:
     page.button("Cancel").click()
 
 
+@contextmanager
+def message_of(browser: Browser, sandbox: Sandbox, name: str, theme: str, viewport: ViewportSize) -> Iterator[Page]:
+    """Open the inbox at noon, and in it the message to a person."""
+    inbox = sandbox._running.inbox
+    with inbox._lock:
+        inbox._connection.execute(AT_NOON, [NOON.removesuffix("Z")])
+    options: dict[str, Any] = {"color_scheme": theme, "timezone_id": "UTC", "locale": "en-GB"}
+    context = browser.new_context(viewport=viewport, **options)
+    page = context.new_page()
+    page.clock.set_fixed_time(NOON)
+    page.goto(sandbox.url)
+    page.locator(".row").filter(has_text=name).click()
+    expect(page.locator(".phone .bubble")).to_be_visible()
+    yield page
+    context.close()
+
+
+def take_first(browser: Browser) -> None:
+    """Take pictures of the inbox after the first DAG of the quick start."""
+    with Sandbox(port=8025) as sandbox:
+        sender = {"dag_id": "first_message", "run_id": RUN.replace("scheduled", "manual"), "task_id": "text_mary"}
+        text = "Hi Mary, your results are in. Please call us."
+        fields = {"type": "sms", "to": "+16505550199", "message": text, "subject": None}
+        sandbox._running.inbox.add(fields, sender={**sender, "map_index": -1, "try_number": 1})
+        for theme in ("light", "dark"):
+            with message_of(browser, sandbox, "Mary", theme, {"width": 1100, "height": 610}) as page:
+                expect(page.locator("#count")).to_have_text("1 message")
+                save(page, f"first-{theme}")
+
+
 def take_inbox(browser: Browser) -> None:
     """Take pictures of the sandbox's inbox."""
     with Sandbox(port=8025) as sandbox:
         fill(sandbox)
-        inbox = sandbox._running.inbox
-        with inbox._lock:
-            inbox._connection.execute(AT_NOON, [NOON.removesuffix("Z")])
         for theme, size in LOOKS:
-            options: dict[str, Any] = {"color_scheme": theme, "timezone_id": "UTC", "locale": "en-GB"}
-            context = browser.new_context(viewport=PHONE if size else DESKTOP, **options)
-            page = context.new_page()
-            page.clock.set_fixed_time(NOON)
-            page.goto(sandbox.url)
-            expect(page.locator("#count")).to_have_text("8 messages")
-            page.locator(".row").filter(has_text="Zoë").click()
-            expect(page.locator(".phone .bubble")).to_be_visible()
-            save(page, f"inbox-{theme}{size}")
-            context.close()
+            with message_of(browser, sandbox, "Zoë", theme, PHONE if size else DESKTOP) as page:
+                expect(page.locator("#count")).to_have_text("8 messages")
+                save(page, f"inbox-{theme}{size}")
 
 
 def main() -> None:
     """Take all pictures."""
-    takers: dict[str, Callable[[Browser], None]] = {"inbox": take_inbox, "outbox": take_outbox}
+    takers: dict[str, Callable[[Browser], None]] = {
+        "first": take_first,
+        "inbox": take_inbox,
+        "outbox": take_outbox,
+    }
     FOLDER.mkdir(exist_ok=True)
     with chromium() as browser:
         for name in sys.argv[1:] or takers:
