@@ -47,8 +47,9 @@ types: setup ## check types
 docs: setup ## build the documentation into docs/_build/html; a warning is an error
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 
-screenshots: setup ## take the pictures of the documentation anew (needs Chromium)
+screenshots: setup ## take the pictures and draw the diagrams of the documentation anew (needs Chromium)
 	.venv/bin/python -m tests.browser.screenshots
+	.venv/bin/python docs/diagrams.py
 
 matrix: $(AIRFLOW:%=matrix-%) ## run the contract tests on the older Airflows (or one: AIRFLOW=2.11)
 

@@ -32,7 +32,7 @@ def blocks() -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of somebody who has just installed the provider, and has a new Airflow in a folder."""
+    """Return the environment of a user who has just installed the provider, and has a new Airflow in a folder."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "APPTOTO", "PYTEST"))
     }
