@@ -19,6 +19,8 @@ html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_use_index = False  # the search finds more
+html_extra_path = ["llms.txt"]
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 
 # Airflow writes its configuration there as soon as it is imported, and would do so in somebody's home.
 _airflow_home = tempfile.TemporaryDirectory()
