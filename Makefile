@@ -4,7 +4,7 @@ SHELL := bash
 
 # The Python that environments are made with: make test PYTHON=python3.12
 PYTHON ?= python3
-# What `make matrix` runs on: make matrix AIRFLOW=2.11
+# What `make matrix` runs on: make matrix AIRFLOW=2.11; also: lowest, newest
 AIRFLOW ?= 2.11 3.0 3.1 3.2
 
 # Which benchmarks `make bench` runs: make bench PARTS=cpu
@@ -22,7 +22,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE $(filter AIRFLOW_%,$(.VAR
 
 .PHONY: help setup demo quick test lint types docs screenshots matrix chaos distributed mutation bench format pins clean
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## make .venv: the newest Airflow, this provider, all tools
 	@.ci/venv .venv .ci/pins/airflow-3.3.txt "$(PYTHON)"
@@ -37,9 +37,10 @@ quick: setup ## run the tests that need no Airflow and no other process, in seco
 test: setup ## run all tests on the newest Airflow
 	.venv/bin/python -m pytest $(SHARED) --numprocesses=3 $(ARGS)
 
-lint: setup ## check style
+lint: setup ## check style and workflows
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/zizmor --offline --quiet --persona=auditor .github
 
 types: setup ## check types
 	.venv/bin/mypy
