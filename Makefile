@@ -37,16 +37,18 @@ quick: setup ## run the tests that need no Airflow and no other process, in seco
 test: setup ## run all tests on the newest Airflow
 	.venv/bin/python -m pytest $(SHARED) --numprocesses=3 $(ARGS)
 
-lint: setup ## check style and workflows
+lint: setup ## check style, spelling and workflows
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/codespell
 	.venv/bin/zizmor --offline --quiet --persona=auditor .github
 
 types: setup ## check types
 	.venv/bin/mypy
 
-docs: setup ## build the documentation into docs/_build/html; a warning is an error
+docs: setup ## build the documentation into docs/_build/html, and check links; a warning is an error
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
+	.venv/bin/python -m tests.support.links docs/_build/html
 
 screenshots: setup ## take the pictures and draw the diagrams of the documentation anew (needs Chromium)
 	.venv/bin/python -m tests.browser.screenshots
