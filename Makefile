@@ -20,7 +20,7 @@ export PYTHON
 # where no bytecode may be written, every process compiles Airflow anew, for more than two seconds.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE $(filter AIRFLOW_%,$(.VARIABLES))
 
-.PHONY: help setup demo quick test lint types docs screenshots matrix chaos distributed mutation bench format pins clean
+.PHONY: help setup demo quick test lint types docs screenshots matrix chaos distributed mutation bench format pins release-check clean
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
@@ -79,6 +79,9 @@ format: setup ## fix style
 
 pins: ## resolve .ci/pins/*.txt anew
 	@.ci/pin
+
+release-check: setup ## build the wheel and the sdist into dist/, and check all that a release promises
+	@.ci/release-check
 
 clean: ## remove all that was made here
 	rm -rf .venv .ci/venv-* .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist mutants docs/_build
