@@ -40,6 +40,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect what a tag links to, and its anchors."""
+        if ("rel", "canonical") in attrs:  # where this build will be, which may be another version than the released one
+            return
         for name, value in attrs:
             if value and name in {"href", "src"}:
                 self.links.append(value)

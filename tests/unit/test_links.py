@@ -74,6 +74,12 @@ def test_a_page_with_a_broken_link_is_named(checker: Checker, html: str) -> None
     assert found.startswith("more.html: ")
 
 
+def test_a_page_may_be_built_for_another_version(checker: Checker) -> None:
+    canonical = '<link rel="canonical" href="https://parcel.readthedocs.io/en/latest/more.html">'
+    (checker.site / "more.html").write_text(canonical)
+    assert list(checker.problems()) == []
+
+
 def test_the_address_of_another_owner_is_found_wherever_it_stands(checker: Checker) -> None:
     (checker.root / "CITATION.cff").write_text("repository-code: https://github.com/old-owner/parcel\n")
     (checker.root / "airflow_provider_apptoto").mkdir()
