@@ -40,7 +40,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Collect what a tag links to, and its anchors."""
-        if ("rel", "canonical") in attrs:  # where this build will be, which may be another version than the released one
+        if ("rel", "canonical") in attrs:  # where this build will be: the released version, or another one
             return
         for name, value in attrs:
             if value and name in {"href", "src"}:
@@ -93,10 +93,10 @@ class Checker:
 
     def _of(self, path: Path, links: set[str] | list[str], *, top: Path) -> Iterator[str]:
         for link in sorted(set(links)):
-            if problem := self._problem(path, link.rstrip(".,;:"), top):
+            if problem := self._problem(path, link.rstrip(".,;:")):
                 yield f"{path.relative_to(top)}: {link}: {problem}"
 
-    def _problem(self, path: Path, link: str, top: Path) -> str | None:
+    def _problem(self, path: Path, link: str) -> str | None:
         parts = urlsplit(link)
         if link.startswith(self.documentation):
             page = urlsplit(link.removeprefix(self.documentation)).path
@@ -110,8 +110,7 @@ class Checker:
             return "pyproject.toml has another address of this project" if is_own else None
         if parts.scheme:
             return None
-        start = top if parts.path.startswith("/") else path.parent
-        return self._missing(start / unquote(parts.path).lstrip("/") if parts.path else path, parts.fragment)
+        return self._missing(path.parent / unquote(parts.path) if parts.path else path, parts.fragment)
 
     def _missing(self, target: Path, anchor: str) -> str | None:
         target = target.resolve()

@@ -56,6 +56,7 @@ def test_a_link_that_works_is_no_problem(checker: Checker, link: str) -> None:
         ("GUIDE.md#how-to-wait", "no such anchor"),
         (f"{DOCUMENTATION}row.html", "no such file"),
         (f"{DOCUMENTATION}batch.html#row", "no such anchor"),
+        (f"{DOCUMENTATION}#bottom", "no such anchor"),
         (f"{SOURCE}/blob/main/NOTICE", "no such file"),
         ("https://github.com/somebody/parcel", "pyproject.toml has another address of this project"),
         ("https://parcel.readthedocs.io/en/latest/", "pyproject.toml has another address of this project"),
@@ -72,6 +73,13 @@ def test_a_page_with_a_broken_link_is_named(checker: Checker, html: str) -> None
     (checker.site / "more.html").write_text(html)
     [found] = checker.problems()
     assert found.startswith("more.html: ")
+
+
+def test_punctuation_after_an_address_is_no_part_of_it(checker: Checker) -> None:
+    (checker.root / "README.md").write_text(
+        f"The rows: {DOCUMENTATION}batch.html#rows. Or {DOCUMENTATION}batch.html, too."
+    )
+    assert list(checker.problems()) == []
 
 
 def test_a_page_may_be_built_for_another_version(checker: Checker) -> None:
