@@ -47,6 +47,7 @@ types: setup ## check types
 	.venv/bin/mypy
 
 docs: setup ## build the documentation into docs/_build/html, and check links; a warning is an error
+	@rm -rf docs/_build/html
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 	.venv/bin/python -m tests.support.links docs/_build/html
 
