@@ -1,4 +1,4 @@
-"""Tell the reception whenever a patient writes that they can't come, or something nobody expected (Airflow 3.3+)."""
+"""Tell the reception when a patient replies anything but yes (Airflow 3.3 or newer)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ replies = Asset(
         AssetWatcher(
             name="patients_replies",
             trigger=ApptotoReplyTrigger(
-                replies={"yes": r"^\s*(1|y|yes)\b", "no": r"^\s*(2|n|no)\b", "unclear": ".*"},
+                replies={
+                    "yes": r"^\s*(1|y|yes)\b",
+                    "no": r"^\s*(2|n|no)\b",
+                    "unclear": ".*",
+                },
             ),
         )
     ],
@@ -34,7 +38,7 @@ with DAG(
     # [START howto_trigger_apptoto_reply_use]
     @task
     def whom_to_call(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """Return what to tell of the replies of all events of this run, each once."""
+        """Return a row for each reply of this run that needs a call."""
         found = {
             reply["reply_id"]: reply
             for events in (triggering_asset_events or {}).values()
@@ -59,7 +63,9 @@ with DAG(
             "type": "email",
             "to": "reception@clinic.example",
             "subject": "Please call a patient",
-            "message": "The answer to appointment {{ row.appointment }} is: {{ row.answer }}.",
+            "message": (
+                "The answer to appointment {{ row.appointment }} is: {{ row.answer }}."
+            ),
         },
         id_column="reply_id",
         idempotency_key="reply",  # a reply that comes in two runs is sent once
