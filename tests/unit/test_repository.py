@@ -19,7 +19,8 @@ def test_the_registry_names_every_module_and_class_of_the_provider_info() -> Non
     info = get_provider_info()
     listed = re.findall(r"^  - module: (\S+)$", (ROOT / ".airflow-registry.yaml").read_text(), re.MULTILINE)
     classes = {*info["notifications"], *(each["class-name"] for each in info["task-decorators"])}
-    modules = {name for kind in ("operators", "hooks") for each in info[kind] for name in each["python-modules"]}
+    kinds = ("operators", "sensors", "triggers", "hooks")
+    modules = {name for kind in kinds for each in info[kind] for name in each["python-modules"]}
     assert classes <= set(listed)
     assert {name.rpartition(".")[0] for name in set(listed) - classes} == modules
 
@@ -36,3 +37,9 @@ def test_the_workflow_tests_every_pinned_airflow() -> None:
     tested = set(re.findall(r"\{airflow: \"?([\w.]+)\"?,", workflow))
     pinned = {path.stem.removeprefix("airflow-") for path in (ROOT / ".ci" / "pins").glob("airflow-*.txt")}
     assert tested == pinned - {"3.3"} | {"lowest"}
+
+
+def test_llms_txt_lists_every_page_of_the_documentation() -> None:
+    listed = re.findall(r"/en/stable/([a-z-]+)\.html", (ROOT / "docs" / "llms.txt").read_text())
+    pages = {path.stem for path in (ROOT / "docs").glob("*.rst")} - {"index"}
+    assert sorted(listed) == sorted(pages)
