@@ -7,8 +7,8 @@ PYTHON ?= python3
 # What `make matrix` runs on: make matrix AIRFLOW=2.11; also: lowest, newest
 AIRFLOW ?= 2.11 3.0 3.1 3.2
 
-# Which benchmarks `make bench` runs: make bench PARTS=cpu
-PARTS ?= parse message guards cpu speed arms
+# Which benchmarks `make bench` runs: make bench PARTS=page
+PARTS ?= parse message batch plan guards page polls speed arms
 
 # More for pytest, or for the run of workers: make test ARGS='-k ledger', make distributed ARGS='--messages 60'
 ARGS ?=
@@ -70,7 +70,7 @@ distributed: ## send from two Celery workers, kill one of them and PostgreSQL, a
 mutation: setup ## change the outbox and the batch in small ways, and list the changes that no test notices
 	.venv/bin/python -m tests.support.mutation
 
-bench: ## print what the provider costs: import, message, guards, CPU, speed, and a batch beside other ways to send
+bench: ## print what the provider costs: import, message, batch, plan, page, polls, and a batch beside other ways to send
 	@.ci/venv .ci/venv-bench .ci/pins/bench.txt "$(PYTHON)"
 	@for part in $(PARTS); do .ci/venv-bench/bin/python -m benchmarks $$part || exit; done
 

@@ -1,7 +1,7 @@
 """Run one benchmark and print its tables.
 
-The Python that runs it needs the packages of .ci/pins/bench.txt; for ``cpu``, those of any development environment are
-enough. PostgreSQL is measured if it is installed.
+The Python that runs it needs the packages of .ci/pins/bench.txt; for all but ``parse`` and ``arms``, those of any
+development environment are enough. PostgreSQL is measured if it is installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import cpu, guards, in_process, message, parse, speed, tables
+from benchmarks import batch, guards, in_process, message, page, parse, plan, polls, speed, tables
 from benchmarks.arms import ARMS
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.server import Server
@@ -28,13 +28,19 @@ def main() -> None:
         home = Path(folder)
         in_process.set_up(home)
         if options.part == "parse":
-            parse.show()
+            parse.show(options.rounds)
         elif options.part == "message":
             message.show(server, home)
         elif options.part == "guards":
             guards.show(server, home, options.rounds)
-        elif options.part == "cpu":
-            cpu.show(server, home, messages=options.messages, rounds=options.rounds)
+        elif options.part == "batch":
+            batch.show(server, home, messages=options.messages, rounds=options.rounds)
+        elif options.part == "plan":
+            plan.show(home, rows=options.rows, rounds=options.rounds)
+        elif options.part == "page":
+            page.show(home, messages=options.messages, rounds=options.rounds)
+        elif options.part == "polls":
+            polls.show(server, options.rounds)
         elif options.part == "speed":
             speed.show_shares(server, home, options.seconds)
             speed.show_speeds(server, home, options.rounds)
@@ -46,12 +52,21 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("parse", help="time to import the operators, compared with other providers")
+    part = parts.add_parser("parse", help="time to import each public module, compared with other providers")
+    part.add_argument("--rounds", type=int, default=7, help="(7)")
     parts.add_parser("message", help="time of one message, by where its ledger and its rate limit are")
     part = parts.add_parser("guards", help="time that opt-outs, max_age, send_window and at_most add to a message")
     part.add_argument("--rounds", type=int, default=10, help="(10)")
-    part = parts.add_parser("cpu", help="CPU time of a message in a batch, compared with a bare requests call")
+    part = parts.add_parser("batch", help="CPU and time of a message in a batch, by the store of its ledger")
     part.add_argument("--messages", type=int, default=600, help="in a batch (600)")
+    part.add_argument("--rounds", type=int, default=5, help="(5)")
+    part = parts.add_parser("plan", help="time to plan a batch, before its first message is sent")
+    part.add_argument("--rows", type=int, default=10_000, help="(10,000)")
+    part.add_argument("--rounds", type=int, default=3, help="(3)")
+    part = parts.add_parser("page", help="time of what the outbox page reads from a large ledger")
+    part.add_argument("--messages", type=int, default=200_000, help="in the ledger (200,000)")
+    part.add_argument("--rounds", type=int, default=20, help="(20)")
+    part = parts.add_parser("polls", help="requests of a poll for answers, by the number of appointments")
     part.add_argument("--rounds", type=int, default=5, help="(5)")
     part = parts.add_parser("speed", help="messages per second of a batch, without Airflow")
     part.add_argument("--seconds", type=float, default=12, help="length of each measurement with a rate limit (12)")

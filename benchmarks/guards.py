@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import statistics
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import databases, in_process, ways
 from benchmarks.people import number_of
 from benchmarks.server import Conditions, Server
-from benchmarks.settings import API_KEY, LOGIN, say
+from benchmarks.settings import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,7 +104,7 @@ def _show(server: Server, states: Mapping[int, URL], count: int) -> None:
     """
     kind = next(iter(states.values())).get_backend_name()
     for size, state in states.items():
-        _connect(server, f"{kind}_{size}", state)
+        ways.connect(server.url, f"{kind}_{size}", state)
         say(f"guards, {kind}: {size:,} opt-outs")
         ways.opt_out(f"{kind}_{size}", map(number_of, range(PEOPLE, PEOPLE + size)), LISTS)
     sends = {
@@ -149,13 +148,3 @@ def _round(sends: Mapping[str, Callable[[], object]]) -> Medians:
             wall[name].append((time.perf_counter() - start) * 1000)
             cpu[name].append((time.process_time() - cpu_start) * 1000)
     return {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in sends}
-
-
-def _connect(server: Server, conn_id: str, state: URL) -> None:
-    """Create an Apptoto connection with a state database."""
-    kind = "sqlite" if state.get_backend_name() == "sqlite" else "postgres"
-    database = {"conn_type": kind, "host": state.host or state.database, "port": state.port, "login": state.username}
-    os.environ[f"AIRFLOW_CONN_STATE_{conn_id.upper()}"] = json.dumps({**database, "schema": state.database})
-    extra = {"requests_per_minute": ways.UNLIMITED, "state_conn_id": f"state_{conn_id}"}
-    account = {"conn_type": "apptoto", "login": LOGIN, "password": API_KEY, "host": server.url, "extra": extra}
-    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(account)

@@ -1,4 +1,4 @@
-"""Measure what an import of the operators adds to the parsing of a DAG file, compared with other providers.
+"""Measure what an import of each public module adds to the parsing of a DAG file, compared with other providers.
 
 Airflow parses each DAG file again and again, each time in a process that has imported Airflow and no provider. So each
 import is timed in a fresh interpreter that has imported Airflow's authoring interface, as every DAG file does.
@@ -13,10 +13,19 @@ import subprocess
 import sys
 import tempfile
 
-ROUNDS = 7
 OURS = "airflow_provider_apptoto.operators.apptoto"
 MODULES = (
     OURS,
+    "airflow_provider_apptoto.sensors.apptoto",
+    "airflow_provider_apptoto.triggers.apptoto",
+    "airflow_provider_apptoto.notifications.apptoto",
+    "airflow_provider_apptoto.decorators.apptoto",
+    "airflow_provider_apptoto.hooks.apptoto",
+    "airflow_provider_apptoto.outbox",
+    "airflow_provider_apptoto.client",
+    "airflow_provider_apptoto.links.apptoto",
+    "airflow_provider_apptoto.plugins.apptoto",
+    "airflow_provider_apptoto.get_provider_info",
     "airflow.providers.smtp.operators.smtp",
     "airflow.providers.telegram.operators.telegram",
     "airflow.providers.slack.operators.slack",
@@ -38,7 +47,7 @@ print(json.dumps([milliseconds, len(new), [name for name in {HEAVY!r} if name in
 """
 
 
-def show() -> None:
+def show(rounds: int) -> None:
     """Print the median import time of each module, interleaved, so that other load affects all of them alike."""
     times: dict[str, list[float]] = {module: [] for module in MODULES}
     imported: dict[str, tuple[int, list[str]]] = {}
@@ -46,11 +55,11 @@ def show() -> None:
         for module in MODULES:  # unmeasured: it writes the bytecode and fills the disk cache
             _, new, heavy = _measure(module, home)
             imported[module] = new, heavy
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for module in MODULES:
                 times[module].append(_measure(module, home)[0])
     medians = {module: statistics.median(taken) for module, taken in times.items()}
-    print(f"Import after airflow.sdk, median of {ROUNDS} fresh interpreters\n")
+    print(f"Import after airflow.sdk, median of {rounds} fresh interpreters\n")
     print(f"{'module':<53}{'ms':>8}{'min':>8}{'to ours':>9}{'modules':>9}  heavy ones")
     for module, median in sorted(medians.items(), key=lambda item: item[1]):
         new, heavy = imported[module]

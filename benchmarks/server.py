@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from benchmarks import events
 from benchmarks.people import person_of
 from benchmarks.settings import LATENCY, WINDOW
 from tests.chaos.draws import Draws, Fault
@@ -40,6 +41,7 @@ class Conditions:
     :param faults: share of the requests that fail, 0 to 1, drawn for each person and each request within the limit.
     :param seed: of the faults.
     :param kill_at: number of the message at whose acceptance the server kills the sending process; ``None``: never.
+    :param events: number of appointments that it lists, whatever the window, a minute apart from tomorrow on.
     """
 
     latency: float = LATENCY
@@ -47,6 +49,7 @@ class Conditions:
     faults: float = 0.0
     seed: int = 0
     kill_at: int | None = None
+    events: int = 0
 
 
 @dataclass(slots=True)
@@ -57,12 +60,16 @@ class Seen:
     :param refused: requests over the limit.
     :param killed: whether the server killed a sending process.
     :param arrivals: time of each request, in seconds of ``time.monotonic``.
+    :param reads: requests that read.
+    :param sent_bytes: of the answers to these.
     """
 
     copies: Counter[int] = field(default_factory=Counter)
     refused: int = 0
     killed: bool = False
     arrivals: list[float] = field(default_factory=list)
+    reads: int = 0
+    sent_bytes: int = 0
 
 
 _SUCCESS = b'{"success": true}'
@@ -118,6 +125,13 @@ class Responder:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         length = re.search(r"(?im)^content-length: *(\d+)", head)
         body = await reader.readexactly(int(length[1]) if length else 0)
+        if head.startswith("GET /v1/events"):
+            await asyncio.sleep(self._conditions.latency)
+            found = events.answer(head.split(" ", 2)[1], self._conditions.events)
+            self.seen.reads += 1
+            self.seen.sent_bytes += len(found)
+            _answer(writer, 200, "Content-Type: application/json", found)
+            return True
         if not head.startswith("POST "):  # a client that follows redirects
             _answer(writer, 200, "", b"<html>Hello</html>")
             return True

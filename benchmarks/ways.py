@@ -1,10 +1,12 @@
-"""The ways to send that are measured in this process; the only module that uses internals of the provider."""
+"""The ways to send that are measured in this process. Only this module and :mod:`.reads` use internals."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +161,27 @@ def batch(
             raise RuntimeError(f"Not all messages were sent, so the times mean nothing:\n{results.table()}")
 
     return send
+
+
+def connect(url: str, conn_id: str, state: URL | None = None) -> None:
+    """Create an Apptoto connection without a limit of requests.
+
+    :param url: base URL of the server.
+    :param state: its state database.
+    """
+    extra: dict[str, object] = {"requests_per_minute": UNLIMITED}
+    if state is not None:
+        kind = "sqlite" if state.get_backend_name() == "sqlite" else "postgres"
+        database = {
+            "conn_type": kind,
+            "host": state.host or state.database,
+            "port": state.port,
+            "login": state.username,
+        }
+        os.environ[f"AIRFLOW_CONN_STATE_{conn_id.upper()}"] = json.dumps({**database, "schema": state.database})
+        extra["state_conn_id"] = f"state_{conn_id}"
+    account = {"conn_type": "apptoto", "login": LOGIN, "password": API_KEY, "host": url, "extra": extra}
+    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(account)
 
 
 def lift_connection_limit() -> None:
