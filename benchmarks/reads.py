@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import itertools
 import os
 import time
@@ -12,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from benchmarks.people import number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Connection
 
 DAGS, RUN = 20, 200
 """DAGs of the ledger, and messages of each of their runs."""
@@ -71,10 +73,22 @@ def fill_ledger(url: URL, count: int) -> None:
     entries = _entries(count, key)
     while lot := [values_of(each) for each in itertools.islice(entries, _LOT)]:
         with database.transaction() as connection:
-            connection.execute(ledger.insert(), lot)
-    if database.dialect == "postgresql":  # as its autovacuum does within a minute
+            if database.dialect == "sqlite":
+                connection.execute(ledger.insert(), lot)
+            else:
+                _copy(connection, ledger.name, lot)
+    if database.dialect != "sqlite":  # as autovacuum does within a minute
         with database.transaction() as connection:
             connection.exec_driver_sql("ANALYZE")
+
+
+def _copy(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to PostgreSQL with COPY, ten times as fast as INSERT."""
+    text = io.StringIO()
+    csv.DictWriter(text, list(rows[0])).writerows(rows)
+    text.seek(0)
+    copy = f"COPY {table} ({', '.join(rows[0])}) FROM STDIN WITH (FORMAT csv, FORCE_NOT_NULL (reason))"
+    connection.connection.cursor().copy_expert(copy, text)
 
 
 def page(conn_id: str, dag_ids: Iterable[str], text: str | None = None, **filters: Any) -> Callable[[], int]:
