@@ -54,6 +54,7 @@ docs: setup ## build the documentation into docs/_build/html, and check links; a
 screenshots: setup ## take the pictures and draw the diagrams of the documentation anew (needs Chromium)
 	.venv/bin/python -m tests.browser.screenshots
 	.venv/bin/python docs/diagrams.py
+	.venv/bin/python docs/demo.py
 
 matrix: $(AIRFLOW:%=matrix-%) ## run the contract tests on the older Airflows (or one: AIRFLOW=2.11)
 

@@ -36,6 +36,8 @@ COMMANDS = {
 
 MANY = 30
 """Commands that are printed at least."""
+MAX_PICTURE = 300_000
+"""Bytes of a picture in the README."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -115,6 +117,33 @@ def diagrams() -> dict[str, Any]:
 def test_the_diagrams_are_those_that_the_script_draws() -> None:
     for name, picture in diagrams()["pictures"]().items():
         assert (DOCS / "_static" / name).read_text() == picture, f"run: python docs/diagrams.py ({name})"
+
+
+def test_the_moving_picture_shows_the_recorded_demo_and_nothing_of_the_machine_that_recorded_it() -> None:
+    demo = runpy.run_path(str(DOCS / "demo.py"))
+    cast = (DOCS / "demo.cast").read_text()
+    drawn = (DOCS / "_static" / "demo.svg").read_text()
+    assert drawn == demo["picture"](demo["lines_of"](cast)), "run: python docs/demo.py"
+    assert "40 participants" in drawn
+    assert len(drawn) < MAX_PICTURE
+    assert not re.search(r"/home|/root|/tmp|127\.0\.0\.1", cast)
+
+
+def test_the_moving_picture_shows_what_the_provider_logs_and_cuts_long_lists() -> None:
+    demo = runpy.run_path(str(DOCS / "demo.py"))
+    people = [f"{9 + number // 4:02}:{number % 4 * 15:02}  Ann  sms" for number in range(20)]
+    output = [
+        "Setting up a temporary Airflow",
+        "2026-11-29T16:15:42Z [info] Filling up the DagBag from /home/ann/dags [airflow.dag_processing] loc=a.py:1",
+        "2026-11-29T16:15:45Z [info] [DAG TEST] starting task_id=text map_index=-1 [airflow.sdk] loc=dag.py:1501",
+        "2026-11-29T16:16:17.9Z [info     ] Rows by outcome:",
+        "  sent                 38 [airflow_provider_apptoto.batch.run] loc=run.py:106",
+        "2026-11-29T16:16:33Z [info] DagRun Finished: dag_id=a [airflow.models.dagrun.DagRun] loc=dagrun.py:1315",
+        *people,
+    ]
+    shown = [line.text for line in demo["story"]([demo["Line"](float(at), text) for at, text in enumerate(output)])]
+    start = ["Setting up a temporary Airflow", "task text", "  Rows by outcome:", "    sent                 38"]
+    assert shown == [*start, *people[:6], "... 14 more"]
 
 
 def test_the_diagram_of_states_has_all_states_of_the_ledger() -> None:
