@@ -21,9 +21,9 @@ PER_MINUTE = 90
 """The default rate limit of a connection."""
 RULES = """\
 One poll for the answers of that many appointments, with one participant and two texts each; median of {rounds}.
-Requests: as the server counted them. of a minute: their share of the default rate limit, {per_minute} per minute, which
-is also what is left for messages if the poll runs once a minute. s: wall time without a rate limit; the server has a
-latency of {latency:g} ms. MB: size of the answers. by event: requests of a loop over get_event (computed)."""
+Requests: as the server counted them. of a minute: their share of the default rate limit, {per_minute} per minute, if
+the poll runs once a minute; the rest is left for messages. s: wall time without a rate limit; the server has a latency
+of {latency:g} ms. MB: size of the answers. by event: requests of a loop over get_event (computed)."""
 
 
 class Cost(NamedTuple):
