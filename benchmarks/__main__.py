@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
     part = parts.add_parser("parse", help="time to import each public module, compared with other providers")
-    part.add_argument("--rounds", type=int, default=7, help="(7)")
+    part.add_argument("--rounds", type=int, default=5, help="(5)")
     parts.add_parser("message", help="time of one message, by where its ledger and its rate limit are")
     part = parts.add_parser("guards", help="time that opt-outs, max_age, send_window and at_most add to a message")
     part.add_argument("--rounds", type=int, default=10, help="(10)")
