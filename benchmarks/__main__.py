@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--messages", type=int, default=200_000, help="in the ledger (200,000)")
     part.add_argument("--rounds", type=int, default=20, help="(20)")
     part = parts.add_parser("polls", help="requests of a poll for answers, by the number of appointments")
-    part.add_argument("--rounds", type=int, default=5, help="(5)")
+    part.add_argument("--rounds", type=int, default=3, help="(3)")
     part = parts.add_parser("speed", help="messages per second of a batch, without Airflow")
     part.add_argument("--seconds", type=float, default=12, help="length of each measurement with a rate limit (12)")
     part.add_argument("--rounds", type=int, default=5, help="without a rate limit (5)")
