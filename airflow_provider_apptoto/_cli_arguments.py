@@ -131,7 +131,7 @@ _RECIPIENTS = _option(
 )
 _ADDED_BY = [
     _option("--by", help="who adds them; stored (default: the current user)"),
-    _option("--note", default="", help="where they said so; one line without personal data; stored"),
+    _option("--note", default="", help="where they opted out; one line without personal data; stored"),
 ]
 OPTOUT_ADD = [_RECIPIENTS, _LIST_NAME, *_ADDED_BY, _CONN_ID]
 OPTOUT_REMOVE = [_RECIPIENTS, _LIST_NAME, _CONN_ID]

@@ -74,13 +74,13 @@ def reconcile(
 
     records = admin.resolvable(selection)
     if not records:
-        end("No message may have been sent: there is nothing to look for.", NOTHING)
+        end("No matching entry has an unknown outcome, so there is nothing to search for.", NOTHING)
     about = [record for record in records if is_searchable(record.entry)]
-    sys.stderr.write(f"Looking for {len(about)} of {len(records)} messages: those to events and participants.\n")
+    sys.stderr.write(f"Searching for {len(about)} of {len(records)} messages: those to events and participants.\n")
     found = find(records)
     left = len(records) - len(found)
     if not found:
-        end(f"None was found, which proves nothing. A person must decide about {left}.", NOTHING)
+        end(f"None was found, but any of them may have been sent. A person must decide about {left}.", NOTHING)
     author = Author(by=given.by, note=NOTE)
     change(
         found, lambda: admin.resolve(found, State.SENT, author), f"Resolved as sent: {{}}. Left for a person: {left}."

@@ -1,6 +1,6 @@
 """``airflow apptoto`` (Airflow 3.2 and newer) and ``python -m airflow_provider_apptoto`` (all versions).
 
-Here are the groups of commands, and those of ``ledger``.
+This module has the groups of commands, and the commands of ``ledger``.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ _COMMANDS: Commands = {
         RESOLVE,
     ),
     "reconcile": (
-        "Search Apptoto for messages to events and participants that may have been sent, and resolve those it has",
+        "Search Apptoto for messages to events and participants that may have been sent, and resolve those it finds",
         command(_reconcile),
         RECONCILE,
     ),

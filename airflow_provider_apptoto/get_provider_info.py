@@ -104,7 +104,7 @@ def get_provider_info() -> dict[str, Any]:
                     "default_region": {
                         "label": "Default region",
                         "description": "Country of phone numbers without +, as two letters such as US. "
-                        "If it is blank, such numbers are rejected.",
+                        "If it is blank, such numbers are refused.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "allowed_regions": {
@@ -216,7 +216,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "default_region": {
                         "description": "Country of phone numbers without +, as two letters. If it is not set, such "
-                        "numbers are rejected.\n",
+                        "numbers are refused.\n",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "US",

@@ -150,7 +150,7 @@ def picture(lines: list[Line]) -> str:
     full = len(shown) * LINE
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<title>make demo: a DAG texts the clients of a clinic, calls those who do not answer, and mails the rest</title>
+<title>make demo: a DAG texts the clients of a clinic, calls those who do not answer, and e-mails the front desk</title>
 <style>
 text{{font:13px {FONT};white-space:pre}}
 .c{{animation:c {length:.2f}s step-end infinite}}

@@ -1,4 +1,4 @@
-"""Text tomorrow's clients, call those who are silent, tell the front desk the rest."""
+"""Text tomorrow's clients, call those who do not answer, and e-mail the front desk."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ with DAG(
     ) -> dict[str, str]:
         """Return when tomorrow begins and ends.
 
-        A run that was started over the REST API may have neither time. On Airflow 2,
-        a run that was started by hand in the morning has the data interval that ended
-        yesterday.
+        A run that was started through the REST API may have neither a data interval
+        nor a logical date. On Airflow 2, a run that was started by hand in the morning
+        has the data interval that ended yesterday.
         """
         given = (data_interval_end, logical_date)
         times = [time for time in given if time is not None] or [dag_run.run_after]
@@ -56,7 +56,7 @@ with DAG(
     def in_seconds(seconds: str) -> str:
         """Return when the wait ends.
 
-        It begins when the messages are sent, however late, and a retry keeps its end.
+        It begins after the messages are sent, however late. Retries keep the same end.
         """
         return str(pendulum.now("UTC").add(seconds=int(seconds)).isoformat())
 
@@ -118,7 +118,7 @@ with DAG(
 
     @task
     def mail(texts: Any, calls: Any) -> list[dict[str, str]]:
-        """Return the e-mail to the front desk, if there is anything to do: only ids."""
+        """Return the e-mail to the front desk, if one is needed. It has only ids."""
         silent = [
             f"{row['start_time']}: event {row['event_id']}"
             for row in calls["unanswered"]

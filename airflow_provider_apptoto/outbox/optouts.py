@@ -127,7 +127,7 @@ class OptOuts:
 
         :param list: ``all``, or 1 to 64 letters, digits, ``_`` and ``-``.
         :param by: who adds them, one line of 1 to 200 characters; stored.
-        :param note: where they said so, one line of up to 200 characters; stored. No personal data.
+        :param note: where they opted out, one line of up to 200 characters; stored. No personal data.
         :param places: what errors call the entries, such as ``line 2``; by default by their index.
         :return: how many were not on the list before.
         :raises ApptotoConfigurationError: an argument or an entry is invalid.

@@ -23,7 +23,8 @@ DOCUMENTED = (
     "GET /v1/event returns one event by id or external_id. Participants have the documented states.",
     (
         "POST /v1/events creates events, and calendars that are missing. PUT creates or changes: participants and "
-        "custom_data are replaced as a whole, but who already got a message stays. DELETE hides one event."
+        "custom_data are replaced as a whole, but a participant who already got a message stays. "
+        "DELETE hides one event."
     ),
     "POST and PUT /v1/contacts, with add_phone and add_email.",
     "STOP, END, QUIT or UNSUBSCRIBE by text, STOP or UNSUBSCRIBE by e-mail, and key 9 on the phone opt a person out.",
@@ -52,11 +53,11 @@ ASSUMED = (
     "A conversation has messages and nothing else, and there is one for each channel. A reply has no delivery fields.",
     "A message changes no state. A reply changes none either, but confirm, cancel and reschedule do.",
     (
-        "A message to somebody who has opted out is accepted, and its send_failed is true. "
+        "A message to someone who has opted out is accepted, and its send_failed is true. "
         "The number 202-555-0181 gets the other possible answer, 422."
     ),
     "An unknown event or participant is 404. Without any appointment, all of them exist, and the text stays as sent.",
-    "Who has no number or address for the channel gets nothing, and the message is accepted.",
+    "A person without a number or an address for the channel gets nothing, and the message is accepted.",
     (
         "A request with several targets reaches each of them. "
         "Texts to a number or address are not filled, and appear in no conversation."
@@ -70,7 +71,7 @@ ASSUMED = (
     "prevent_calendar_creation refuses an event of an unknown calendar.",
     (
         "There are no credits, quiet hours, Auto Messages or rate limits, and no participants are found in texts. "
-        "Add faults to rehearse the answers to that."
+        "Add faults to simulate such answers."
     ),
 )
 
