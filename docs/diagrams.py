@@ -32,12 +32,12 @@ THEMES = {
 
 STEPS = (
     # step, store or service, what is said there, whether the arrow leads to it
-    ("1  Look it up", "Ledger", "was it sent before?", False),
-    ("2  Check who and when", "Opt-outs, window, states", "may this person get it now?", False),
-    ("3  Wait for a slot", "Rate limit", "shared by all processes", False),
-    ("4  Record “sending”", "Ledger", "before the first byte", True),
-    ("5  Send it", "Apptoto", "one HTTPS request", True),
-    ("6  Record the outcome", "Ledger", "what is known about it", True),
+    ("Look it up", "Ledger", "was it sent before?", False),
+    ("Check who and when", "Opt-outs, window, states", "may this person get it now?", False),
+    ("Wait for a slot", "Rate limit", "shared by all processes", False),
+    ("Record “sending”", "Ledger", "before the first byte", True),
+    ("Send it", "Apptoto", "one HTTPS request", True),
+    ("Record the outcome", "Ledger", "what is known about it", True),
 )
 SENDERS = ("Operator", "Batch", "Python task", "Notifier")
 
