@@ -239,7 +239,7 @@ class ApptotoClient:
         """Return one event (``GET /v1/event``); ``None`` if Apptoto has none with this id.
 
         Source: apidocs.apptoto.com/reference/v1event. How a missing event is answered is not documented: HTTP 404 and
-        an empty answer are taken for it. ``include_conversations`` was observed to work here, but is not documented.
+        an empty answer count as missing. ``include_conversations`` was observed to work here, but is not documented.
 
         :param id: id of the event; exactly one of this and ``external_id`` is required.
         :param external_id: the id that the caller gave the event when it was created.

@@ -75,10 +75,10 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
         connection's applies too. Needs the state database.
     :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
     :param only_if_state: send only if the participant of the appointment is in one of these states, read at most a
-        minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. Rows need ``event_id``, beside which
-        ``participant_id`` names who gets the message. With ``start_time`` (ISO 8601), and in its order, up to a hundred
-        events are read at once; the rows of
-        :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoListEventsOperator` are so.
+        minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. Rows need ``event_id``; a
+        ``participant_id`` names who gets the message. If rows have ``start_time`` (ISO 8601) and are sorted by it, as
+        those of :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoListEventsOperator` are, up to a hundred
+        events are read at once.
     :param timezone_column: the column with the recipient's time zone.
     :param not_after_column: the column with the latest time to send the message.
     :param dynamic_fields: additional first names of Apptoto's dynamic fields.

@@ -164,7 +164,7 @@ class Settler:
         except LedgerStoreError as error:
             log.warning("Whether the %s to %s was sent can't be recorded: %s", entry.channel, entry.target, error)
             return False
-        log.warning("%s to %s: it was sent, because the conversation in Apptoto has it", entry.channel, entry.target)
+        log.warning("%s to %s: it was sent; it is in the conversation in Apptoto", entry.channel, entry.target)
         return True
 
     def _was_sent(self, store: LedgerStore, draft: Draft, entry: Entry) -> bool:

@@ -47,7 +47,7 @@ class ApptotoReplyTrigger(EventTrigger):
     :param days_back: read the events that started up to this many days ago, at least 0.
     :param days_ahead: read the events that start in up to this many days, at least 1.
     :param poke_interval: seconds between two reads, at least 1; 30 or more in production.
-    :param max_errors: failures in a row that are told, at least 1.
+    :param max_errors: failures in a row after which an event reports them, at least 1.
     :param apptoto_conn_id: id of the connection.
     :raises ApptotoConfigurationError: Airflow is too old, or a parameter is invalid.
     """

@@ -194,8 +194,8 @@ class Appointments:
         """Let a participant react.
 
         :param action: ``confirm``, ``cancel``, ``reschedule``, ``accept``, ``decline``, ``reply``, ``stop``, ``fail``.
-        :param options: ``text`` of the reply (blank: a click, which is no reply); ``channel`` of the reply; ``after``,
-            the seconds until then.
+        :param options: ``text`` of the reply (blank: a click, which is not a reply); ``channel`` of the reply;
+            ``after``, the seconds until then.
         :raises ValueError: it is not possible.
         """
         with _value_errors():
