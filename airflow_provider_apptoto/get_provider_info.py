@@ -166,7 +166,8 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "apptoto": {
                 "description": "Options of the Apptoto provider. An option named like a connection field is the "
-                "default for all connections; a value on a connection takes precedence.",
+                "default for all connections; a value on a connection takes precedence, but the strictest "
+                "delivery_mode and all limits of at_most apply.",
                 "options": {
                     "delivery_mode": {
                         "description": "Delivery mode of this deployment: live, redirect or dry_run. The strictest of "

@@ -52,7 +52,7 @@ class Message:
     :param max_segments: maximum estimated SMS segments of an ``sms``, at least 1; ``None``: no limit. Texts with
         dynamic fields are not limited, because their length is unknown.
     :param default_region: region (ISO 3166 in capitals, e.g. ``US``) of numbers without ``+``. Without it, such
-        numbers are rejected.
+        numbers are refused.
     :param allowed_regions: regions (as ``default_region``) whose numbers may receive messages; ``*``: all. ``None``:
         ``default_region``, or all if there is none. Not stored: a copy made by ``dataclasses.replace`` may go to any
         region.
