@@ -35,7 +35,7 @@ def main() -> int:
         results = []
         began = time.monotonic()
         with workers() as pool:
-            for number, arm in enumerate([*LEDGERS, *APPOINTMENTS, NAIVE, HTTP_OPERATOR]):
+            for number, arm in enumerate([*LEDGERS, APPOINTMENTS, NAIVE, HTTP_OPERATOR]):
                 folder = home / str(number)
                 folder.mkdir()
                 results.append(run_arm(arm, draws, sends, folder, pool))

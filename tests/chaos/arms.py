@@ -44,7 +44,6 @@ class Arm:
     :param memory: where its ledger is, if it has one.
     :param wrap: called in the process of each try, with its store, to break something.
     :param appointments: whether messages go to participants of events instead of numbers.
-    :param conversations: whether the conversations of events show what was accepted.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Arm:
     on_unknown: OnUnknown = OnUnknown.FAIL
     wrap: Callable[[LedgerStore], LedgerStore] | None = None
     appointments: bool = False
-    conversations: bool = True
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -67,9 +65,6 @@ LEDGERS = (
     Arm(name="task state, fail", memory=TaskStateMemory),
     Arm(name="task state, resend", memory=TaskStateMemory, on_unknown=OnUnknown.RESEND),
 )
-APPOINTMENTS = (
-    Arm(name="appointments, no conversations", memory=SqlMemory, appointments=True, conversations=False),
-    Arm(name="appointments", memory=SqlMemory, appointments=True),
-)
+APPOINTMENTS = Arm(name="appointments, state database", memory=SqlMemory, appointments=True)
 NAIVE = Arm(name="naive: retries on any error", rules=Rules.NAIVE)
 HTTP_OPERATOR = Arm(name="HttpOperator's rules", rules=Rules.HTTP_OPERATOR)

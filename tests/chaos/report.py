@@ -39,7 +39,9 @@ def summary(result: Result) -> dict[str, str]:
         "never delivered": str(len(observed.tasks) - accepted(task.person for task in observed.tasks)),
         "successes (false)": f"{len(successes)} ({len(successes) - accepted(successes)})",
         "flagged unknown (really sent)": f"{len(flagged)} ({accepted(flagged)})" if observed.entries else "-",
-        "left to a person after a clear": "-" if result.left is None else str(result.left),
+        "left to a person: before, after a clear": "-"
+        if result.unresolved is None
+        else "{}, {}".format(*result.unresolved),
         "failed (really sent)": f"{len(others)} ({accepted(others)})",
         "promises": "none" if result.arm.memory is None else "BROKEN" if result.broken else "kept",
     }

@@ -32,8 +32,8 @@ class Result:
 
     :param broken: promises of the ledger that were broken; an arm without a ledger promises nothing.
     :param live: tries that were still running when the next one started.
-    :param left: messages that a person must resolve after all failed tasks were cleared once; ``None`` without
-        appointments.
+    :param unresolved: with appointments, messages that a person must resolve, before and after all failed tasks were
+        cleared once: the next try looks into their conversations.
     """
 
     arm: Arm
@@ -42,7 +42,7 @@ class Result:
     kills: Counter[Point] = field(default_factory=Counter)
     freezes: Counter[Point] = field(default_factory=Counter)
     live: int = 0
-    left: int | None = None
+    unresolved: tuple[int, int] | None = None
     faults: Counter[Fault] = field(default_factory=Counter)
     ledger_faults: Counter[LedgerFault] = field(default_factory=Counter)
 
@@ -54,8 +54,8 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
     """
     memory = None if arm.memory is None else arm.memory(folder)
     found: list[str] = []
-    left = None
-    with ChaosServer(draws, conversations=arm.conversations) as server:
+    unresolved = None
+    with ChaosServer(draws) as server:
 
         def observe(tasks: Sequence[Played]) -> Observed:
             return Observed(tasks=tasks, copies=server.copies(), entries=memory.entries() if memory else [])
@@ -71,11 +71,12 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
                 again = functools.partial(Task, arm=arm, folder=folder, url=server.url, draws=None)
                 failed = [task.person for task in played if not task.succeeded]
                 _wait_for_leases(memory)
-                if arm.appointments:  # the next try looks into the conversation before anybody resolves
+                if arm.appointments:
+                    found_open = _count_unresolved(memory)
                     looking = [again(person=person, first_try=1 + MOST_TRIES) for person in failed]
                     looked = list(workers.map(play, looking))
                     failed = [task.person for task in looked if not task.succeeded]
-                    left = sum(entry.is_unresolved for entry in memory.entries())
+                    unresolved = found_open, _count_unresolved(memory)
                 _resolve_by_truth(memory, server.copies())
                 clear = [again(person=person, first_try=1 + 2 * MOST_TRIES) for person in failed]
                 found += not_put_right(observe(list(workers.map(play, clear))))
@@ -96,7 +97,7 @@ def run_arm(arm: Arm, draws: Draws, sends: int, folder: Path, workers: Executor)
             kills=Counter(point for task in played for point in task.killed_at),
             freezes=Counter(point for task in played for point in task.frozen_at),
             live=sum(task.live for task in played),
-            left=left,
+            unresolved=unresolved,
             faults=server.faults,
             ledger_faults=Counter(fault for task in played for fault in task.ledger_faults),
         )
@@ -114,6 +115,10 @@ def _wait_for_leases(memory: Memory) -> None:
     while any(entry.state is State.SENDING and entry.is_live for entry in memory.entries()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _count_unresolved(memory: Memory) -> int:
+    return sum(entry.is_unresolved for entry in memory.entries())
 
 
 def _resolve_by_truth(memory: Memory, copies: Counter[int]) -> None:

@@ -68,13 +68,11 @@ _SCRIPTS: dict[Fault, Script] = {
 class ChaosServer:
     """The reference for all comparisons.
 
-    :param draws: what goes wrong with the messages.
-    :param conversations: whether the conversations of events show what was accepted.
+    :param draws: what goes wrong with the messages; reads never fail.
     """
 
-    def __init__(self, draws: Draws, *, conversations: bool = True) -> None:
+    def __init__(self, draws: Draws) -> None:
         self._draws = draws
-        self._shows_conversations = conversations
         self._server = FaultServer([self._play])
         self._lock = threading.Lock()
         self._seen: Counter[int] = Counter()
@@ -99,9 +97,7 @@ class ChaosServer:
 
     def _event(self, number: int) -> dict[str, Any]:
         """Return the event of a person, with its conversation as it was observed at Apptoto."""
-        accepted = [
-            request.json for request in self._server.accepted if request.json.get("participant_id") == number
-        ] * self._shows_conversations
+        accepted = [each.json for each in self._server.accepted if each.json.get("participant_id") == number]
         now = datetime.now(UTC).isoformat()
         said = [
             {"id": index, "at": now, "event_type": "sent", "content": message["message"]}

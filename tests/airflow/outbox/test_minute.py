@@ -27,8 +27,8 @@ A_MINUTE = 600
 LIMIT = 100
 """The real service was observed to refuse the 101st request in a minute."""
 REST = 3
-MOST = 0.8
-"""Minimum share of the rate: up to 98 % is used (docs/performance.rst), less on a busy machine."""
+MOST = 0.5
+"""Minimum share of the rate: up to 98 % is used (docs/performance.rst), much less on a busy machine."""
 
 
 class Account(FaultServer):
