@@ -6,20 +6,15 @@ import argparse
 import re
 import runpy
 import shlex
-import textwrap
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from airflow_provider_apptoto import _cli_arguments as arguments
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.sandbox import __main__ as sandbox
+from tests.support.printed_commands import PAGES, ROOT, printed_commands
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 COMMANDS = {
     "ledger list": arguments.LIST,
@@ -63,19 +58,6 @@ def test_the_page_of_metrics_lists_all_metrics_and_no_others() -> None:
     assert emitted == set(re.findall(r"\* - ``(apptoto\.[a-z_.]+)``", (DOCS / "metrics.rst").read_text()))
 
 
-def printed_commands() -> Iterator[tuple[str, list[str]]]:
-    """Yield the page and the words of each command that the pages and the README print."""
-    for path in [*sorted(DOCS.glob("*.rst")), ROOT / "README.md"]:
-        text = path.read_text()
-        blocks = re.findall(r"\.\. code-block:: sh\n\n((?: +.*\n|\n)+)", text)
-        blocks += re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        for block in blocks:
-            for line in textwrap.dedent(block).replace("\\\n", " ").splitlines():
-                if line.startswith(("airflow apptoto ", "python -m airflow_provider_apptoto", "make ")):
-                    command = line.partition(" > ")[0].partition(" < ")[0]
-                    yield path.name, shlex.split(command, comments=True)
-
-
 def check(words: list[str]) -> None:
     """Parse a command; argparse ends the process if it is wrong."""
     match words:
@@ -101,13 +83,13 @@ def check(words: list[str]) -> None:
 
 
 def test_every_printed_command_of_this_package_can_be_parsed() -> None:
-    found = list(printed_commands())
+    found = [(page, words) for page in PAGES for words in printed_commands(page)]
     assert len(found) > MANY
     for page, words in found:
         try:
             check(words)
         except SystemExit:
-            pytest.fail(f"{page}: {shlex.join(words)}")
+            pytest.fail(f"{page.name}: {shlex.join(words)}")
 
 
 def diagrams() -> dict[str, Any]:
