@@ -62,12 +62,13 @@ def airflow_database() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_pins(request: pytest.FixtureRequest) -> None:
-    """Isolate the state database of each test, because all tests share Airflow's Variables."""
+    """Isolate the state database and the rendered fields of each test, because all tests share Airflow's database."""
     if "airflow_database" in request.fixturenames:
         request.getfixturevalue("airflow_database")
         path = airflow_home.HOME / "airflow.db"
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection, connection:
             connection.execute("delete from variable where key like 'apptoto_ledger_%'")
+            connection.execute("delete from rendered_task_instance_fields")
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_STATE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "state.db")}))
 
 
-@pytest.mark.usefixtures("state")
+@pytest.mark.usefixtures("airflow_database", "state")
 @pytest.mark.parametrize("way", ["everything", "one connection"])
 def test_a_sandbox_shows_which_task_sent_a_message(
     connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch, way: str
@@ -109,7 +109,7 @@ def test_a_sandbox_shows_which_task_sent_a_message(
     assert sender == ["callback:success", "remind", "manual__1", "text", -1, 2]
 
 
-@pytest.mark.usefixtures("state")
+@pytest.mark.usefixtures("airflow_database", "state")
 def test_an_account_that_is_no_sandbox_does_not_learn_which_task_sends(connection: Callable[..., None]) -> None:
     with FaultServer() as service:
         connection(service.url, state_conn_id="state")

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, task
 
@@ -33,7 +34,13 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"deferrable": False, "mode": "reschedule"},
     "deferrable": {"deferrable": True},
 }
-modes = pytest.mark.parametrize("mode", MODES)
+reschedules = pytest.mark.skipif(
+    airflow.__version__.startswith("3.0."),
+    reason="in a DAG test, Airflow 3.0 takes the time of an earlier reschedule for text, and any such sensor fails",
+)
+modes = pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=reschedules) if mode == "reschedule" else mode for mode in MODES]
+)
 
 
 @pytest.fixture
