@@ -92,7 +92,7 @@ class ApptotoListEventsOperator(BaseOperator):
         from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
 
         rows: dict[tuple[Any, Any], dict[str, Any]] = {}
-        read = others = named = 0
+        read = others = named = incomplete = 0
         for event in events:
             if event.is_deleted:
                 continue
@@ -101,6 +101,7 @@ class ApptotoListEventsOperator(BaseOperator):
             if not self._is_wanted(event):
                 others += 1
                 continue
+            incomplete += not event.is_complete
             for person in event.participants:
                 if self.states is None or person.state in self.states:
                     rows[event.id, person.id] = {
@@ -118,6 +119,8 @@ class ApptotoListEventsOperator(BaseOperator):
         log.info("%d events, %d of them in other calendars; %d rows", read, others, len(rows))
         if read and others == read:
             log.warning("No event is in the calendar that was asked for. Check the parameter calendar")
+        if incomplete:
+            log.warning("Left out participants without an id. Events with such participants: %d", incomplete)
         return list(rows.values())
 
     def _is_wanted(self, event: Event) -> bool:

@@ -67,7 +67,7 @@ class EventStates:
     def why_not(self, draft: Draft, *, is_departure: bool) -> str:
         """Return why a message must not be sent; empty if it may be.
 
-        :param is_departure: whether this is the last check, right before the first byte.
+        :param is_departure: whether this is the last check, after connecting and before the ledger is written.
         :raises ApptotoValidationError: the message is not about an event.
         :raises StateUnreadError: the state could not be read.
         """

@@ -114,6 +114,13 @@ def test_a_failed_read_fails_the_task(clinic: Clinic) -> None:
     assert len(listed().xcom) == 4
 
 
+def test_participants_who_can_not_be_read_are_told(clinic: Clinic, provider_log: list[str]) -> None:
+    clinic.events[1]["participants"] = [{"name": "Gwendolyn"}]
+    operator = ApptotoListEventsOperator(task_id="events", **WINDOW | PARAMS)
+    assert [each["event_id"] for each in operator.execute({})] == [2, 3, 4]
+    assert "Left out participants without an id. Events with such participants: 1" in provider_log
+
+
 def test_tomorrows_clients_are_reminded_by_participant(clinic: Clinic) -> None:
     run = reminded()
     assert run["remind"].xcom["sent"] == 4
