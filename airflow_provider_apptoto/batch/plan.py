@@ -264,7 +264,7 @@ class Planner:
 
 
 def _start_time(columns: Mapping[str, Any], shown: Columns) -> datetime | None:
-    """Return when the event of a row starts; ``None`` if the row does not say so, because it is no column of ours."""
+    """Return when the event of a row starts; ``None`` if the column is missing, or is no time with a zone."""
     return read_time(shown["start_time"]) if "start_time" in columns else None
 
 

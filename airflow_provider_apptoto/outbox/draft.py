@@ -62,7 +62,7 @@ def draft_of(message: Message, event_id: int | None, given: Mapping[str, Any]) -
 def take_event(fields: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
     """Split the fields of a message to a participant of a given event into those of the message, and the event's id.
 
-    Apptoto takes exactly one recipient. The id of the event serves ``only_if_state``; without it, it is not used.
+    Apptoto takes exactly one recipient. The id of the event serves ``only_if_state`` and the search in conversations.
 
     :raises ApptotoValidationError: the id of the event is invalid.
     """
