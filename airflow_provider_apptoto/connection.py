@@ -30,6 +30,7 @@ from airflow_provider_apptoto.client.settings import (
 )
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 from airflow_provider_apptoto.outbox.policy import OFF, limits_of, window_of
+from airflow_provider_apptoto.outbox.window import zone_named
 from airflow_provider_apptoto.sandbox.behaviour import LOGIN
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class ConnectionSettings:
             ca_bundle=_checked(fields, "ca_bundle", _file),
             state_conn_id=_checked(fields, "state_conn_id", str),
             send_window=_checked(fields, "send_window", window_of),
-            timezone=_checked(fields, "timezone", _zone),
+            timezone=_checked(fields, "timezone", lambda name: zone_named(name, "timezone")),
             at_most=_checked(fields, "at_most", limits_of) or (),
             is_sandbox=login == LOGIN and base_url.startswith("http://"),
         )
@@ -272,12 +273,6 @@ def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) ->
         return check(value.strip())
     except ApptotoValidationError as error:
         raise ApptotoConfigurationError(name, error.problem, code=error.code) from None
-
-
-def _zone(name: str) -> ZoneInfo:
-    from airflow_provider_apptoto.outbox.window import zone_named
-
-    return zone_named(name, "timezone")
 
 
 def _file(path: str) -> str:

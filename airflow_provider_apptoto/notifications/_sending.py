@@ -9,7 +9,7 @@ from airflow_provider_apptoto._airflow import dag_that_renders
 from airflow_provider_apptoto.client import RetryPolicy
 from airflow_provider_apptoto.client.errors import ApptotoError
 from airflow_provider_apptoto.client.routing import DeliveryMode
-from airflow_provider_apptoto.hooks._state import tell_once
+from airflow_provider_apptoto.hooks._state import ledger_secret, tell_once
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.notifications._texts import Occasion, clean, fitted, template_context
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
@@ -117,8 +117,6 @@ def _storm(notifier: ApptotoNotifier, hook: ApptotoHook) -> Storm | None:
             "storm_limit is not enforced: it needs a state database. Set state_conn_id on the Apptoto connection",
         )
         return None
-    from airflow_provider_apptoto.hooks._state import ledger_secret
-
     return Storm(
         database=database,
         hash_keys=ledger_secret().keys(database.salt()),

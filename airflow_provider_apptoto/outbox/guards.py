@@ -16,6 +16,7 @@ from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.outbox.instructions import optout_command
+from airflow_provider_apptoto.outbox.window import zone_named, zone_of_number
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -143,11 +144,8 @@ class Guards:
         """
         if known := own or self.timezone:
             return known
-        if message.to is not None and "@" not in message.to:
-            from airflow_provider_apptoto.outbox.window import zone_of_number
-
-            if found := zone_of_number(message.to):
-                return found
+        if message.to is not None and "@" not in message.to and (found := zone_of_number(message.to)):
+            return found
         msg = (
             f"the time zone of {message.target} is unknown, and send_window needs it. Set recipient_timezone "
             "(in a batch, timezone_column), or timezone on the Apptoto connection"
@@ -245,8 +243,6 @@ def zone_or_none(name: object, field_name: str = "recipient_timezone") -> ZoneIn
     """
     if name is None:
         return None
-    from airflow_provider_apptoto.outbox.window import zone_named
-
     try:
         return zone_named(name, field_name)
     except ApptotoConfigurationError as error:
