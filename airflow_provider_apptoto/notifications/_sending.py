@@ -57,7 +57,9 @@ def send(notifier: ApptotoNotifier, context: Mapping[str, Any]) -> Delivery:
     normalised = hook.build_message(**fields, message=fitted(text, notifier.type)).to or to
     key = occasion.key(notifier.type, normalised, text)
     storm = _storm(notifier, hook)
-    for left in reversed(range(_MAX_ROUNDS)):
+    left = _MAX_ROUNDS
+    while True:
+        left -= 1
         # the last round reports nothing, so the number can't be wrong
         reported = storm.held_back(normalised) if storm is not None and left else None
         outbox = _outbox(hook, occasion, key, None if storm is None else _limited(storm, reported))
@@ -66,7 +68,6 @@ def send(notifier: ApptotoNotifier, context: Mapping[str, Any]) -> Delivery:
             return outbox.send(**fields, message=fitted(text, notifier.type, _note(reported or 0)), item="notification")
         except HeldBackChangedError:
             log.debug("Other notifications were held back in the meantime; writing the text again")
-    raise AssertionError("unreachable")
 
 
 def _rendered(notifier: ApptotoNotifier, context: Mapping[str, Any], occasion: Occasion) -> tuple[str, str]:
