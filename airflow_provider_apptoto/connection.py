@@ -56,13 +56,18 @@ class AirflowConnection(Protocol):
     """The attributes used of Airflow's ``Connection``, whose class differs between versions."""
 
     conn_id: str
-    conn_type: str | None
     login: str | None
     password: str | None
     host: str | None
     port: int | None
     schema: str | None
     extra: str | None
+
+
+class DatabaseConnection(AirflowConnection, Protocol):
+    """The same, and what is used of a connection to a database."""
+
+    conn_type: str | None
 
     @property
     def extra_dejson(self) -> dict[str, Any]:
@@ -183,10 +188,10 @@ def _wrong_default(source: str, error: ApptotoConfigurationError) -> ApptotoConf
 def _own_fields(connection: AirflowConnection) -> dict[str, Any]:
     """Return the fields that are set on the connection, except login and password."""
     host = (connection.host or "").strip()
-    return {**extra_fields(connection.extra), **({"host": host} if host else {})}
+    return {**_extra_fields(connection.extra), **({"host": host} if host else {})}
 
 
-def extra_fields(text: str | None) -> dict[str, Any]:
+def _extra_fields(text: str | None) -> dict[str, Any]:
     """Return the extra fields that are set, by name without prefix.
 
     :param text: JSON, or blank.

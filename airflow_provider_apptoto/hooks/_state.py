@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_apptoto.client import ApptotoClient, RateLimiter
-    from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
+    from airflow_provider_apptoto.connection import ConnectionSettings, DatabaseConnection
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.database import StateDatabase
     from airflow_provider_apptoto.outbox.guards import Guards
@@ -90,7 +90,7 @@ class AccountState:
     """
 
     def __init__(
-        self, conn_id: str, settings: ConnectionSettings, get_connection: Callable[[str], AirflowConnection]
+        self, conn_id: str, settings: ConnectionSettings, get_connection: Callable[[str], DatabaseConnection]
     ) -> None:
         self._conn_id = conn_id
         self._settings = settings

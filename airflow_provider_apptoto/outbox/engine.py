@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect, Engine
 
-    from airflow_provider_apptoto.connection import AirflowConnection
+    from airflow_provider_apptoto.connection import DatabaseConnection
 
 _POSTGRES_DRIVERS = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
 """PostgreSQL drivers: module, and SQLAlchemy's name."""
@@ -50,7 +50,7 @@ _POSTGRES_OPTIONS = {
 _POSTGRES_SETTINGS = ("SET synchronous_commit TO on", "SET statement_timeout TO '30s'")
 
 
-def database_url(connection: AirflowConnection) -> URL:
+def database_url(connection: DatabaseConnection) -> URL:
     """Return the database URL of an Airflow connection.
 
     :raises ApptotoConfigurationError: the connection can't be used for a state database.
