@@ -219,17 +219,17 @@ class AccountState:
             raise ApptotoConfigurationError("state_conn_id", msg, code="state_database_needed")
         return found
 
-    def pin(self, memory: Memory) -> Pin | None:
-        """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
+    def pin(self, memory: Memory) -> Pin:
+        """Return the pin of the state database, which detects a lost or replaced one.
 
         :param memory: stores the pin.
+        :raises ApptotoConfigurationError: the connection has no state database.
         """
         from airflow_provider_apptoto.outbox.instructions import ledger_command
         from airflow_provider_apptoto.outbox.pin import Pin
 
-        database, conn_id = self.database, self._settings.state_conn_id
-        if database is None or conn_id is None:
-            return None
+        database = self.required(self.database, "a ledger")
+        conn_id = self.required(self._settings.state_conn_id, "a ledger")
         return Pin(conn_id, database, memory, f"{ledger_command('init', self._conn_id)} --accept")
 
     def rate_limiter(self) -> RateLimiter:
