@@ -309,10 +309,9 @@ def _of_secrets_masker(name: str) -> Callable[[str], Any]:
     # Checked on 3.1.8, 3.2.2, 3.3.2; on 3.0.6; on 2.11.2.
     modules = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
     for module in modules:
-        with contextlib.suppress(ImportError):
-            found: Callable[[str], Any] | None = getattr(importlib.import_module(module), name, None)
-            if found is not None:
-                return found
+        with contextlib.suppress(ImportError, AttributeError):
+            found: Callable[[str], Any] = getattr(importlib.import_module(module), name)
+            return found
     raise ImportError(f"Can't find {name} in any of these Airflow modules: {', '.join(modules)}")
 
 

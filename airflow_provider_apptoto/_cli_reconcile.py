@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto._cli_common import NOTHING, end
+from airflow_provider_apptoto.outbox.admin import Author
 from airflow_provider_apptoto.outbox.entry import State
+from airflow_provider_apptoto.outbox.ledger import fingerprint_of_text
 from airflow_provider_apptoto.outbox.settling import is_searchable, matcher_of, was_sent
 from airflow_provider_apptoto.privacy import mask_recipient
 
@@ -70,8 +72,6 @@ def reconcile(
     :param find: returns the entries whose messages are found.
     :param change: confirms and carries out a change.
     """
-    from airflow_provider_apptoto.outbox.admin import Author
-
     records = admin.resolvable(selection)
     if not records:
         end("No matching entry has an unknown outcome, so there is nothing to search for.", NOTHING)
@@ -92,7 +92,6 @@ def _matcher(entry: Entry, hash_keys: list[bytes], text: str | None) -> Callable
 
     :param text: the text with its dynamic fields, if the user gave it. It is used only if it has this hash.
     """
-    from airflow_provider_apptoto.outbox.ledger import fingerprint_of_text
 
     def is_entrys(found: str) -> bool:
         return any(fingerprint_of_text(key, found) == entry.fingerprint for key in hash_keys)

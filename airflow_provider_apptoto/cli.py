@@ -126,8 +126,7 @@ def _init(given: argparse.Namespace) -> None:
             end(f"--from: {error}.", REFUSED)
         return
     pin = hook.ledger_pin(Variables("airflow.models.variable"))
-    if pin is not None:
-        (pin.accept if given.accept else pin.check)()
+    (pin.accept if given.accept else pin.check)()
     database.check_secret(ledger_secret(), accept=given.accept)
     print("The state database is ready.")
 

@@ -30,6 +30,7 @@ from airflow_provider_apptoto.client.settings import (
 )
 from airflow_provider_apptoto.get_provider_info import get_provider_info
 from airflow_provider_apptoto.outbox.policy import OFF, limits_of, window_of
+from airflow_provider_apptoto.outbox.window import zone_named
 from airflow_provider_apptoto.sandbox.behaviour import LOGIN
 
 if TYPE_CHECKING:
@@ -55,13 +56,18 @@ class AirflowConnection(Protocol):
     """The attributes used of Airflow's ``Connection``, whose class differs between versions."""
 
     conn_id: str
-    conn_type: str | None
     login: str | None
     password: str | None
     host: str | None
     port: int | None
     schema: str | None
     extra: str | None
+
+
+class DatabaseConnection(AirflowConnection, Protocol):
+    """The same, and what is used of a connection to a database."""
+
+    conn_type: str | None
 
     @property
     def extra_dejson(self) -> dict[str, Any]:
@@ -158,7 +164,7 @@ class ConnectionSettings:
             ca_bundle=_checked(fields, "ca_bundle", _file),
             state_conn_id=_checked(fields, "state_conn_id", str),
             send_window=_checked(fields, "send_window", window_of),
-            timezone=_checked(fields, "timezone", _zone),
+            timezone=_checked(fields, "timezone", lambda name: zone_named(name, "timezone")),
             at_most=_checked(fields, "at_most", limits_of) or (),
             is_sandbox=login == LOGIN and base_url.startswith("http://"),
         )
@@ -182,10 +188,10 @@ def _wrong_default(source: str, error: ApptotoConfigurationError) -> ApptotoConf
 def _own_fields(connection: AirflowConnection) -> dict[str, Any]:
     """Return the fields that are set on the connection, except login and password."""
     host = (connection.host or "").strip()
-    return {**extra_fields(connection.extra), **({"host": host} if host else {})}
+    return {**_extra_fields(connection.extra), **({"host": host} if host else {})}
 
 
-def extra_fields(text: str | None) -> dict[str, Any]:
+def _extra_fields(text: str | None) -> dict[str, Any]:
     """Return the extra fields that are set, by name without prefix.
 
     :param text: JSON, or blank.
@@ -272,12 +278,6 @@ def _checked(fields: Mapping[str, Any], name: str, check: Callable[[str], T]) ->
         return check(value.strip())
     except ApptotoValidationError as error:
         raise ApptotoConfigurationError(name, error.problem, code=error.code) from None
-
-
-def _zone(name: str) -> ZoneInfo:
-    from airflow_provider_apptoto.outbox.window import zone_named
-
-    return zone_named(name, "timezone")
 
 
 def _file(path: str) -> str:

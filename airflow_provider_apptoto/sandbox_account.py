@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-from airflow_provider_apptoto.connection import extra_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,18 +37,12 @@ class SandboxAccount:
     host: str | None
     conn_id: str = ""
     extra: str | None = None
-    conn_type: str | None = "apptoto"
     port: int | None = None
     schema: str | None = None
 
     def __repr__(self) -> str:
         """Show the base URL, not login and API key."""
         return f"<SandboxAccount {self.host}>"
-
-    @property
-    def extra_dejson(self) -> dict[str, Any]:
-        """The extra fields."""
-        return extra_fields(self.extra)
 
     @classmethod
     def of_environment(cls) -> SandboxAccount | None:

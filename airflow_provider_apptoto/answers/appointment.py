@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto.client.appointments import read_id, read_time
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
+from airflow_provider_apptoto.privacy import AIRFLOW_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,11 +64,11 @@ def without_personal(rows: object) -> Any:
     :param rows: whatever the parameter was rendered to; :func:`appointments_of` tells if it is no list of rows.
     """
     if isinstance(rows, str | bytes):
-        return "***"
+        return AIRFLOW_MASK
     if isinstance(rows, Mapping):
         return {name: value for name, value in rows.items() if name in _SHOWN}
     if isinstance(rows, Iterable):
-        return [without_personal(row) if isinstance(row, Mapping) else "***" for row in rows]
+        return [without_personal(row) if isinstance(row, Mapping) else AIRFLOW_MASK for row in rows]
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from airflow_provider_apptoto.client.outcomes import Outcome
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 class End(Enum):
     """How the task of a batch ends."""
 
-    SUCCESS = 1
-    SKIP = 2
-    RETRY = 3
+    SUCCESS = auto()
+    SKIP = auto()
+    RETRY = auto()
     """The next try sends the rest."""
-    RETRY_UNKNOWN = 4
+    RETRY_UNKNOWN = auto()
     """The next try resends the messages that may have been sent (``on_unknown="resend"``)."""
-    HOLD = 6
+    HOLD = auto()
     """Wait for the sending window of the held messages."""
-    FAIL = 5
+    FAIL = auto()
     """A retry would not help, or would do harm."""
 
 

@@ -14,7 +14,7 @@ from airflow_provider_apptoto.batch.ending import End, Ending, Facts, ending
 from airflow_provider_apptoto.batch.plan import Plan, Planner, place
 from airflow_provider_apptoto.batch.progress import show_progress
 from airflow_provider_apptoto.batch.rehearsal import Rehearsal
-from airflow_provider_apptoto.batch.results import BatchResults
+from airflow_provider_apptoto.batch.results import FAILED, BatchResults
 from airflow_provider_apptoto.batch.sending import Sender
 from airflow_provider_apptoto.client.errors import ApptotoNotSentError, ApptotoUnknownOutcomeError
 from airflow_provider_apptoto.client.outcomes import Outcome
@@ -198,7 +198,7 @@ def _listed(rows: Iterable[object], count: int) -> str:
 
 def _end(found: Ending, results: BatchResults, sender: Sender, outbox: Outbox) -> None:
     """Raise the exception that ends the task, or return if it succeeds."""
-    failed = sum(results[outcome] for outcome in (Outcome.UNKNOWN, Outcome.REJECTED, Outcome.NOT_SENT))
+    failed = sum(results[outcome] for outcome in FAILED)
     text = found.text + (f":{_listed(results.failures(untried=False), failed)}" if failed else "")
     if found.end is End.SKIP:
         raise AirflowSkipException(f"Skipped: {text}")

@@ -25,9 +25,9 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFUSED_CREDENTIALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
-def describe_status(answer: Answer) -> str:
+def describe_status(status: int | None) -> str:
     """Return the status of an answer in words."""
-    return "no complete answer" if answer.status is None else f"HTTP {answer.status}"
+    return "no complete answer" if status is None else f"HTTP {status}"
 
 
 def send_error(outcome: Outcome, answer: Answer, private: tuple[str, ...]) -> ApptotoError:
@@ -81,7 +81,7 @@ def kept_response(body: Mapping[str, Any], message: Message) -> dict[str, Any]:
 
 def _with_status(answer: Answer, reason: str) -> str:
     where = f" to {answer.location}" if answer.location else ""
-    return f"{describe_status(answer)}{where}" + (f" ({reason})" if reason else "")
+    return f"{describe_status(answer.status)}{where}" + (f" ({reason})" if reason else "")
 
 
 def _auth_error(answer: Answer, reason: str) -> ApptotoAuthError:

@@ -73,7 +73,8 @@ class Attempts:
             if attempt == self._policy.max_attempts or self._clock.monotonic() + wait > deadline:
                 return outcome, answer
             if wait > LOGGED_WAIT:
-                log.info("Not sent (%s); attempt %d starts in %.0f s", describe_status(answer), attempt + 1, wait)
+                status = describe_status(answer.status)
+                log.info("Not sent (%s); attempt %d starts in %.0f s", status, attempt + 1, wait)
             sleep(wait)
 
     def _attempt(

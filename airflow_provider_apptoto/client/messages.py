@@ -23,7 +23,7 @@ _MAX_ID_DIGITS = 18
 """Any number of 18 digits fits into a 64-bit integer."""
 _MAX_ID = 10**_MAX_ID_DIGITS - 1
 _OPENING = re.compile(r"\{[{%#]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Category Cc of Unicode, without tab and newline."""
 _INVISIBLE = re.compile(
     r"[\s\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -228,7 +228,7 @@ def _without_controls(field: str, text: str | None) -> str | None:
     if text is None:
         return None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if found := _CONTROL.search(text):
+    if found := CONTROL.search(text):
         msg = (
             f"contains the control character U+{ord(found[0]):04X} at position {found.start() + 1}; only newline and "
             "tab are allowed. Remove it at the source"

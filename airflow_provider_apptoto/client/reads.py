@@ -187,20 +187,22 @@ class EventReads:
         return (*self._credentials, *(each for each in asked if isinstance(each, str) and each))
 
 
-def moment(name: str, value: datetime | str | None) -> datetime | None:
-    """Return a time with its offset.
+def moment(name: str, value: object) -> datetime | None:
+    """Return a time with its offset, from a ``datetime`` or ISO 8601 text; ``None`` if there is none.
 
-    :param name: name of the parameter.
+    :param name: name of the parameter, or the column, in the error.
     :raises ApptotoValidationError: it is no time, or has no zone.
     """
+    if value is None:
+        return None
     found = value
     if isinstance(value, str):
         try:
             found = datetime.fromisoformat(value.strip())
         except ValueError:
             found = None
-    if value is None or (isinstance(found, datetime) and found.tzinfo is not None):
-        return found if isinstance(found, datetime) else None
+    if isinstance(found, datetime) and found.tzinfo is not None:
+        return found
     msg = "must be a time with a zone, such as 2026-03-02T18:00-05:00, or a datetime with tzinfo"
     raise ApptotoValidationError(name, msg, code="time_invalid")
 

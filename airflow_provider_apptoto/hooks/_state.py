@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_apptoto.client import ApptotoClient, RateLimiter
-    from airflow_provider_apptoto.connection import AirflowConnection, ConnectionSettings
+    from airflow_provider_apptoto.connection import ConnectionSettings, DatabaseConnection
     from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
     from airflow_provider_apptoto.outbox.database import StateDatabase
     from airflow_provider_apptoto.outbox.guards import Guards
@@ -90,7 +90,7 @@ class AccountState:
     """
 
     def __init__(
-        self, conn_id: str, settings: ConnectionSettings, get_connection: Callable[[str], AirflowConnection]
+        self, conn_id: str, settings: ConnectionSettings, get_connection: Callable[[str], DatabaseConnection]
     ) -> None:
         self._conn_id = conn_id
         self._settings = settings
@@ -219,17 +219,17 @@ class AccountState:
             raise ApptotoConfigurationError("state_conn_id", msg, code="state_database_needed")
         return found
 
-    def pin(self, memory: Memory) -> Pin | None:
-        """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
+    def pin(self, memory: Memory) -> Pin:
+        """Return the pin of the state database, which detects a lost or replaced one.
 
         :param memory: stores the pin.
+        :raises ApptotoConfigurationError: the connection has no state database.
         """
         from airflow_provider_apptoto.outbox.instructions import ledger_command
         from airflow_provider_apptoto.outbox.pin import Pin
 
-        database, conn_id = self.database, self._settings.state_conn_id
-        if database is None or conn_id is None:
-            return None
+        database = self.required(self.database, "a ledger")
+        conn_id = self.required(self._settings.state_conn_id, "a ledger")
         return Pin(conn_id, database, memory, f"{ledger_command('init', self._conn_id)} --accept")
 
     def rate_limiter(self) -> RateLimiter:

@@ -319,10 +319,11 @@ class ApptotoHook(BaseHook):
         """
         return self._state.purge(older_than, export)
 
-    def ledger_pin(self, memory: Memory) -> Pin | None:
-        """Return the pin of the state database, which detects a lost or replaced one; ``None`` without a database.
+    def ledger_pin(self, memory: Memory) -> Pin:
+        """Return the pin of the state database, which detects a lost or replaced one.
 
         :param memory: stores the pin.
+        :raises ApptotoConfigurationError: the connection has no state database.
         """
         return self._state.pin(memory)
 

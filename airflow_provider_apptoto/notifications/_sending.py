@@ -9,7 +9,7 @@ from airflow_provider_apptoto._airflow import dag_that_renders
 from airflow_provider_apptoto.client import RetryPolicy
 from airflow_provider_apptoto.client.errors import ApptotoError
 from airflow_provider_apptoto.client.routing import DeliveryMode
-from airflow_provider_apptoto.hooks._state import tell_once
+from airflow_provider_apptoto.hooks._state import ledger_secret, tell_once
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.notifications._texts import Occasion, clean, fitted, template_context
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming
@@ -57,7 +57,9 @@ def send(notifier: ApptotoNotifier, context: Mapping[str, Any]) -> Delivery:
     normalised = hook.build_message(**fields, message=fitted(text, notifier.type)).to or to
     key = occasion.key(notifier.type, normalised, text)
     storm = _storm(notifier, hook)
-    for left in reversed(range(_MAX_ROUNDS)):
+    left = _MAX_ROUNDS
+    while True:
+        left -= 1
         # the last round reports nothing, so the number can't be wrong
         reported = storm.held_back(normalised) if storm is not None and left else None
         outbox = _outbox(hook, occasion, key, None if storm is None else _limited(storm, reported))
@@ -66,7 +68,6 @@ def send(notifier: ApptotoNotifier, context: Mapping[str, Any]) -> Delivery:
             return outbox.send(**fields, message=fitted(text, notifier.type, _note(reported or 0)), item="notification")
         except HeldBackChangedError:
             log.debug("Other notifications were held back in the meantime; writing the text again")
-    raise AssertionError("unreachable")
 
 
 def _rendered(notifier: ApptotoNotifier, context: Mapping[str, Any], occasion: Occasion) -> tuple[str, str]:
@@ -117,8 +118,6 @@ def _storm(notifier: ApptotoNotifier, hook: ApptotoHook) -> Storm | None:
             "storm_limit is not enforced: it needs a state database. Set state_conn_id on the Apptoto connection",
         )
         return None
-    from airflow_provider_apptoto.hooks._state import ledger_secret
-
     return Storm(
         database=database,
         hash_keys=ledger_secret().keys(database.salt()),

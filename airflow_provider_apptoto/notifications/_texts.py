@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 import uuid
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_apptoto._airflow import without_secrets
+from airflow_provider_apptoto.client.messages import CONTROL
 from airflow_provider_apptoto.client.segments import estimate_segments
 from airflow_provider_apptoto.privacy import printable, safe_text
+from airflow_provider_apptoto.templating.syntax import OPENING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,6 @@ _MAX_EXCEPTION = 160
 _MAX_ID = 100
 """Maximum characters of an id of a DAG, task or run in the default text."""
 _MAX_TEXT = 10_000
-_OPENING = re.compile(r"\{(?=[{%#])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ELLIPSIS = "..."
 _TASK = {
     "failed": "Failed: ",
@@ -170,7 +169,7 @@ def template_context(context: Mapping[str, Any]) -> Mapping[str, Any]:
 def clean(text: str) -> str:
     """Return a text that Apptoto sends as it is: no template syntax, no control characters; maybe empty."""
     text = text[:_MAX_TEXT].encode(errors="replace").decode().replace("\r\n", "\n").replace("\r", "\n")
-    text = _OPENING.sub("{ ", _CONTROL.sub(" ", text)).strip()
+    text = OPENING.sub("{ ", CONTROL.sub(" ", text)).strip()
     return text if any(each.isprintable() and not each.isspace() for each in text) else ""
 
 

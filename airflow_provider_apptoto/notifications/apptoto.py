@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseNotifier
 
 from airflow_provider_apptoto import metrics
-from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoError
 from airflow_provider_apptoto.client.messages import MESSAGE_TYPES
 from airflow_provider_apptoto.outbox.policy import OFF, check_choice
 
@@ -90,10 +90,8 @@ class ApptotoNotifier(BaseNotifier):
 
             send(self, context)
         except Exception as error:  # noqa: BLE001  it must not hide the task's own error
-            from airflow_provider_apptoto.client.errors import ApptotoError
-
             # the text of other errors may hold the message or the recipient
-            what = error if isinstance(error, ApptotoError) else type_name(error)
+            what = error if isinstance(error, ApptotoError) else type(error).__name__
             log.error(  # noqa: TRY400  a traceback may show the message
                 "Notification failed: the %s was not confirmed as sent. %s\nCheck the connection %r and Airflow's log; "
                 "the result of the task is not affected",
@@ -107,11 +105,6 @@ class ApptotoNotifier(BaseNotifier):
         from asgiref.sync import sync_to_async
 
         await sync_to_async(self.notify, thread_sensitive=False)(context)
-
-
-def type_name(error: BaseException) -> str:
-    """Return the name of the class of an error."""
-    return type(error).__name__
 
 
 send_apptoto_notification = ApptotoNotifier

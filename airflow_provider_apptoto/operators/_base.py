@@ -20,7 +20,7 @@ from airflow_provider_apptoto._airflow import (
     RetryPolicy,
     deferral_until,
 )
-from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
+from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoNotSentError
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.links.apptoto import ApptotoOutboxLink
 from airflow_provider_apptoto.outbox.policy import MAX_AGE, SendPolicy, check_choice, check_count
@@ -52,8 +52,6 @@ class ApptotoRetryPolicy(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002  the interface's
     ) -> RetryDecision:
         """Return the delay that Apptoto asked for, or Airflow's default."""
-        from airflow_provider_apptoto.client import ApptotoNotSentError
-
         if isinstance(exception, ApptotoNotSentError) and exception.retry_after is not None:
             delay = timedelta(seconds=exception.retry_after)
             return RetryDecision.retry(delay, reason=f"Apptoto sent Retry-After: {exception.retry_after:.0f} s")

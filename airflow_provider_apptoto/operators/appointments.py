@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_apptoto.client.appointments import read_id
+from airflow_provider_apptoto.client.errors import (
+    ApptotoConfigurationError,
+    ApptotoRejectedError,
+    ApptotoValidationError,
+)
 from airflow_provider_apptoto.operators._base import final_settings
 from airflow_provider_apptoto.outbox.policy import check_states
 
@@ -68,11 +73,6 @@ class ApptotoListEventsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002  Airflow's
         """Read the events and return the rows."""
-        from airflow_provider_apptoto.client.errors import (
-            ApptotoConfigurationError,
-            ApptotoRejectedError,
-            ApptotoValidationError,
-        )
         from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
         from airflow_provider_apptoto.outbox.errors import final
 
@@ -89,8 +89,6 @@ class ApptotoListEventsOperator(BaseOperator):
         return sorted(rows, key=_by_start)
 
     def _rows(self, events: Iterable[Event]) -> list[dict[str, Any]]:
-        from airflow_provider_apptoto.client.errors import ApptotoConfigurationError
-
         rows: dict[tuple[Any, Any], dict[str, Any]] = {}
         read = others = named = incomplete = 0
         for event in events:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
@@ -111,6 +111,17 @@ class Change:
     to_state: str
     changed_by: str
     note: str
+
+    @classmethod
+    def of(cls, old: Entry, new: Entry | None, author: Author) -> Self:
+        """Return the change from an entry to a new one; ``None``: it is removed."""
+        return cls(
+            at=time.time() if new is None else new.updated_at,
+            from_state=str(old.state),
+            to_state=FORGOTTEN if new is None else str(new.state),
+            changed_by=author.by,
+            note=author.note,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the change as JSON values."""
@@ -264,13 +275,7 @@ class LedgerAdmin:
         """Replace or (``None``) remove an entry and record the change; return ``None`` if it has changed since."""
         old = record.entry
         here = and_(ledger.c.message_key == old.key, ledger.c.version == old.version)
-        change = Change(
-            at=time.time() if new is None else new.updated_at,
-            from_state=str(old.state),
-            to_state=FORGOTTEN if new is None else str(new.state),
-            changed_by=author.by,
-            note=author.note,
-        )
+        change = Change.of(old, new, author)
         statement = delete(ledger).where(here) if new is None else update(ledger).where(here).values(values_of(new))
         with self._database.transaction() as connection:
             if not connection.execute(statement).rowcount:

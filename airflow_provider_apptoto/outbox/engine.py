@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect, Engine
 
-    from airflow_provider_apptoto.connection import AirflowConnection
+    from airflow_provider_apptoto.connection import DatabaseConnection
 
 _POSTGRES_DRIVERS = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
 """PostgreSQL drivers: module, and SQLAlchemy's name."""
@@ -50,7 +50,7 @@ _POSTGRES_OPTIONS = {
 _POSTGRES_SETTINGS = ("SET synchronous_commit TO on", "SET statement_timeout TO '30s'")
 
 
-def database_url(connection: AirflowConnection) -> URL:
+def database_url(connection: DatabaseConnection) -> URL:
     """Return the database URL of an Airflow connection.
 
     :raises ApptotoConfigurationError: the connection can't be used for a state database.
@@ -67,7 +67,7 @@ def database_url(connection: AirflowConnection) -> URL:
         if not path.is_absolute():
             raise ApptotoConfigurationError(where, "must have the absolute path of a file as its host")
         return URL.create("sqlite", database=str(path))
-    driver = next((name for module, name in _POSTGRES_DRIVERS.items() if _is_installed(module)), None)
+    driver = next((name for module, name in _POSTGRES_DRIVERS.items() if importlib.util.find_spec(module)), None)
     if driver is None:
         raise ApptotoConfigurationError(where, f"needs a PostgreSQL driver; install {' or '.join(_POSTGRES_DRIVERS)}")
     extra = connection.extra_dejson
@@ -80,13 +80,6 @@ def database_url(connection: AirflowConnection) -> URL:
         database=connection.schema,
         query={name: extra[name] for name in _TLS if name in extra},
     )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def make_engine(url: URL) -> Engine:
@@ -105,7 +98,7 @@ def make_engine(url: URL) -> Engine:
         connect_args={"timeout": _SQLITE_LOCK_TIMEOUT, "check_same_thread": False},
         **options,
     )
-    event.listen(engine, "do_connect", functools.partial(_connect_sqlite, url.database))
+    event.listen(engine, "do_connect", functools.partial(_connect_sqlite, url.database or ""))
     return engine
 
 
@@ -118,7 +111,7 @@ def _set_up_postgres(connection: Any, _record: Any) -> None:
 
 
 def _connect_sqlite(
-    path: str | None, dialect: Dialect, _record: Any, arguments: Sequence[Any], options: Mapping[str, Any]
+    path: str, dialect: Dialect, _record: Any, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Any:
     """Open a file that only its owner can read.
 
@@ -145,12 +138,11 @@ def _connect_sqlite(
 _making = threading.Lock()
 
 
-def _make_private(path: str | None) -> None:
+def _make_private(path: str) -> None:
     """Create the file, if it is missing, with access for its owner only. If that fails, SQLite's own error says more.
 
     An existing file is not opened: closing it would release all locks that SQLite holds on it in this process (POSIX),
     and another process could write in the middle of a transaction.
     """
     with _making, contextlib.suppress(OSError):
-        if path:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

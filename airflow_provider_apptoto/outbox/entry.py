@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow_provider_apptoto.client.answers import describe_status
 from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.outbox.origin import Origin
 
@@ -131,7 +132,7 @@ class Entry:
     @property
     def answer(self) -> str:
         """Apptoto's answer, as text."""
-        status = "no complete answer" if self.http_status is None else f"HTTP {self.http_status}"
+        status = describe_status(self.http_status)
         return f"{status} ({self.reason})" if self.reason else status
 
     def to_dict(self) -> dict[str, Any]:

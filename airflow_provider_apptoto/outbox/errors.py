@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -15,9 +15,6 @@ from airflow_provider_apptoto.client.errors import (
     ApptotoUnknownOutcomeError,
     ApptotoValidationError,
 )
-
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class FinalRejectedError(ApptotoRejectedError, AirflowFailException):

@@ -60,10 +60,11 @@ def _write_csv(file: IO[str], rows: Iterable[Mapping[str, Any]]) -> None:
     for number, row in enumerate(rows):
         if number == 0:
             writer.writerow(row)
-        writer.writerow(map(_cell, row.values()))
+        writer.writerow(map(cell_of, row.values()))
 
 
-def _cell(value: object) -> object:
+def cell_of(value: object) -> object:
+    """Return a value as a cell that a spreadsheet does not run as a formula."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_apptoto._defaults import DEFAULT_CONN_ID
 from airflow_provider_apptoto.client.errors import ApptotoConfigurationError, ApptotoValidationError
 from airflow_provider_apptoto.client.outcomes import Outcome
+from airflow_provider_apptoto.client.reads import moment
 from airflow_provider_apptoto.outbox.instructions import optout_command
+from airflow_provider_apptoto.outbox.window import zone_named, zone_of_number
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -143,11 +145,8 @@ class Guards:
         """
         if known := own or self.timezone:
             return known
-        if message.to is not None and "@" not in message.to:
-            from airflow_provider_apptoto.outbox.window import zone_of_number
-
-            if found := zone_of_number(message.to):
-                return found
+        if message.to is not None and "@" not in message.to and (found := zone_of_number(message.to)):
+            return found
         msg = (
             f"the time zone of {message.target} is unknown, and send_window needs it. Set recipient_timezone "
             "(in a batch, timezone_column), or timezone on the Apptoto connection"
@@ -245,8 +244,6 @@ def zone_or_none(name: object, field_name: str = "recipient_timezone") -> ZoneIn
     """
     if name is None:
         return None
-    from airflow_provider_apptoto.outbox.window import zone_named
-
     try:
         return zone_named(name, field_name)
     except ApptotoConfigurationError as error:
@@ -254,23 +251,13 @@ def zone_or_none(name: object, field_name: str = "recipient_timezone") -> ZoneIn
 
 
 def moment_of(value: object, field_name: str) -> datetime | None:
-    """Return a point in time, from a ``datetime`` or ISO 8601 text with a zone.
+    """Return a point in time, in UTC, from a ``datetime`` or ISO 8601 text with a zone.
 
     :raises ApptotoValidationError: it is neither, or has no zone.
     """
-    if value is None:
-        return None
-    moment = value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            moment = None
-    if isinstance(moment, datetime) and moment.tzinfo is not None:
-        return moment.astimezone(UTC)
-    msg = "must be a time with a zone, such as 2026-03-02T18:00-05:00, or a datetime with tzinfo"
-    raise ApptotoValidationError(field_name, msg, code="time_invalid")
+    found = moment(field_name, value)
+    return None if found is None else found.astimezone(UTC)
 
 
-def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
+def _shown(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")

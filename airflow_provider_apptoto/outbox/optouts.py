@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
-__all__ = ["ALL", "OptOuts", "Replaced", "check_lists"]
-
 _LOT = 500
 """Hashes per query."""
 _MAX_SHOWN = 20

@@ -49,10 +49,6 @@ _LOCK = update(pace).where(pace.c.account == bindparam(_ACCOUNT)).values(departs
 _SET = update(pace).where(pace.c.account == bindparam(_ACCOUNT)).values(departs_at=bindparam(_NEXT))
 
 
-def _nowhere() -> None:
-    pass
-
-
 class SqlRateLimiter:
     """Evenly spaced slots for all processes that share a database.
 
@@ -63,7 +59,7 @@ class SqlRateLimiter:
     :param account: base URL and login.
     :param requests_per_minute: slots per minute, more than 0.
     :param clock: source of time; by default the module ``time``.
-    :param spare: returns the fallback database of this host; ``None`` if there is none.
+    :param spare: returns the fallback database of this host; ``None`` if there is none. By default a temporary file.
     """
 
     def __init__(
@@ -72,7 +68,7 @@ class SqlRateLimiter:
         account: tuple[str, str],
         requests_per_minute: float,
         clock: Clock = time,
-        spare: Callable[[], StateDatabase | None] = _nowhere,
+        spare: Callable[[], StateDatabase | None] = spare_database,
     ) -> None:
         self._account = account
         self._usual = interval_of(requests_per_minute)
@@ -201,4 +197,4 @@ def shared_rate_limiter(
     """Return the limiter that all clients of an account share in this process."""
     with _limiters_lock:
         key = database, account, requests_per_minute
-        return _limiters.setdefault(key, SqlRateLimiter(*key, spare=spare_database))
+        return _limiters.setdefault(key, SqlRateLimiter(*key))

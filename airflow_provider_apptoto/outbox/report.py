@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto.client.answers import describe_status
 from airflow_provider_apptoto.client.errors import (
     ApptotoConfigurationError,
     ApptotoError,
@@ -175,10 +176,9 @@ def is_no_attempt(error: ApptotoError) -> bool:
 
 
 def _log_attempt(level: int, message: Message, outcome: Outcome, status: int | None, took: float) -> None:
-    answer = "no complete answer" if status is None else f"HTTP {status}"
-    log.log(
-        level, "%s to %s: %s, %s, %d ms%s", message.type, message.target, outcome, answer, took * 1000, message.size
-    )
+    line = "%s to %s: %s, %s, %d ms%s"
+    answer = describe_status(status)
+    log.log(level, line, message.type, message.target, outcome, answer, took * 1000, message.size)
 
 
 def _about(message: Message, entry: Entry) -> str:

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_apptoto import __version__
-from airflow_provider_apptoto.sandbox.appointments.answers import STATES
+from airflow_provider_apptoto.client.appointments import STATES
 from airflow_provider_apptoto.sandbox.appointments.api import EventsApi
 from airflow_provider_apptoto.sandbox.appointments.sending import Copy, copies_of, record
 from airflow_provider_apptoto.sandbox.behaviour import ASSUMED, DOCUMENTED, OBSERVED, connection_command

@@ -7,6 +7,8 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+from airflow_provider_apptoto.outbox.export import cell_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,7 +22,6 @@ _COLUMNS = (
     *("sent_at", "key"),
 )
 _NAMES = {"state": "outcome"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_csv(records: Iterable[Record]) -> str:
@@ -31,10 +32,5 @@ def as_csv(records: Iterable[Record]) -> str:
     for record in records:
         row = record.to_dict()
         row["labels"] = json.dumps(row["labels"]) if row["labels"] else None
-        writer.writerow([_cell(row[name]) for name in _COLUMNS])
+        writer.writerow([cell_of(row[name]) for name in _COLUMNS])
     return file.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Return a cell that a spreadsheet does not run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

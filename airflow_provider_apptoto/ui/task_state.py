@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from airflow_provider_apptoto._airflow_task_state import (
 from airflow_provider_apptoto.client.errors import ApptotoValidationError
 from airflow_provider_apptoto.client.recipients import canonical
 from airflow_provider_apptoto.hooks._state import ledger_secret
-from airflow_provider_apptoto.outbox.admin import FORGOTTEN, Author, Change, Record
+from airflow_provider_apptoto.outbox.admin import Change, Record
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.instructions import TASK_STATE_PREFIX
 from airflow_provider_apptoto.outbox.optouts import hashes_under
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_apptoto._airflow_task_state import StoredValue
-    from airflow_provider_apptoto.outbox.admin import Selection
+    from airflow_provider_apptoto.outbox.admin import Author, Selection
 
 WHERE = "Airflow's task state"
 MAX_ENTRIES = 10_000
@@ -192,7 +191,7 @@ def change(
         if not (is_open if state is not None else not old.is_live):
             continue
         new = None if state is None else old.changed(state, in_doubt=False)
-        made = (*record.changes, _change(old, new, author))
+        made = (*record.changes, Change.of(old, new, author))
         text = None if new is None else json.dumps(value_of(new))
         history = json.dumps([asdict(each) for each in made])
         swaps += [
@@ -220,12 +219,6 @@ def merged(pages: Sequence[Page], limit: int) -> Page:
     if len(records) > limit or any(page.after is not None for page in pages):
         return Page(shown, Cursor(shown[-1].entry.updated_at, shown[-1].entry.key))
     return Page(shown)
-
-
-def _change(old: Entry, new: Entry | None, author: Author) -> Change:
-    at = time.time() if new is None else new.updated_at
-    to_state = FORGOTTEN if new is None else str(new.state)
-    return Change(at=at, from_state=str(old.state), to_state=to_state, changed_by=author.by, note=author.note)
 
 
 def _record_of(value: StoredValue, history: str | None) -> StateRecord:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_apptoto.client import RateLimiter
 
 
 class Clock:
@@ -36,3 +40,8 @@ class ParallelClock(Clock):
         time.sleep(0.0005)  # the other threads run before the time advances
         with self._lock:
             self.now = max(self.now, until)
+
+
+def slots(limiter: RateLimiter, clock: Clock, count: int) -> list[float]:
+    """Return the times of the next slots."""
+    return [clock.now + limiter.reserve() for _ in range(count)]

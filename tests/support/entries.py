@@ -26,6 +26,12 @@ def entry(origin: Origin = FIRST, key: str = "k1", text: str = "f1", **fields: A
     return Entry(key=key, fingerprint=text, origin=origin, **{**given, **fields})
 
 
+def add(database: StateDatabase, key: str, dag_id: str = "clinic", **fields: Any) -> None:
+    """Add an entry of a message that is no longer in flight."""
+    origin = dataclasses.replace(FIRST, dag_id=dag_id)
+    assert SqlLedgerStore(database).compare_and_swap(None, entry(origin, key, **{"lease": 0.0, **fields}))
+
+
 def filled(database: StateDatabase) -> None:
     """Fill a ledger with an entry of each state, and one that a killed task left behind.
 

@@ -53,6 +53,8 @@ def plan_of(
     id_column: str | None = None,
     reference_column: str | None = None,
     label_columns: tuple[str, ...] = (),
+    timezone_column: str | None = None,
+    not_after_column: str | None = None,
     max_messages: int | None = None,
     guards: Guards | None = None,
     **dag_arguments: Any,
@@ -81,6 +83,8 @@ def plan_of(
             id_column=id_column,
             reference_column=reference_column,
             label_columns=label_columns,
+            timezone_column=timezone_column,
+            not_after_column=not_after_column,
             max_messages=max_messages,
         ),
     )

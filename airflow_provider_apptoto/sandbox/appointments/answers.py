@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_apptoto.sandbox.appointments.database import Database
 
-#: DOCUMENTED: the states of a participant (page of GET /v1/event).
-STATES = (
-    "initial",
-    "accepted",
-    "declined",
-    "reminded",
-    "confirmed",
-    "not_coming",
-    "not_coming_needs_reschedule",
-    "not_coming_no_reschedule",
-)
 CHANNELS = ("sms", "call", "email")
 #: DOCUMENTED: who answers so is opted out. On the phone it is the key 9.
 STOP_WORDS = {

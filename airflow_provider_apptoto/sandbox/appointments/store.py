@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_apptoto.sandbox.appointments.answers import STATES, Conversations
+from airflow_provider_apptoto.client.appointments import STATES
+from airflow_provider_apptoto.sandbox.appointments.answers import Conversations
 from airflow_provider_apptoto.sandbox.appointments.database import TABLES, Database, update
 from airflow_provider_apptoto.sandbox.appointments.demo import clinic_day
 from airflow_provider_apptoto.sandbox.appointments.overview import entries

@@ -635,6 +635,8 @@ def test_a_label_column_that_a_row_lacks_is_a_bad_row() -> None:
         ({"to": PHONE, "subject": "S", "message": "Hi"}, {}, "subject_not_allowed", "subject"),
         ({"to": PHONE}, {"defaults": {"message": "{{ row.nope }}"}}, "template_failed", None),
         ({"to": PHONE, "message": "Hi"}, {"id_column": "id"}, "column_missing", "id"),
+        ({"to": PHONE, "message": "Hi"}, {"timezone_column": "zone"}, "column_missing", "zone"),
+        ({"to": PHONE, "message": "Hi"}, {"not_after_column": "latest"}, "column_missing", "latest"),
         ({"to": PHONE, "message": "Hi", "id": ""}, {"id_column": "id"}, "name_invalid", "id"),
         ({"to": PHONE, "message": "Hi", "id": ""}, {"reference_column": "id"}, "name_invalid", "id"),
         ({"event_id": 1, "message": "Hi"}, {"suppression": [PHONE]}, "suppression_impossible", None),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_apptoto import metrics
+from airflow_provider_apptoto.client import Event
 from airflow_provider_apptoto.operators.apptoto import (
     ApptotoListEventsOperator,
     ApptotoSendMessageBatchOperator,
@@ -52,6 +53,12 @@ def reminded(**fields: Any) -> Run:
         )
 
     return run_dag(build, params=PARAMS)
+
+
+def test_a_deleted_event_is_not_listed() -> None:
+    events = [Event.read({"id": number, "is_deleted": number == 1, "participants": [{"id": 7}]}) for number in (1, 2)]
+    rows = ApptotoListEventsOperator(task_id="events", **WINDOW)._rows([each for each in events if each is not None])
+    assert [each["event_id"] for each in rows] == [2]
 
 
 def test_events_are_listed_as_rows_by_start_time_without_personal_data(clinic: Clinic) -> None:

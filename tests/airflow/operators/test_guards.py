@@ -46,6 +46,11 @@ def test_outside_its_window_a_task_that_may_skip_is_skipped_and_says_so(server: 
     assert server.requests == []
 
 
+def test_a_task_that_was_stopped_before_it_sent_sends_nothing(server: FaultServer) -> None:
+    assert send(pre_execute=lambda context: context["task"].on_kill()).state == "failed"
+    assert server.requests == []
+
+
 def test_the_window_of_the_connection_applies_unless_the_task_sets_its_own(
     server: FaultServer, connection: Callable[..., None]
 ) -> None:

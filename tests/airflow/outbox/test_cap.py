@@ -129,6 +129,12 @@ def test_a_dry_run_says_who_would_be_capped_and_counts_nothing(clinic: FaultServ
     assert send(sender(clinic, store, task="d"), 2) == ["sent", "capped"]
 
 
+def test_a_dry_run_does_not_count_who_only_apptoto_knows(clinic: FaultServer, store: SqlLedgerStore) -> None:
+    outbox = sender(clinic, store, "1/day", routing=Routing(DeliveryMode.DRY_RUN))
+    deliveries = [outbox.send(type="sms", event_id=1, message="Hi", item=item) for item in ("a", "b")]
+    assert [delivery.outcome for delivery in deliveries] == ["dry_run", "dry_run"]
+
+
 def test_redirected_messages_are_not_limited(clinic: FaultServer, store: SqlLedgerStore) -> None:
     routing = Routing(DeliveryMode.REDIRECT, OTHER_NUMBER, None)
     assert send(sender(clinic, store, "1/day", routing=routing), 3) == ["redirected"] * 3

@@ -186,8 +186,27 @@ def test_a_python_task_is_remembered_in_task_state(clinic: FaultServer) -> None:
     assert len(clinic.accepted) == 1
 
 
+def test_a_limit_without_a_state_database_is_refused(clinic: FaultServer, connection: Callable[..., None]) -> None:
+    connection(clinic.url, at_most="2/day")
+    with pytest.raises(ApptotoConfigurationError, match=r"^at_most: needs a state database") as raised:
+        ApptotoHook().send_message(**MESSAGE)
+    assert raised.value.code == "state_database_needed"
+    assert clinic.connections == 0
+
+
+@pytest.mark.usefixtures("no_state")
+def test_a_rate_limit_that_other_hosts_do_not_keep_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    ApptotoHook().get_conn()
+    assert "The rate limit is not shared between hosts: set state_conn_id" in caplog.text
+
+
 @pytest.mark.usefixtures("state")
-@pytest.mark.parametrize("wrong", [{"on_unknown": "retry"}, {"max_age": 24}, {"idempotency_key": " "}])
+@pytest.mark.parametrize(
+    "wrong", [{"on_unknown": "retry"}, {"max_age": 24}, {"idempotency_key": " "}, {"when_closed": "hold"}]
+)
 def test_a_wrong_policy_is_refused_before_anything_is_looked_up(clinic: FaultServer, wrong: dict[str, Any]) -> None:
     with pytest.raises(ApptotoConfigurationError, match=rf"^{next(iter(wrong))}: "):
         ApptotoHook().outbox({"ti": ti()}, **wrong)

@@ -26,12 +26,13 @@ from airflow_provider_apptoto.client import (
     ApptotoValidationError,
     InProcessRateLimiter,
     Message,
+    Outcome,
     Routing,
 )
 from airflow_provider_apptoto.client.routing import DeliveryMode
 from airflow_provider_apptoto.outbox.cancellation import Cancellation
 from airflow_provider_apptoto.outbox.entry import Entry, State
-from airflow_provider_apptoto.outbox.guards import Guards
+from airflow_provider_apptoto.outbox.guards import Guards, WithheldError
 from airflow_provider_apptoto.outbox.identity import texts_of
 from airflow_provider_apptoto.outbox.ledger import LedgerTiming, recipient_hash
 from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError, LedgerStoreError
@@ -712,3 +713,42 @@ def test_a_redirected_message_does_not_stand_for_the_real_one(
     live = [outbox_of(clinic, memory, clock).send(**MESSAGE).outcome for _ in range(2)]
     assert (redirected, live) == (["redirected", "deduplicated"], ["sent", "deduplicated"])
     assert [request.json["to"] for request in clinic.accepted] == ["+16505550100", NUMBER]
+
+
+# --- the rest
+
+
+def test_a_message_or_its_fields_are_given_and_not_both(clinic: FaultServer, memory: MemoryStore, clock: Clock) -> None:
+    with pytest.raises(TypeError, match="Pass a Message or its fields, not both; also passed: to"):
+        outbox_of(clinic, memory, clock).send(Message(**MESSAGE), to=OTHER_NUMBER)
+    assert clinic.connections == 0
+
+
+def test_a_message_that_is_withheld_from_its_second_attempt_was_not_sent(
+    clinic: FaultServer, memory: MemoryStore, clock: Clock
+) -> None:
+    clinic.scripts = [answering(429, Retry_After="1"), accepting]
+    departures: list[Message] = []
+
+    def depart(message: Message) -> None:
+        if departures:
+            raise WithheldError(Outcome.OUTSIDE_WINDOW, "the window has closed")
+        departures.append(message)
+
+    delivery = outbox_of(clinic, memory, clock, max_attempts=2, on_departure=depart).send(**MESSAGE)
+    assert delivery.outcome is Outcome.OUTSIDE_WINDOW
+    assert memory.only.state is State.NOT_SENT
+    assert clinic.accepted == []
+
+
+def test_a_message_that_this_try_had_rejected_is_not_sent_after_a_wait(
+    clinic: FaultServer, memory: MemoryStore, clock: Clock
+) -> None:
+    clinic.scripts = [answering(422, {"error": "no"}), accepting]
+    for is_resumed in (False, True, True):
+        with pytest.raises(ApptotoRejectedError) as raised:
+            outbox_of(clinic, memory, clock, is_resumed=is_resumed).send(**MESSAGE)
+        assert raised.value.status == 422
+    assert clinic.accepted == []
+    later = outbox_of(clinic, memory, clock, origin=SECOND, is_resumed=True).send(**MESSAGE)
+    assert later.outcome is Outcome.SENT

@@ -14,9 +14,8 @@ from sqlalchemy import inspect, text
 from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Selection
 from airflow_provider_apptoto.outbox.ledger import recipient_hash
 from airflow_provider_apptoto.outbox.optouts import OptOuts
-from airflow_provider_apptoto.outbox.origin import Origin
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
-from tests.support.entries import entry
+from tests.support.entries import add
 from tests.support.old_databases import load_v1, rows_of
 
 if TYPE_CHECKING:
@@ -45,11 +44,6 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "api/dags/clinic/forget", {"keys": [UNKNOWN_KEY], "note": NOTE}),
     ("POST", "api/dags/clinic/optout", {"keys": [UNKNOWN_KEY], "note": NOTE}),
 ]
-
-
-def add(database: StateDatabase, key: str, dag_id: str = "clinic", **fields: Any) -> None:
-    origin = Origin(dag_id=dag_id, task_id="remind", run_id="monday", map_index=-1, try_number=1)
-    assert SqlLedgerStore(database).compare_and_swap(None, entry(origin, key, **{"lease": 0.0, **fields}))
 
 
 def of_ann(database: StateDatabase) -> str:

@@ -86,6 +86,10 @@ def facts(*, on_unknown: str = "fail", has_ledger: bool = True, **given: Any) ->
         ({"deduplicated": 5, "too_old": OLD, "was_begun": True}, 0, End.SUCCESS),
         ({"late": 1, "unknown": 1, "too_old": OLD, "was_begun": True}, 0, End.FAIL),
         ({"late": 1, "unknown": 1, "too_old": OLD, "was_begun": True, "on_unknown": "resend"}, 0, End.FAIL),
+        # the run is not too old, but it is too late for some messages
+        ({"late": 5}, 0, End.SKIP),
+        ({"late": 5, "was_begun": True}, 0, End.SKIP),
+        ({"late": 4, "sent": 1}, 0, End.SUCCESS),
     ],
     ids=lambda value: value.name if isinstance(value, End) else None,
 )

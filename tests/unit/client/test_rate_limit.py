@@ -20,15 +20,11 @@ from airflow_provider_apptoto.client.rate_limit import (
     DEFAULT_REQUESTS_PER_MINUTE,
     account_rate_limiter,
 )
-from tests.support.clock import Clock
+from tests.support.clock import Clock, slots
 
 INTERVAL = 2.04
 """Seconds between slots at 30 a minute: 2, and a little more for those that are used late."""
 ROUNDING = 1e-6
-
-
-def slots(limiter: InProcessRateLimiter, clock: Clock, count: int) -> list[float]:
-    return [clock.now + limiter.reserve() for _ in range(count)]
 
 
 def fullest_minute(times: list[float]) -> int:

@@ -30,7 +30,7 @@ from tests.support.entries import entry
 from tests.support.state_databases import url_of
 
 if TYPE_CHECKING:
-    from airflow_provider_apptoto.connection import AirflowConnection
+    from airflow_provider_apptoto.connection import DatabaseConnection
 
 
 def sqlite_in(folder: Path) -> StateDatabase:
@@ -197,10 +197,10 @@ def test_a_forked_child_has_a_database_object_of_its_own(tmp_path: Path) -> None
 # --- connections
 
 
-def connection(**fields: Any) -> AirflowConnection:
+def connection(**fields: Any) -> DatabaseConnection:
     extra = fields.pop("extra_dejson", {})
     defaults = dict.fromkeys(("host", "login", "password", "port", "schema"))
-    return cast("AirflowConnection", SimpleNamespace(conn_id="state", extra_dejson=extra, **{**defaults, **fields}))
+    return cast("DatabaseConnection", SimpleNamespace(conn_id="state", extra_dejson=extra, **{**defaults, **fields}))
 
 
 @pytest.mark.parametrize(

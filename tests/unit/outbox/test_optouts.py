@@ -13,7 +13,8 @@ from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoVa
 from airflow_provider_apptoto.client.recipients import canonical, spellings
 from airflow_provider_apptoto.outbox.database import StateDatabase
 from airflow_provider_apptoto.outbox.ledger import recipient_hash
-from airflow_provider_apptoto.outbox.optouts import ALL, OptOuts, check_lists
+from airflow_provider_apptoto.outbox.optout_lists import ALL, check_lists
+from airflow_provider_apptoto.outbox.optouts import OptOuts
 from airflow_provider_apptoto.outbox.schema import optouts
 from airflow_provider_apptoto.outbox.secret import LedgerSecret
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore

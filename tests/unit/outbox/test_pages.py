@@ -14,8 +14,8 @@ from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.origin import Origin
 from airflow_provider_apptoto.outbox.pages import Cursor, LedgerPages, Page, Search, queries
 from airflow_provider_apptoto.outbox.schema import ledger
-from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore, values_of
-from tests.support.entries import entry, filled
+from airflow_provider_apptoto.outbox.stores.sql import values_of
+from tests.support.entries import add, entry, filled
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -27,11 +27,6 @@ UNKNOWN = Selection(states=["unknown"])
 DAG_IDS = ("clinic", "lab", "secret")
 SIZE = 5_000
 STATES = (*[State.SENT] * 95, State.UNKNOWN, State.REJECTED, State.NOT_SENT, State.REDIRECTED, State.SENDING)
-
-
-def add(database: StateDatabase, key: str, dag_id: str = "clinic", **fields: Any) -> None:
-    origin = Origin(dag_id=dag_id, task_id="remind", run_id="monday", map_index=-1, try_number=1)
-    assert SqlLedgerStore(database).compare_and_swap(None, entry(origin, key, **{"lease": 0.0, **fields}))
 
 
 def keys(page: Page) -> list[str]:

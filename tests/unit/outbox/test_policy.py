@@ -92,7 +92,7 @@ def test_what_is_not_one_printable_line_is_no_reference(given: str) -> None:
         checked_reference(given)
 
 
-@pytest.mark.parametrize("given", [None, {}])
+@pytest.mark.parametrize("given", [None, {}, {"clinic": None}])
 def test_labels_may_be_left_out(given: object) -> None:
     assert checked_labels(given) is None
 

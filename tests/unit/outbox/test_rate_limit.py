@@ -25,7 +25,7 @@ from airflow_provider_apptoto.outbox.rate_limit import RECHECK_INTERVAL, SqlRate
 from airflow_provider_apptoto.outbox.schema import pace
 from airflow_provider_apptoto.outbox.stores.base import RateLimitAwayError
 from tests.support import postgres
-from tests.support.clock import Clock
+from tests.support.clock import Clock, slots
 from tests.support.sender import ACCOUNT
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ def elsewhere(database: StateDatabase) -> Iterator[StateDatabase]:
     other = StateDatabase(database._url)
     yield other
     other._engine.dispose()
-
-
-def slots(limiter: SqlRateLimiter, clock: Clock, count: int) -> list[float]:
-    return [clock.now + limiter.reserve() for _ in range(count)]
 
 
 def test_slots_are_evenly_spaced(database: StateDatabase, clock: Clock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow_provider_apptoto.outbox.draft import Draft
 from airflow_provider_apptoto.outbox.entry import Entry, State
 from airflow_provider_apptoto.outbox.ledger import fingerprint_of_text
 from airflow_provider_apptoto.outbox.settling import Settler, addressed, got_it, matcher_of, was_sent
+from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from airflow_provider_apptoto.outbox.stores.task_state import TaskStateLedgerStore
 from airflow_provider_apptoto.privacy import mask_recipient
@@ -177,6 +179,30 @@ def test_one_copy_in_the_conversation_is_no_evidence_for_two_messages(other: Ent
     assert was_sent(event_with(copies=2), message_to(), is_text, store)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [message_to("event 2"), message_to("+1•••0199"), message_to(sent_at=None)],
+    ids=["event", "number", "unsent"],
+)
+def test_an_event_says_nothing_of_messages_that_did_not_go_to_it(other: Entry) -> None:
+    is_text = matcher_of("Your scan is ready")
+    assert is_text is not None
+    assert not was_sent(event_with(copies=1), other, is_text, MemoryStore())
+
+
+def test_a_message_that_was_found_stays_unknown_while_that_can_not_be_recorded() -> None:
+    message = Message(type="sms", message="Your scan is ready", participant_id=7)
+    draft = Draft(message=message, item=None, reference=None, labels=None, event_id=1)
+    store = MemoryStore()
+    store.entries[message_to().key] = found = message_to()
+    client = SimpleNamespace(get_event=lambda **_: event_with(copies=1))
+    settler = Settler(client)  # type: ignore[arg-type]  # all that it asks for
+    store.refusals = [LedgerAwayError("locked")]
+    assert not settler.settle(store, draft, found, found)
+    assert settler.settle(store, draft, found, found)
+    assert store.only.state is State.SENT
+
+
 def test_a_message_whose_text_was_changed_since_is_not_searched_for() -> None:
     settler = Settler(None)  # type: ignore[arg-type]  # nothing is read
     draft = Draft(message=Message(type="sms", message="New", event_id=1), item=None, reference=None, labels=None)
@@ -212,3 +238,6 @@ def test_the_command_finds_messages_of_its_own_account_once() -> None:
         other = message_to("participant 1003", "other", text=text, account="n•••@other.example")
         assert found_by_command(client, first, second, other) == ["first", "second"]
         assert found_by_command(client, first, again, second, other) == ["second"]
+        server.requests.clear()
+        assert found_by_command(client, other) == []
+        assert server.requests == []

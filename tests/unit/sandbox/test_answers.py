@@ -282,11 +282,17 @@ def test_an_answer_that_is_not_possible_is_refused(
 
     assert (answer.status_code, answer.json()["success"]) == (status, False)
     assert said(sandbox, visit) == []
-    assert caller.call("POST", "/sandbox/participants/7/answer", json={"answer": "confirm"}).status_code == 404
+    for path in ("7", "x"):
+        url = f"/sandbox/participants/{path}"
+        assert caller.call("POST", f"{url}/answer", json={"answer": "confirm"}).status_code == 404
+        assert caller.call("GET", url).status_code == 404
+    assert caller.call("POST", f"/sandbox/participants/{visit.participant_id}/answer", data="{").status_code == 400
     with pytest.raises(ValueError, match="no participant 7"):
         sandbox.appointments.confirm(7)
     with pytest.raises(ValueError, match="no event 7"):
         sandbox.appointments.event(7)
+    with pytest.raises(ValueError, match="no participant 7"):
+        sandbox.appointments.participant(7)
 
 
 def test_nobody_answers_for_a_deleted_appointment(sandbox: Sandbox, caller: Caller) -> None:
@@ -295,6 +301,25 @@ def test_nobody_answers_for_a_deleted_appointment(sandbox: Sandbox, caller: Call
     sandbox.appointments.delete(visit)
     time.sleep(1.3)
     assert said(sandbox, visit) == [("sent", "Hi")]
+
+
+def test_nobody_answers_who_was_taken_off_the_appointment(sandbox: Sandbox, caller: Caller) -> None:
+    visit = sandbox.appointments.add("Ana", "650-555-0141")
+    sandbox.appointments.confirm(visit, after=0.2)
+    caller.call("PUT", "/v1/events", json={"events": [{"id": visit.event_id, "participants": []}]})
+    time.sleep(0.5)
+    assert sandbox.appointments.people() == []
+
+
+def test_people_reschedule_and_opt_out(sandbox: Sandbox, caller: Caller) -> None:
+    visit = sandbox.appointments.add("Ana", "650-555-0141")
+    send(caller, visit)
+    sandbox.appointments.reschedule(visit)
+    assert state(sandbox, visit) == "not_coming_needs_reschedule"
+    sandbox.appointments.stop(visit)
+    assert said(sandbox, visit) == [("sent", "Hi"), ("replied", "RESCHEDULE"), ("replied", "STOP")]
+    assert caller.call("GET", "/sandbox/opt-outs").json() == sandbox.appointments.opt_outs()
+    assert sandbox.appointments.opt_outs() == [{"channel": "sms", "address": "+16505550141"}]
 
 
 def test_the_list_for_the_page_finds_people_and_states(sandbox: Sandbox, caller: Caller) -> None:
@@ -312,7 +337,8 @@ def test_the_list_for_the_page_finds_people_and_states(sandbox: Sandbox, caller:
     assert found(state="confirmed") == found(text="LOPEZ") == [ana.participant_id]
     assert found(text="V-2") == found(text="+16505550142") == found(text=str(ben.event_id)) == [ben.participant_id]
     assert caller.call("GET", "/sandbox/appointments", params={"limit": 1}).headers["X-Total-Count"] == "2"
-    assert caller.call("GET", "/sandbox/appointments", params={"states": "x"}).status_code == 400
+    for wrong in ({"states": "x"}, {"limit": 0}):
+        assert caller.call("GET", "/sandbox/appointments", params=wrong).status_code == 400
     assert caller.call("DELETE", "/sandbox/appointments").json() == {"deleted": 2}
     assert found() == []
 

@@ -290,11 +290,46 @@ def test_contacts_are_created_changed_found_and_deleted(caller: Caller) -> None:
     assert caller.call("GET", "/v1/contact", params={"external_id": "c-1"}).status_code == 404
 
 
+def test_a_contact_has_numbers_and_addresses_and_the_primary_ones_count(caller: Caller) -> None:
+    def saved(method: str, **changes: object) -> Any:
+        contact = {"external_id": "c-1", **changes}
+        answer = caller.call(method, "/v1/contacts", json={"contacts": [contact]})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["contacts"][0]
+
+    caller.call("POST", "/v1/contacts", json={"contacts": [{"address_book": "Clients", "name": "Ben"}]})
+    [book] = caller.call("GET", "/v1/address_books").json()["address_books"]
+    numbers = [{"number": "911"}, {"number": "650-555-0142", "is_primary": True, "is_mobile": "true"}]
+    ana = saved("POST", name="Ana", address_book_id=book["id"], phone_numbers=numbers, email="ana@example.com")
+    assert [(phone["normalized"], phone["is_mobile"]) for phone in ana["phone_numbers"]] == [
+        (None, False),
+        ("+16505550142", True),
+    ]
+    assert ana["address_book_id"] == book["id"]
+    [person] = created(caller, participants=[{"contact_id": ana["id"]}])["participants"]
+    assert (person["phone"], person["email"]) == ("650-555-0142", "ana@example.com")
+
+    changed = saved("PUT", add_phone="650-555-0143", email_addresses=[{"address": "lopez@example.com"}])
+    assert [phone["number"] for phone in changed["phone_numbers"]] == ["911", "650-555-0142", "650-555-0143"]
+    assert changed["email_addresses"] == [{"address": "lopez@example.com", "is_primary": False}]
+    again = caller.call("POST", "/v1/contacts", json={"contacts": [{"external_id": "c-1", "name": "Ana"}]})
+    assert (again.status_code, f"contact {ana['id']}" in again.text) == (400, True)
+
+
 @pytest.mark.parametrize(
-    "contact", [{"name": "Ana"}, {"address_book": "Clients"}, {"address_book_id": 7, "name": "Ana"}]
+    "contact",
+    [
+        {"name": "Ana"},
+        {"address_book": "Clients"},
+        {"address_book_id": 7, "name": "Ana"},
+        {"address_book": "Clients", "name": "Ana", "phone_numbers": [{"type": "work"}]},
+        {"address_book": "Clients", "name": "Ana", "email_addresses": [{}]},
+    ],
 )
 def test_an_incomplete_contact_is_refused(caller: Caller, contact: dict[str, Any]) -> None:
     assert caller.call("POST", "/v1/contacts", json={"contacts": [contact]}).status_code == 400
+    assert caller.call("POST", "/v1/contacts", json=contact).status_code == 400
+    assert caller.call("GET", "/v1/contacts").json() == {"contacts": []}
 
 
 def test_events_and_what_was_said_outlive_a_restart(tmp_path: Path) -> None:

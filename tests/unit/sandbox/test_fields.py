@@ -51,6 +51,8 @@ def shown(sandbox: Sandbox, caller: Caller, text: str, **fields: Any) -> Any:
         ("{% if event.time_hour > 12 %}after lunch{% endif %}", "after lunch"),
         ("{{ event.nothing }}{{ nothing.at.all }}|{{ name | time }}", "|Ana Lopez"),
         ("{{ event.start_time | add_minutes: 'x' | date: '' }}", "2022-03-08 14:00:00 -0800"),
+        ("{{ event.start_time | add_minutes: 1e300 | time }}", "2:00 PM"),
+        ("{{ 'now' | date: '%Q-20' | slice: -2, 2 }}", "20"),
         ("No fields: 5 { 6 }", "No fields: 5 { 6 }"),
     ],
 )
