@@ -214,19 +214,28 @@ class ApptotoClient:
             return None
         return estimate_segments(routed.message).parts
 
-    def list_events(self, *, page: int = 1, page_size: int = 30, **filters: Any) -> list[dict[str, Any]]:
+    def list_events(
+        self,
+        *,
+        page: int = 1,
+        page_size: int = 30,
+        last_check: Callable[[], None] | None = None,
+        **filters: Any,
+    ) -> list[dict[str, Any]]:
         """Return one page of the account's events as JSON (``GET /v1/events``).
 
         Source: apidocs.apptoto.com/reference/v1events.
 
         :param page: number of the page, from 1.
         :param page_size: events per page, at least 1.
+        :param last_check: called in every attempt, right before the first byte.
         :param filters: further parameters of the request; those that are ``None`` are left out.
         :raises ApptotoAuthError: Apptoto rejected the login or API key.
         :raises ApptotoNotSentError: all attempts failed; a retry may succeed.
         :raises ApptotoError: the answer is not from Apptoto's API.
         """
-        events: list[dict[str, Any]] = self._reads.page({"page": page, "page_size": page_size, **filters})
+        params = {"page": page, "page_size": page_size, **filters}
+        events: list[dict[str, Any]] = self._reads.page(params, last_check)
         return events
 
     def get_event(
@@ -235,6 +244,7 @@ class ApptotoClient:
         id: Id | None = None,  # noqa: A002  the endpoint's own name
         external_id: str | None = None,
         include_conversations: bool = False,
+        last_check: Callable[[], None] | None = None,
     ) -> Event | None:
         """Return one event (``GET /v1/event``); ``None`` if Apptoto has none with this id.
 
@@ -244,12 +254,13 @@ class ApptotoClient:
         :param id: id of the event; exactly one of this and ``external_id`` is required.
         :param external_id: the id that the caller gave the event when it was created.
         :param include_conversations: whether participants have their messages.
+        :param last_check: called in every attempt, right before the first byte.
         :raises ApptotoValidationError: not exactly one id was given.
         :raises ApptotoAuthError: Apptoto rejected the login or API key.
         :raises ApptotoNotSentError: all attempts failed; a retry may succeed.
         :raises ApptotoError: the answer is not from Apptoto's API, or is another event.
         """
-        return self._reads.event(id, external_id, include_conversations=include_conversations)
+        return self._reads.event(id, external_id, include_conversations=include_conversations, last_check=last_check)
 
     def iter_events(
         self,

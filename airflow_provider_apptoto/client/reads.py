@@ -50,18 +50,26 @@ class EventReads:
         self._credentials = credentials
         self._on_read = on_read
 
-    def page(self, params: Mapping[str, Any]) -> list[Any]:
+    def page(self, params: Mapping[str, Any], last_check: Callable[[], None] | None = None) -> list[Any]:
         """Return one page of events as JSON.
 
         :param params: parameters of the request; those that are ``None`` are left out.
+        :param last_check: called in every attempt, right before the first byte.
         """
-        outcome, answer = self._get("/events", params)
+        outcome, answer = self._get("/events", params, last_check)
         found = _list_in(answer) if outcome is Outcome.SENT else None
         if found is None:
             raise read_error(outcome, answer, self._private(params))
         return found
 
-    def event(self, event_id: Id | None, external_id: str | None, *, include_conversations: bool) -> Event | None:
+    def event(
+        self,
+        event_id: Id | None,
+        external_id: str | None,
+        *,
+        include_conversations: bool,
+        last_check: Callable[[], None] | None,
+    ) -> Event | None:
         """Return one event; see :meth:`.ApptotoClient.get_event`."""
         asked = {"id": event_id, "external_id": external_id}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -69,7 +77,7 @@ class EventReads:
             msg = "exactly one of id and external_id is required, and it must not be blank"
             raise ApptotoValidationError("id", msg, code="id_invalid")
         params = {**given, **_conversations(include_conversations)}
-        outcome, answer = self._get("/event", params)
+        outcome, answer = self._get("/event", params, last_check)
         if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
             return None
         if answer.status == HTTPStatus.NO_CONTENT or (answer.status == HTTPStatus.OK and _is_empty(answer)):
@@ -166,7 +174,9 @@ class EventReads:
         if params.get("include_conversations") and people and not with_conversations:
             log.warning("Apptoto returned no conversations: replies and failed deliveries can't be seen, only states")
 
-    def _get(self, path: str, params: Mapping[str, Any]) -> tuple[Outcome, Answer]:
+    def _get(
+        self, path: str, params: Mapping[str, Any], last_check: Callable[[], None] | None
+    ) -> tuple[Outcome, Answer]:
         given = {name: value for name, value in params.items() if value is not None}
 
         def exchange(begin: Callable[[], None]) -> Answer:
@@ -176,7 +186,7 @@ class EventReads:
             return answer
 
         try:
-            return self._attempts.make(exchange, classify_read)
+            return self._attempts.make(exchange, classify_read, last_check=last_check)
         except BaseException as error:
             # this frame may hold a number or an address
             remove_frames(error)

@@ -115,8 +115,8 @@ class ApptotoHook(BaseHook):
             (rolling). The connection's limit applies too. Needs the state database.
         :param optout_lists: named lists of people who opted out, such as ``campaigns``; the list ``all`` is always
             obeyed.
-        :param only_if_state: send only if the participant of the appointment is in one of these states, read within
-            about a minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. The message needs an
+        :param only_if_state: send only if the participant of the appointment is in one of these states, read at
+            most 60 s before; ``True``: ``initial``, ``accepted`` or ``reminded``. The message needs an
             ``event_id``, to which a ``participant_id`` may be added.
         :param can_wait: whether the caller waits for the window when a delivery is ``held``.
         :param is_resumed: whether this try continues after such a wait.

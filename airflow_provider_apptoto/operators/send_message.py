@@ -75,8 +75,8 @@ class ApptotoSendMessageOperator(SendingOperator):
     :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour`` or ``5/7d``; the
         connection's applies too. Needs the state database.
     :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
-    :param only_if_state: send only if the participant of the appointment is in one of these states, read within
-        about a minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. It needs ``event_id``, to which
+    :param only_if_state: send only if the participant of the appointment is in one of these states, read at
+        most 60 s before; ``True``: ``initial``, ``accepted`` or ``reminded``. It needs ``event_id``, to which
         ``participant_id`` may be added: the message then goes to the participant alone. Of an event, all participants
         must be in these states.
     :param recipient_timezone: time zone of the recipient, such as ``America/Chicago``; by default the connection's

@@ -74,8 +74,8 @@ class ApptotoSendMessageBatchOperator(SendingOperator):
     :param at_most: limit on the messages to one recipient over all DAGs, such as ``2/day``, ``1/hour`` or ``5/7d``; the
         connection's applies too. Needs the state database.
     :param optout_lists: lists of people who opted out to obey, in addition to ``all``.
-    :param only_if_state: send only if the participant of the appointment is in one of these states, read within
-        about a minute before; ``True``: ``initial``, ``accepted`` or ``reminded``. Rows need ``event_id``; a
+    :param only_if_state: send only if the participant of the appointment is in one of these states, read at
+        most 60 s before; ``True``: ``initial``, ``accepted`` or ``reminded``. Rows need ``event_id``; a
         ``participant_id`` names who gets the message. If rows have ``start_time`` (ISO 8601) and are sorted by it, as
         those of :class:`~airflow_provider_apptoto.operators.apptoto.ApptotoListEventsOperator` are, up to a hundred
         events are read at once.

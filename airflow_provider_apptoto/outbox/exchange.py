@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from airflow_provider_apptoto.client.outcomes import Outcome
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.guards import WithheldError, capped
 from airflow_provider_apptoto.outbox.report import is_no_attempt, outcome_of
+from airflow_provider_apptoto.outbox.states import StateOutdatedError
 from airflow_provider_apptoto.outbox.stores.base import CapReachedError
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.guards import Guards
     from airflow_provider_apptoto.outbox.ledger import Attempt
     from airflow_provider_apptoto.outbox.report import Reporter
+
+log = logging.getLogger(__name__)
+
+_MAX_LAPS = 3
+"""How often a message waits for a slot and finds that the state of its appointment is too old."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,19 +68,34 @@ class Exchange:
         """Send the message and return its delivery."""
         started = time.monotonic()
         try:
-            result = self.client.send(
-                self.draft.message,
-                prepare=self._prepare,
-                before_write=self._before_write,
-                last_check=self._last_check,
-                sleep=self.cancellation.sleep,
-                sender=self.sender,
-            )
+            result = self._send()
         except (WithheldError, CapReachedError) as error:
             return self._withheld(error)
         except ApptotoError as error:
             return self._failed(error, started)
         return self._sent(result, started)
+
+    def _send(self) -> SendResult:
+        """Send it, and start over if the state of the appointment gets too old before the first byte."""
+        for _ in range(_MAX_LAPS - 1):
+            try:
+                return self._send_once()
+            except StateOutdatedError as error:
+                log.info("%s. Reading it again", error)
+                if self.attempt is not None and self.attempt.has_begun:
+                    self.attempt.record(State.NOT_SENT)  # the lease could end during the waits below
+            self.guards.check_state(self.draft, is_departure=False)
+        return self._send_once()
+
+    def _send_once(self) -> SendResult:
+        return self.client.send(
+            self.draft.message,
+            prepare=self._prepare,
+            before_write=self._before_write,
+            last_check=self._last_check,
+            sleep=self.cancellation.sleep,
+            sender=self.sender,
+        )
 
     def _prepare(self) -> None:
         self.cancellation.check()
@@ -84,6 +106,8 @@ class Exchange:
         self.guards.depart(self.draft)
         if self.on_departure is not None:
             self.on_departure(self.draft.message)
+        # the wait for another slot may have followed the read
+        self.guards.check_state(self.draft, is_departure=True, may_read=False)
         if self.attempt is not None:
             self.check_others()
             cap = None if self.caps is None else self.caps.of(self.draft.message)
@@ -91,6 +115,7 @@ class Exchange:
 
     def _last_check(self) -> None:
         self.cancellation.check()
+        self.guards.check_state(self.draft, is_departure=True, may_read=False)
         if self.attempt is not None:
             self.attempt.check_lease()
         self._written_at = time.monotonic()

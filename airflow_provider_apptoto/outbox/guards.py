@@ -173,13 +173,17 @@ class Guards:
             )
             raise WithheldError(Outcome.SUPPRESSED, reason)
 
-    def check_state(self, draft: Draft, *, is_departure: bool) -> None:
-        """Check that the appointment is still in one of the allowed states; may wait for slots to read it.
+    def check_state(self, draft: Draft, *, is_departure: bool, may_read: bool = True) -> None:
+        """Check that the appointment is still in one of the allowed states.
 
-        :param is_departure: whether this is the last check.
+        :param is_departure: whether the message has waited for its slot.
+        :param may_read: whether there is time to read the state, and to wait for the slots of the reads.
         :raises WithheldError: it is not.
+        :raises StateOutdatedError: its state must be read again, and there is no time.
         """
-        if self.states is not None and (why := self.states.why_not(draft, is_departure=is_departure)):
+        if self.states is None:
+            return
+        if why := self.states.why_not(draft, is_departure=is_departure, may_read=may_read):
             allowed = ", ".join(self.states.allowed)
             advice = "To send it anyway, set only_if_state to None, and clear the task"
             raise WithheldError(Outcome.WRONG_STATE, f"{why}, and only_if_state allows {allowed}. {advice}")

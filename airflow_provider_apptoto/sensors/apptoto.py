@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     TaskDeferred,
     conf,
@@ -22,7 +25,7 @@ from airflow_provider_apptoto.operators._base import final_settings
 from airflow_provider_apptoto.outbox.policy import check_choice, check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context, XComArg
 
@@ -60,7 +63,7 @@ class ApptotoAnswerSensor(BaseSensorOperator):
     :param replies: regular expressions by the name of the answer; case does not matter: ``{"yes": r"^\s*(y|yes)\b"}``.
         The latest matching reply counts more than the state.
     :param on_timeout: if some have not answered in time, ``return`` the result, or ``fail`` or ``skip`` the task, which
-        then has the result as its XCom too.
+        then has the result as its XCom too. ``soft_fail`` and ``never_fail`` turn ``fail`` into ``skip``.
     :param since: replies before this do not count: ISO 8601 with a zone, or an aware ``datetime``. ``None``: the time
         of the run, which is wrong if another run sent the messages. A row's ``sent_at`` replaces it. (templated)
     :param deadline: end of the wait, as ``since``; ``timeout`` (seconds from the start of this task) applies too.
@@ -123,16 +126,15 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         if not self._wait.appointments:
             log.info("There are no appointments to wait for")
             return self._stored(self._wait.progress({}), context)
-        if self.deferrable:
-            return self._defer(context)
-        try:
-            super().execute(context)
-        except AirflowSensorTimeout:
+        with self._soft():
+            if self.deferrable:
+                return self._defer(context)
+            with contextlib.suppress(AirflowSensorTimeout):
+                super().execute(context)
             return self._end(context)
-        return self._stored(self._known(), context)
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002  Airflow's
-        """Read once; return whether everybody has answered."""
+        """Read once; return whether the wait is over."""
         from airflow_provider_apptoto.answers.reading import ReadFailure
 
         while True:
@@ -145,18 +147,33 @@ class ApptotoAnswerSensor(BaseSensorOperator):
                 break
             # each poke is a new process, which would count from 0
             time.sleep(min(self.poke_interval, _MAX_PAUSE_IN_POKE))
-        if is_over:
-            raise AirflowSensorTimeout("The deadline has passed")
-        return False
+        return is_over
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Return the result of the wait in the triggerer."""
         self._prepare(context)
-        if event is None or event.get("status") != "done":
-            told = event or {"error": "the triggerer returned no event"}
-            self._fail(told["error"], is_final=bool(told.get("is_final")))
-        progress = self._last = self._wait.unpack(event["answers"])
-        return self._stored(progress, context) if progress.is_complete else self._end(context)
+        with self._soft():
+            if event is None or event.get("status") != "done":
+                told = event or {"error": "the triggerer returned no event"}
+                self._fail(told["error"], is_final=bool(told.get("is_final")))
+            self._last = self._wait.unpack(event["answers"])
+            return self._end(context)
+
+    @contextlib.contextmanager
+    def _soft(self) -> Iterator[None]:
+        """Skip the task instead of failing it, in every mode, if ``soft_fail`` or ``never_fail`` says so."""
+        soft_fail = self.soft_fail
+        self.soft_fail = False  # Airflow would skip at the timeout, before on_timeout decides
+        try:
+            yield
+        except (ApptotoError, AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout) as error:
+            is_final = isinstance(error, AirflowFailException | AirflowSensorTimeout | AirflowTaskTimeout)
+            if not (self.never_fail or (soft_fail and is_final)):
+                raise
+            flag = "soft_fail" if soft_fail else "never_fail"
+            raise AirflowSkipException(f"Skipped ({flag}=True): {error}") from None
+        finally:
+            self.soft_fail = soft_fail
 
     def _prepare(self, context: Context) -> None:
         """Read the parameters, which may be rendered.
@@ -236,12 +253,15 @@ class ApptotoAnswerSensor(BaseSensorOperator):
         )
 
     def _end(self, context: Context) -> dict[str, Any]:
-        """End a wait in which some did not answer.
+        """End a wait; if some did not answer, as ``on_timeout`` says.
 
         :raises AirflowSensorTimeout: ``on_timeout`` is ``fail``.
         :raises AirflowSkipException: ``on_timeout`` is ``skip``.
         """
-        progress = self._found_elsewhere(self._known())
+        progress = self._known()
+        if progress.is_complete:
+            return self._stored(progress, context)
+        progress = self._found_elsewhere(progress)
         result = self._stored(progress, context)
         log.info("The wait ended: %s", progress)
         if progress.is_complete or self.on_timeout == "return":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import airflow
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, task
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, task
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError, ApptotoError
 from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
@@ -34,6 +34,8 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"deferrable": False, "mode": "reschedule"},
     "deferrable": {"deferrable": True},
 }
+ENDS = {"return": ["success", "success"], "fail": ["failed", "skipped"], "skip": ["skipped", "skipped"]}
+"""State of a task that timed out, by ``on_timeout``: usually, and with ``soft_fail`` or ``never_fail``."""
 reschedules = pytest.mark.skipif(
     airflow.__version__.startswith("3.0."),
     reason="in a DAG test, Airflow 3.0 takes the time of an earlier reschedule for text, and any such sensor fails",
@@ -144,13 +146,39 @@ def test_answers_before_the_wait_began_count_and_end_it_at_once(clinic: Clinic, 
 
 
 @modes
-@pytest.mark.parametrize(("on_timeout", "state"), [("return", "success"), ("fail", "failed"), ("skip", "skipped")])
-def test_partial_answers_are_kept_however_the_wait_ends(clinic: Clinic, mode: str, on_timeout: str, state: str) -> None:
+@pytest.mark.parametrize("flag", ["", "soft_fail", "never_fail"])
+@pytest.mark.parametrize(("on_timeout", "states"), ENDS.items())
+def test_partial_answers_are_kept_however_the_wait_ends(
+    clinic: Clinic, mode: str, on_timeout: str, states: list[str], flag: str
+) -> None:
     clinic.say(1, "yes")
-    run = wait(mode, 1, 2, 99, timeout=1, on_timeout=on_timeout, retries=2)
-    assert (run.state, run.tries) == (state, 1)
+    run = wait(mode, 1, 2, 99, timeout=1, on_timeout=on_timeout, retries=2, **({flag: True} if flag else {}))
+    assert (run.state, run.tries) == (states[bool(flag)], 1)
     assert counts(run) == {"total": 3, "yes": 1, "no_answer": 1, "not_found": 1}
     assert run.xcom["unanswered"] == [{name: value for name, value in row(2).items() if name != "state"}]
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])  # `execute` needs a run in the other one
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_a_deadline_acts_as_a_timeout(clinic: Clinic, mode: str, flag: str) -> None:
+    del clinic
+    fields: dict[str, Any] = {"deadline": "2026-01-01T00:00Z", flag: True, **MODES[mode]}
+    assert executed(1, **fields) == {"total": 1, "no_answer": 1}
+    with pytest.raises(AirflowSkipException, match=rf"Skipped \({flag}=True\): 1 of 1 appointments were not answered"):
+        executed(1, on_timeout="fail", **fields)
+
+
+@modes
+@pytest.mark.parametrize("is_late", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("status", [401, 500])
+def test_reads_that_fail_end_the_task_alike_in_all_modes(
+    clinic: Clinic, mode: str, status: int, flag: str, *, is_late: bool
+) -> None:
+    """As Airflow documents it, ``soft_fail`` is for what another try would not help."""
+    clinic.faults = [*([answering(200, {"events": []})] if is_late else []), *[answering(status)] * 50]
+    state = "failed" if (status, flag) == (500, "soft_fail") else "skipped"
+    assert wait(mode, 1, max_errors=2, **{flag: True}).state == state
 
 
 def test_answers_to_a_run_for_tomorrow_count_today(clinic: Clinic) -> None:

@@ -16,7 +16,7 @@ from airflow_provider_apptoto.client.appointments import read_time
 from airflow_provider_apptoto.outbox import states as states_module
 from airflow_provider_apptoto.outbox.draft import Draft, take_event
 from airflow_provider_apptoto.outbox.policy import OPEN_STATES, SendPolicy
-from airflow_provider_apptoto.outbox.states import EventStates, StateUnreadError
+from airflow_provider_apptoto.outbox.states import EventStates, StateOutdatedError, StateUnreadError
 from tests.support.appointments import Clinic, row
 from tests.support.clock import Clock
 from tests.support.faults import FaultServer, answering, resetting
@@ -147,6 +147,31 @@ def test_a_batch_in_the_order_of_start_times_reads_a_page_at_a_time(states: Even
         assert why_not(states, draft(number, timed=True), is_departure=False) == ""
     assert len(clinic.reads) == 3
     assert all(path.startswith("/v1/events?page=1&page_size=100&begin=2026-12-01T") for path in clinic.reads)
+
+
+def test_without_time_to_read_only_a_fresh_state_counts(states: EventStates, clinic: Clinic, clock: Clock) -> None:
+    def check() -> str:
+        return states.why_not(draft(1), is_departure=True, may_read=False)
+
+    with pytest.raises(StateOutdatedError):
+        check()
+    why_not(states, draft(1))
+    clock.sleep(59)
+    assert check() == ""
+    clinic.person(1)["state"] = "not_coming"
+    why_not(states, draft(1, timed=True), is_departure=False)
+    assert check() == "participant 1001 is not_coming"
+    clock.sleep(60)
+    with pytest.raises(StateOutdatedError):
+        check()
+    assert len(clinic.reads) == 2
+
+
+def test_another_page_does_not_replace_what_is_fresh(states: EventStates, clinic: Clinic) -> None:
+    why_not(states, draft(1, timed=True))
+    why_not(states, draft(150, timed=True))
+    why_not(states, draft(1, timed=True))
+    assert len(clinic.reads) == 2
 
 
 def test_pages_that_do_not_hold_what_is_asked_for_are_given_up(states: EventStates, clinic: Clinic) -> None:
