@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,9 @@ from airflow_provider_apptoto.cli import main
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOperator, ApptotoSendMessageOperator
 from airflow_provider_apptoto.outbox.admin import LedgerAdmin, Selection
+from airflow_provider_apptoto.outbox.ledger import LedgerTiming
+from airflow_provider_apptoto.outbox.stores.base import LedgerAwayError
+from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.appointments import DAY, NAMES, Clinic, row
 from tests.support.dag_runs import run_dag
 from tests.support.faults import answering
@@ -49,7 +53,9 @@ class Doubtful(Clinic):
 
 
 @pytest.fixture
-def clinic(server: FaultServer) -> Doubtful:
+def clinic(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> Doubtful:
+    # messages share a write of the ledger: if it fails, and is not repeated as usual, none of a batch is sent
+    monkeypatch.setattr(ApptotoHook, "ledger_timing", LedgerTiming(record_retries=(0.01,)))
     clinic = Doubtful(Clinic.of(6).events)
     server.scripts = [clinic]
     return clinic
@@ -140,6 +146,31 @@ def test_a_batch_settles_what_it_finds_and_leaves_the_rest_to_a_person(clinic: D
     assert unknown() == 6
     assert batch("some", TEXT, 1, 2, 3, 4, 5, 6).state == "failed"
     assert (unknown(), len(clinic.sent)) == (2, 6)
+
+
+def test_a_failed_write_that_the_messages_share_leaves_none_of_them_behind(
+    clinic: Doubtful, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write, write_pending = SqlLedgerStore._write, SqlLedgerStore._write_pending
+
+    def failing(store: SqlLedgerStore, group: Any) -> None:
+        written.append(len(group))
+        if len(written) > 1:
+            write(store, group)
+            return
+        for each in group:
+            each.error = LedgerAwayError("database is locked")
+
+    def late(store: SqlLedgerStore) -> None:
+        time.sleep(0 if written else 1)  # the others wait for this thread
+        write_pending(store)
+
+    monkeypatch.setattr(SqlLedgerStore, "_write", failing)
+    monkeypatch.setattr(SqlLedgerStore, "_write_pending", late)
+    assert batch("locked", TEXT, 1, 2, 3, 4, 5, 6).state == "failed"
+    assert written[0] > 1
+    assert (unknown(), len(clinic.sent)) == (6, 6)
 
 
 def test_the_command_settles_plain_texts_by_their_hash(clinic: Doubtful, capsys: pytest.CaptureFixture[str]) -> None:
