@@ -110,7 +110,7 @@ def differences(printed: Any, real: Any, path: str = "") -> list[str]:
             shown = [name for name in printed if name != "..."]
             is_wrong = not set(shown) <= set(real) if "..." in printed else shown != list(real)
             found = [f"{path}: {shown} and {list(real)}"] if is_wrong else []
-            for name in set(shown) & set(real):
+            for name in filter(real.__contains__, shown):
                 found += differences(printed[name], real[name], f"{path}.{name}")
             return found
         case [first, *_], [other, *_]:
