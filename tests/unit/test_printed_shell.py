@@ -60,7 +60,7 @@ def test_a_command_starts_a_sandbox_that_says_how_to_use_it(command: str) -> Non
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            says = []
+            says: list[str] = []
             while not says or not says[-1].startswith("Press Ctrl-C"):
                 says.append(process.stdout.readline().rstrip("\n"))
             [port] = re.findall(r"^Apptoto sandbox: http://127\.0\.0\.1:(\d+)$", "\n".join(says), re.MULTILINE)
