@@ -33,7 +33,7 @@ BATCH: dict[str, Any] = {"task_id": "send", "messages": ROWS, "reference_column"
 
 
 def a_message(_: ApptotoSandbox) -> Any:
-    fields = {"to": "+16505550199", "message": "Hi Mary", "reference": "appointment-4711"}
+    fields: dict[str, Any] = {"to": "+16505550199", "message": "Hi Mary", "reference": "appointment-4711"}
     return run_dag(lambda: ApptotoSendMessageOperator(task_id="send", type="sms", **fields))["send"].xcom
 
 

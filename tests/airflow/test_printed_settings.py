@@ -9,9 +9,10 @@ from configparser import ConfigParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_apptoto.client import ApptotoConfigurationError
-from airflow_provider_apptoto.configuration import conf, keep_days, outbox_conn_ids
+from airflow_provider_apptoto.configuration import keep_days, outbox_conn_ids
 from airflow_provider_apptoto.hooks._state import ledger_secret
 from airflow_provider_apptoto.hooks.apptoto import ApptotoHook
 from airflow_provider_apptoto.outbox.engine import database_url
