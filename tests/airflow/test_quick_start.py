@@ -8,13 +8,15 @@ import re
 import socket
 import subprocess
 import sys
-import textwrap
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.printed import blocks
+from tests.support.printed_runs import run_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,12 +25,6 @@ CHECKOUT = Path(__file__).parents[2]
 PAGE = (CHECKOUT / "docs" / "index.rst").read_text()
 SANDBOX = "python -m airflow_provider_apptoto.sandbox"
 PORT = "8025"
-
-
-def blocks() -> list[str]:
-    """Return the shell commands of the page, block by block."""
-    found = re.findall(r"\.\. code-block:: sh\n\n((?:   .*\n|\n)+)", PAGE)
-    return [textwrap.dedent(block).strip() for block in found]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -75,7 +71,9 @@ def free_port() -> int:
 @pytest.mark.contract
 @pytest.mark.processes
 def test_the_quick_start_works_as_it_is_printed(tmp_path: Path) -> None:
-    install, sandbox, connect, run, go_live = blocks()
+    install, sandbox, connect, run, go_live = [
+        printed.text for printed in blocks() if (printed.page, printed.language) == ("index.rst", "sh")
+    ]
     env, port = environment(tmp_path), free_port()
     dags = tmp_path / "dags"
     dags.mkdir()
@@ -98,6 +96,13 @@ def test_the_quick_start_works_as_it_is_printed(tmp_path: Path) -> None:
     assert message["dag_id"] == "first_message"
     [line] = re.findall(r"^   (sms to .*)$", PAGE, re.MULTILINE)
     assert re.search(re.sub(r"\d+ ms", r"\\d+ ms", re.escape(line).replace(r"\ ", " ")), log), log
+
+    [one_command] = {printed.text for printed in run_by(__name__, "sh") if "DAG_ID" in printed.text}
+    report = shell(one_command.replace("DAG_ID", "first_message"), env)
+    [sample] = [printed.text for printed in blocks() if printed.text.startswith("What each person got (1 message):")]
+    shape = [re.escape(line) for line in sample.splitlines()[:3]]
+    at, text = r"  sms at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", f"    {message['message']}"
+    assert re.search("\n".join([*shape, at, re.escape(text)]), report), report
 
     shell(go_live, env)
     assert "name@clinic.example" in shell("airflow connections get apptoto_default --output plain", env)

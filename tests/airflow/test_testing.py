@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from airflow_provider_apptoto.operators.apptoto import ApptotoSendMessageBatchOp
 from airflow_provider_apptoto.sandbox.testing import running_sandbox
 from tests.support.dag_runs import run_dag
 from tests.support.faults import FaultServer
+from tests.support.printed_runs import run_by
 from tests.support.windows import closed_window
 
 if TYPE_CHECKING:
@@ -138,15 +138,38 @@ def test_only_a_sandbox_ends_holds(apptoto_sandbox: ApptotoSandbox, monkeypatch:
 # --- the guide
 
 
+CALLS = """
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_apptoto.operators.apptoto import ApptotoListEventsOperator, ApptotoSendMessageBatchOperator
+
+with DAG(dag_id="calls", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")) as dag:
+    events = ApptotoListEventsOperator(
+        task_id="events", begin="2026-12-01T08:00:00Z", end="2026-12-02T08:00:00Z", states=["initial"]
+    )
+    ApptotoSendMessageBatchOperator(
+        task_id="call", messages=events.output, defaults={"type": "call", "message": "Are you coming?"}
+    )
+"""
+"""A DAG that calls whoever has not confirmed."""
+AROUND = {
+    "test_who_confirmed_is_not_called": ("from calls import dag\n", ""),
+    "test_numbers_without_plus": ("", ""),
+    "def clinic(": ("", "\n\ndef test_the_clinic(clinic):\n    assert clinic.messages() == []\n"),
+}
+"""What the guide leaves to the reader, before and after a block without a file name."""
+
+
 @pytest.mark.processes
 def test_the_tests_of_the_guide_pass_as_they_are_printed(tmp_path: Path) -> None:
-    guide = (CHECKOUT / "docs" / "test-your-dag.rst").read_text()
-    blocks = re.findall(r"\.\. code-block:: python\n   :caption: (\S+)\n\n((?:   .*\n|\n)+)", guide)
-    assert [name for name, _ in blocks] == ["tests/test_office_hours.py", "tests/conftest.py"]
     (tmp_path / "tests").mkdir()
-    for name, text in blocks:
-        (tmp_path / name).write_text(textwrap.dedent(text))
+    for number, block in enumerate(run_by(__name__, "python")):
+        before, after = "", ""
+        if not block.caption:
+            [(before, after)] = [around for part, around in AROUND.items() if part in block.text]
+        (tmp_path / (block.caption or f"tests/test_{number}.py")).write_text(f"{before}{block.text}\n{after}")
     (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "calls.py").write_text(CALLS)
     shutil.copy(CHECKOUT / "example_dags" / "example_apptoto_office_hours.py", tmp_path / "dags")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST", "COV"))}
     found = {
@@ -155,4 +178,7 @@ def test_the_tests_of_the_guide_pass_as_they_are_printed(tmp_path: Path) -> None
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"]
     done = subprocess.run(command, cwd=tmp_path, env=inherited | found, capture_output=True, text=True, check=False)
-    assert re.search(r"^4 passed", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert re.search(r"^7 passed", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "tests").glob("*.py")) == [
+        *("conftest.py", "test_2.py", "test_3.py", "test_4.py", "test_office_hours.py")
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import sys
 
 from airflow.__main__ import main
@@ -15,7 +16,7 @@ from airflow.__main__ import main
 if __name__ == "__main__":
     printed = {}
     for command in sys.argv[1:]:
-        sys.argv = ["airflow", *command.split()]
+        sys.argv = ["airflow", *shlex.split(command)]
         with contextlib.redirect_stdout(io.StringIO()) as output:
             main()
         printed[command] = output.getvalue()

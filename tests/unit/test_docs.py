@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import runpy
-import shlex
 from typing import Any
 
 import pytest
@@ -13,7 +11,8 @@ import pytest
 from airflow_provider_apptoto import _cli_arguments as arguments
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.sandbox import __main__ as sandbox
-from tests.support.printed_commands import PAGES, ROOT, printed_commands
+from tests.support.printed import ROOT
+from tests.support.printed_runs import run_by
 
 DOCS = ROOT / "docs"
 COMMANDS = {
@@ -29,8 +28,6 @@ COMMANDS = {
     "optout import": arguments.OPTOUT_IMPORT,
 }
 
-MANY = 30
-"""Commands that are printed at least."""
 MAX_PICTURE = 300_000
 """Bytes of a picture in the README."""
 
@@ -58,38 +55,13 @@ def test_the_page_of_metrics_lists_all_metrics_and_no_others() -> None:
     assert emitted == set(re.findall(r"\* - ``(apptoto\.[a-z_.]+)``", (DOCS / "metrics.rst").read_text()))
 
 
-def check(words: list[str]) -> None:
-    """Parse a command; argparse ends the process if it is wrong."""
-    match words:
-        case ["make", target, *_]:
-            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
-        case ["airflow", "apptoto", group, name, *rest] | [
-            "python",
-            "-m",
-            "airflow_provider_apptoto",
-            group,
-            name,
-            *rest,
-        ]:
-            parser = argparse.ArgumentParser(allow_abbrev=False)
-            for flags, settings in COMMANDS[f"{group} {name}"]:
-                parser.add_argument(*flags, **settings)
-            parser.parse_args(rest)
-        case ["python", "-m", "airflow_provider_apptoto.sandbox", *rest]:
-            own = rest[: rest.index("--")] if "--" in rest else rest
-            sandbox._parser().parse_args(own)
-        case _:
-            pytest.fail(f"Not a command of this package: {shlex.join(words)}")
-
-
-def test_every_printed_command_of_this_package_can_be_parsed() -> None:
-    found = [(page, words) for page in PAGES for words in printed_commands(page)]
-    assert len(found) > MANY
-    for page, words in found:
-        try:
-            check(words)
-        except SystemExit:
-            pytest.fail(f"{page.name}: {shlex.join(words)}")
+@pytest.mark.parametrize("text", sorted({each.text for each in run_by(__name__, "sentence")}))
+def test_a_command_that_a_sentence_names_has_these_options(text: str) -> None:
+    start = next(start for start in ("airflow apptoto", "python -m airflow_provider_apptoto") if text.startswith(start))
+    words = text.removeprefix(start).split()
+    options = COMMANDS[" ".join(words[:2])] if words else []
+    flags = {word for word in words if word.startswith("--")}
+    assert flags <= {flag for option, _ in options for flag in option}
 
 
 def diagrams() -> dict[str, Any]:

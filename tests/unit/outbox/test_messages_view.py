@@ -14,6 +14,7 @@ from sqlalchemy import inspect
 from airflow_provider_apptoto.outbox.entry import State
 from airflow_provider_apptoto.outbox.stores.sql import SqlLedgerStore
 from tests.support.entries import entry
+from tests.support.printed_runs import run_by
 
 if TYPE_CHECKING:
     from airflow_provider_apptoto.outbox.database import StateDatabase
@@ -99,6 +100,30 @@ def test_messages_to_resolve(filled: StateDatabase) -> None:
     found = run(filled, query("Messages to resolve", filled.dialect))
     assert [row[0] for row in found] == ["left by a killed task", f"{6:032}"]
     assert [row[4] for row in found] == ["4711", "4716"]
+
+
+def test_each_statement_of_the_page_runs_on_the_databases_that_it_is_for(filled: StateDatabase) -> None:
+    run = []
+    with filled.transaction() as connection:
+        connection.exec_driver_sql("create table appointment (id integer primary key)")
+        if filled.dialect == "postgresql":
+            connection.exec_driver_sql("create role dashboard")
+    for printed in run_by(__name__, "sql"):
+        before = " ".join(PAGE.splitlines()[: printed.line - 1]).rstrip()
+        named = re.search(r"[Oo]n (PostgreSQL|SQLite|both)\b[^.]*:$", before)
+        assert named is not None, printed
+        if named[1].lower() in {filled.dialect, "both"}:
+            run.append(named[1])
+            with filled.transaction() as connection:
+                connection.exec_driver_sql(printed.text)
+    assert {"both", filled.dialect} == {each.lower() for each in run}
+    if filled.dialect == "postgresql":
+        with filled.transaction() as connection:
+            connection.exec_driver_sql("set local role dashboard")
+            assert connection.exec_driver_sql("select count(*) from apptoto_messages").scalar_one() > 1
+        with filled.transaction() as connection:  # a role belongs to all databases of the server
+            connection.exec_driver_sql("drop owned by dashboard")
+            connection.exec_driver_sql("drop role dashboard")
 
 
 def test_page_and_dbt_source_name_the_columns_of_the_view(database: StateDatabase) -> None:
