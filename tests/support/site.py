@@ -34,7 +34,7 @@ _LOOK = r"""() => {
   };
   const titles = all("h1, h2, h3, .sidebar-brand-text, .sidebar-tree a, .toc-tree a");
   const boxes = all("div.highlight > pre");
-  const markup = /``|\*\*\S|`_|:[a-z:]+:`/;
+  const markup = /``|\*\*\S|`_|:[a-z:]+:`|\]\(|^#+ /m;  // reStructuredText, Markdown
   return {
     clipped: all("pre").filter(isWide).map(start),
     broken: titles.filter((each) => hasBrokenWord(each) || isWide(each)).map(start),
@@ -53,7 +53,7 @@ _LOOK = r"""() => {
       ...all("article section").filter((section) => section.children.length < 2).map(start),
       ...all(".admonition + .admonition").map(start),
     ],
-    isTooWide: isWide(document.documentElement),
+    isTooWide: isWide(document.documentElement) || isWide(document.querySelector(".content")),  // or scrolls by itself
   };
 }"""
 
