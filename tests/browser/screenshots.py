@@ -198,7 +198,7 @@ def take_airflow(browser: Browser) -> None:
             run_first(environment, home)
             for theme in ("light", "dark"):
                 options: dict[str, Any] = {"color_scheme": theme, "timezone_id": "UTC", "locale": "en-GB"}
-                context = browser.new_context(viewport={"width": 1100, "height": 580}, **options)
+                context = browser.new_context(viewport={"width": 1100, "height": 610}, **options)
                 context.set_default_timeout(PATIENCE)
                 page = context.new_page()
                 page.route(re.compile("/(api/v2|ui)/"), replace_measured)
