@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
 
 from airflow_provider_apptoto import __version__
 
@@ -28,5 +33,36 @@ os.environ["AIRFLOW_HOME"] = _airflow_home.name
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"  # the names of methods would not fit into the right column
 
 copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"  # what a program prints is not for pasting
+
+
+def underlined(heading: re.Match[str]) -> str:
+    """Translate a heading of Markdown."""
+    marks, title = heading.groups()
+    return f"{title}\n{'-~'[len(marks) - 2] * len(title)}"
+
+
+def add_changelog(_app: Any, page: str, source: list[str]) -> None:
+    """Translate ``CHANGELOG.md`` into the markup of the page."""
+    if page != "changelog":
+        return
+    _title, text = (Path(__file__).parents[1] / "CHANGELOG.md").read_text().split("\n", 1)
+    text = re.sub(r"`([^`]+)`", r"``\1``", text)
+    text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r"`\1 <\2>`__", text)
+    text = re.sub(r"^(##+) (.+)$", underlined, text, flags=re.MULTILINE)
+    source[0] += text
+
+
+def trim_code(_app: Any, page: nodes.document) -> None:
+    """Remove the blank lines that the formatter keeps before the end mark of an excerpt."""
+    for block in page.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip()
+        block.children = [nodes.Text(block.rawsource)]
+
+
+def setup(app: Any) -> None:
+    """Change pages while Sphinx reads them."""
+    app.connect("source-read", add_changelog)
+    app.connect("doctree-read", trim_code)

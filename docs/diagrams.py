@@ -46,7 +46,7 @@ STATES = (
     ("sent", "2xx with success: true", "Never sent again. (Or redirected.)", "good", False),
     ("rejected", "refused for good: most of 4xx", "A later try sends it, once corrected.", "line", True),
     ("not_sent", "no byte written; 429; 503 with Retry-After", "A later try sends it.", "line", True),
-    ("unknown", "reset, timeout, 5xx, worker killed while it sent", "Not retried: a person decides.", "bad", False),
+    ("unknown", "reset, timeout, 5xx, worker killed meanwhile", "Not retried: a person decides.", "bad", False),
 )
 
 

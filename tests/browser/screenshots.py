@@ -5,6 +5,8 @@ People, messages and times are invented and fixed, so that a picture changes onl
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -16,18 +18,20 @@ from tests.support import airflow_home
 airflow_home.set_up()
 
 from airflow_provider_apptoto.sandbox import Sandbox  # noqa: E402  the home comes first
-from tests.support.browser import chromium, expect  # noqa: E402
+from tests.support.browser import PATIENCE, chromium, expect  # noqa: E402
 from tests.support.outbox_page import OutboxPage, Visit, message  # noqa: E402
 from tests.support.outbox_server import serving  # noqa: E402
+from tests.support.standalone import call, standalone, wait_for  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page, ViewportSize
+    from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize
 
     from airflow_provider_apptoto.outbox.entry import Entry
 
-FOLDER = Path(__file__).parents[2] / "docs" / "_static"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "_static"
 MAX_SIZE = 150_000
 """Bytes per picture."""
 DESKTOP: ViewportSize = {"width": 1100, "height": 670}
@@ -37,6 +41,13 @@ NOON = "2026-11-29T12:00:00Z"
 AT_NOON = "UPDATE inbox SET received_at = strftime('%Y-%m-%dT%H:%M:%S.000+00:00', ?, (id * 17 - 1800) || ' seconds')"
 CLOSED = "connection closed before the answer"
 RUN = "scheduled__2026-11-29T08:00:00+00:00"
+FIRST_RUN = RUN.replace("scheduled", "manual")
+MEASURED = (
+    (r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d+(Z|\+00:00)", NOON),
+    (r'"duration":\s*[\d.]+', '"duration": 1.2'),
+    (r"\d+ ms", "132 ms"),
+)
+"""What differs from run to run in the answers of Airflow, and what the pictures show instead."""
 
 
 def outbox_entries() -> list[Entry]:
@@ -102,12 +113,12 @@ def fill(sandbox: Sandbox) -> None:
     add("sms", "+16505550199", text)
 
 
-def save(page: Page, name: str) -> None:
-    """Save what a page shows."""
+def save(page: Page, name: str, part: Locator | None = None) -> None:
+    """Save what a page shows, or a part of it."""
     page.evaluate("document.fonts.ready")
     page.wait_for_timeout(400)  # the last transition
     path = FOLDER / f"{name}.png"
-    page.screenshot(path=path, animations="disabled", caret="hide")
+    (part or page).screenshot(path=path, animations="disabled", caret="hide")
     size = path.stat().st_size
     sys.stdout.write(f"{path.relative_to(Path.cwd())}: {size // 1000} kB\n")
     assert size < MAX_SIZE
@@ -157,7 +168,7 @@ def message_of(browser: Browser, sandbox: Sandbox, name: str, theme: str, viewpo
 def take_first(browser: Browser) -> None:
     """Take pictures of the inbox after the first DAG of the quick start."""
     with Sandbox(port=8025) as sandbox:
-        sender = {"dag_id": "first_message", "run_id": RUN.replace("scheduled", "manual"), "task_id": "text_mary"}
+        sender = {"dag_id": "first_message", "run_id": FIRST_RUN, "task_id": "text_mary"}
         text = "Hi Mary, your results are in. Please call us."
         fields = {"type": "sms", "to": "+16505550199", "message": text, "subject": None}
         sandbox._running.inbox.add(fields, sender={**sender, "map_index": -1, "try_number": 1})
@@ -177,12 +188,75 @@ def take_inbox(browser: Browser) -> None:
                 save(page, f"inbox-{theme}{size}")
 
 
+def take_airflow(browser: Browser) -> None:
+    """Take pictures of Airflow's UI: the form of a connection, and the log of the quick start's task."""
+    with tempfile.TemporaryDirectory() as folder, Sandbox() as sandbox:
+        home = Path(folder)
+        (home / "dags").mkdir()
+        shutil.copy(ROOT / "example_dags" / "first_message.py", home / "dags")
+        with standalone(home, AIRFLOW_CONN_APPTOTO_DEFAULT=sandbox.connection()) as environment:
+            run_first(environment, home)
+            for theme in ("light", "dark"):
+                options: dict[str, Any] = {"color_scheme": theme, "timezone_id": "UTC", "locale": "en-GB"}
+                context = browser.new_context(viewport={"width": 1100, "height": 610}, **options)
+                context.set_default_timeout(PATIENCE)
+                page = context.new_page()
+                page.route(re.compile("/(api/v2|ui)/"), replace_measured)
+                url = f"http://127.0.0.1:{environment['AIRFLOW__API__PORT']}"
+                take_log(page, url, theme)
+                take_form(page, url, theme)
+                context.close()
+
+
+def run_first(environment: dict[str, str], home: Path) -> None:
+    """Run the DAG of the quick start."""
+    wait_for(lambda: call(environment, "GET", "dags")["total_entries"] > 0, home)
+    runs = "dags/first_message/dagRuns"
+    call(environment, "POST", runs, {"dag_run_id": FIRST_RUN, "logical_date": NOON})
+    wait_for(lambda: call(environment, "GET", f"{runs}/{FIRST_RUN}")["state"] == "success", home)
+
+
+def replace_measured(route: Route) -> None:
+    """Answer a request of Airflow's UI with fixed times."""
+    response = route.fetch()
+    text = response.text()
+    for pattern, fixed in MEASURED:
+        text = re.sub(pattern, fixed, text)
+    route.fulfill(response=response, body=text)
+
+
+def take_log(page: Page, url: str, theme: str) -> None:
+    """Take a picture of the log of a task."""
+    page.goto(f"{url}/dags/first_message/runs/{FIRST_RUN}/tasks/text_mary")
+    expect(page.get_by_text("sent, HTTP 200")).to_be_visible()
+    page.add_style_tag(content=".resize-handle { visibility: hidden }")  # it would be cut
+    save(page, f"airflow-log-{theme}", page.locator("#details-panel"))
+
+
+def take_form(page: Page, url: str, theme: str) -> None:
+    """Take a picture of the form of a connection."""
+    page.set_viewport_size({"width": 1100, "height": 960})
+    page.goto(f"{url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator("[name=connection_id]").fill("apptoto_default")
+    form.get_by_role("combobox").first.click()
+    page.keyboard.type("Apptoto")
+    page.get_by_role("option", name="Apptoto").click()
+    form.locator("[name=login]").fill("name@clinic.example")
+    form.locator("[name=password]").fill("YOUR-API-KEY")
+    form.locator("[name=port]").fill("443")
+    form.get_by_role("heading", name="Add Connection").click()  # away from the last field
+    save(page, f"airflow-form-{theme}", form)
+
+
 def main() -> None:
     """Take all pictures."""
     takers: dict[str, Callable[[Browser], None]] = {
         "first": take_first,
         "inbox": take_inbox,
         "outbox": take_outbox,
+        "airflow": take_airflow,
     }
     FOLDER.mkdir(exist_ok=True)
     with chromium() as browser:
