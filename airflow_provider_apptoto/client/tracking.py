@@ -6,6 +6,7 @@ import contextvars
 import http.client
 import io
 import math
+import select
 import sys
 import time
 from dataclasses import dataclass
@@ -46,10 +47,11 @@ class WriteTracker:
     deadline: float = math.inf
     """Time of ``time.monotonic``, in seconds."""
 
-    def about_to_write(self) -> None:
+    def about_to_write(self, sock: socket.socket) -> None:
         """Note that a byte is about to be written.
 
         :raises WriteRefusedError: ``before_write`` raised, so the byte must not be written.
+        :raises ConnectionResetError: the server closed the connection before the first byte.
         :raises TimeoutError: the deadline passed before the request was complete. The process may have been suspended,
             and another process may have sent the message.
         """
@@ -63,8 +65,19 @@ class WriteTracker:
                 self.before_write()
             except BaseException as error:  # noqa: BLE001
                 raise WriteRefusedError(error) from None
+        if _was_closed(sock):  # while before_write waited
+            raise ConnectionResetError("the server closed the connection before the request")
         self.written = True
         self.deadline = time.monotonic() + self.total_timeout
+
+
+def _was_closed(sock: socket.socket) -> bool:
+    """Return whether the server has closed the connection; after a TLS handshake, data may wait there unread."""
+    if not hasattr(select, "POLLRDHUP"):  # Linux only
+        return False
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 current_tracker: contextvars.ContextVar[WriteTracker] = contextvars.ContextVar("apptoto_exchange")
@@ -158,7 +171,7 @@ class _TrackedConnection(urllib3.connection.HTTPConnection):
         if not self._connecting:  # CONNECT to a proxy is not part of the request
             if self.sock is None:
                 self.connect()
-            current_tracker.get().about_to_write()
+            current_tracker.get().about_to_write(self.sock)
         super().send(data)
 
 

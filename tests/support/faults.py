@@ -69,10 +69,12 @@ class FaultServer:
 
     :param scripts: what to do with each request; none: the message is accepted.
     :param tls: the server side of TLS, or none.
+    :param idle: seconds after which a connection without a request is closed; by default never.
     """
 
     scripts: list[Script] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
+    idle: float | None = None
     requests: list[Request] = field(default_factory=list)
     accepted: list[Request] = field(default_factory=list)
     connections: int = 0
@@ -121,6 +123,7 @@ class FaultServer:
 
     def _converse(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
+            connection.settimeout(self.idle)
             stream = self.tls.wrap_socket(connection, server_side=True) if self.tls else connection
             with stream:
                 while (request := self._read(stream)) is not None:

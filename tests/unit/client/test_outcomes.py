@@ -365,6 +365,28 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
     assert (len(server.requests), len(server.accepted)) == (3, 3)
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_connection_that_the_server_closes_while_the_message_waits_is_not_written_to(
+    monkeypatch: pytest.MonkeyPatch, *, is_encrypted: bool
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    waits: list[int] = []
+
+    def wait() -> None:
+        waits.append(server.connections)
+        while not server.closed:
+            time.sleep(0.01)
+
+    with FaultServer(tls=context if is_encrypted else None, idle=0.5) as server, authority.cert_pem.tempfile() as pem:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", pem)
+        with client_of(server.url) as client:
+            result = client.send(MESSAGE, before_write=wait)
+    assert (result.outcome, len(server.accepted)) == ("sent", 1)
+    assert len(waits) >= 2
+
+
 def test_one_connection_serves_many_messages() -> None:
     with FaultServer() as server, client_of(server.url) as client:
         for _ in range(5):
