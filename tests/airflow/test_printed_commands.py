@@ -125,7 +125,7 @@ def test_the_printed_statements_migrate_a_database_by_psql(
     for name, value in {"HOST": old.host, "PORT": old.port, "USER": old.username}.items():
         monkeypatch.setenv(f"PG{name}", str(value))
     [psql] = [each for each in PRINTED if each.text.startswith("psql ")]
-    before = [each.text for each in PRINTED if (each.page, each.line) == (psql.page, psql.line) and each is not psql]
+    before = [each.text for each in PRINTED if (each.page, each.line) == (psql.page, psql.line) and START in each.text]
     assert [run(command, tmp_path) for command in before] == [0, 0]
     for url, file in ((old, "migrate.sql"), (new, "create.sql")):
         command = psql.text.replace("DATABASE", str(url.database)).replace("migrate.sql", file)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
-PRINTED = run_by(__name__, "python", "jinja")
+PRINTED = run_by(__name__, "python")
 HEAD = """
 from datetime import timedelta
 
@@ -158,7 +158,7 @@ CASES = [
     ),
     Case(
         "capture url",
-        'ApptotoSendMessageOperator(task_id="call", type="call", event_id=7, message="""BLOCK""")',
+        'ApptotoSendMessageOperator(task_id="call", type="call", event_id=7, BLOCK)',
         {7: "{% capture url %}https://clinic.example/a.mp3{% endcapture %}{{ url | play_mp3 }}"},
     ),
     Case(

@@ -38,7 +38,6 @@ SENTENCES = {
 BLOCKS = {
     "sql": _VIEW,
     "ini": _SETTINGS,
-    "jinja": _PYTHON,
     "python": _PYTHON,
     "python client.rst": _SCRIPTS,
     "python error-codes.rst": _SCRIPTS,
@@ -56,6 +55,8 @@ NOT_RUN = {
     "pre-commit install": "changes the checkout; tests/unit/test_repository.py reads its configuration",
     "airflow connections test": "names the command without its argument",
     "airflow triggerer": "never ends; tests/scheduler runs one",
+    "airflow standalone": "never ends; tests/scheduler runs one",
+    "sqlite3 -bail FILE < migrate.sql": "needs the program sqlite3; tests/unit/outbox run these statements in Python",
     "dbt test": "needs dbt; the view's columns are compared with the file",
     "dbt source freshness": "needs dbt; the view's columns are compared with the file",
     "pytest": "tests.airflow.test_testing runs it by its module",

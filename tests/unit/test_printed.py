@@ -13,8 +13,8 @@ from tests.support.printed_runs import BLOCKS, COMMANDS, NOT_RUN, PAGES_OF_COMMA
 OUTPUT = "text"
 """Language of blocks that show what a command prints."""
 PRINTED = [*commands(), *sentence_commands(), *(block for block in blocks() if block.language not in {"sh", OUTPUT})]
-INCLUDED = {"../CHANGELOG.md", "apptoto_sources.yml"}
-"""Included files other than examples; ``test_messages_view.py`` reads the second one."""
+INCLUDED = {"apptoto_sources.yml"}
+"""Included files other than examples; ``test_messages_view.py`` reads it."""
 
 
 def test_each_command_and_block_is_run_by_a_test_or_listed_with_a_reason() -> None:
@@ -50,7 +50,7 @@ def test_all_included_code_is_that_of_examples_which_are_run() -> None:
     )
     examples = {f"../example_dags/{path.name}" for path in (ROOT / "example_dags").glob("*.py")}
     assert included.keys() - examples == INCLUDED
-    assert included.total() > 30
+    assert included.total() >= 30
 
 
 def test_a_block_in_a_list_has_its_own_indent_and_options_are_no_part_of_it() -> None:
