@@ -25,7 +25,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
 """Ids of connections, and their extras; each has its own account, and so its own rate limit."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
     database = {
@@ -53,9 +53,9 @@ def running_airflow(tmp_path_factory: pytest.TempPathFactory, postgres_port: int
             yield Airflow(home=home, environment=own, database=database, server=server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def until_the_end() -> Iterator[contextlib.ExitStack]:
-    """Provide what keeps a new triggerer until the last test, because other modules may need it."""
+    """Provide what keeps a new triggerer until the last test of this folder, because other modules may need it."""
     with contextlib.ExitStack() as stack:
         yield stack
 
