@@ -47,7 +47,7 @@ def test_outside_its_window_a_task_that_may_skip_is_skipped_and_says_so(server: 
 
 
 def test_a_task_that_was_stopped_before_it_sent_sends_nothing(server: FaultServer) -> None:
-    assert send(pre_execute=lambda context: context["task"].on_kill()).state == "failed"
+    assert send(pre_execute=lambda context: context["ti"].task.on_kill()).state == "failed"
     assert server.requests == []
 
 
