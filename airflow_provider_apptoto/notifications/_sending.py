@@ -36,11 +36,11 @@ _MAX_ROUNDS = 5
 
 
 class NotifierHook(ApptotoHook):
-    """The hook with short timeouts: a callback delays the task, the DAG processor or the triggerer."""
+    """The hook with short timeouts: 20 s after the end of a task, Airflow kills the process that runs its callbacks."""
 
-    retry_policy = RetryPolicy(max_attempts=2, window=10.0, backoff=1.0)
-    total_timeout = 20.0
-    ledger_timing = LedgerTiming(patience=5.0, record_retries=(1.0, 3.0))
+    retry_policy = RetryPolicy(max_attempts=2, window=3.0, backoff=1.0)
+    total_timeout = 10.0
+    ledger_timing = LedgerTiming(patience=3.0, record_retries=(1.0,))
 
 
 def send(notifier: ApptotoNotifier, context: Mapping[str, Any]) -> Delivery:

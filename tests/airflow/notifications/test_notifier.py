@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.configuration import conf
 from airflow.providers.common.compat.sdk import task as sdk_task
 
 from airflow_provider_apptoto import metrics
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.contract, pytest.mark.usefixtures("airflow_database", "quick_retries")]
+
+LONGEST = (
+    NotifierHook.ledger_timing.patience
+    + NotifierHook.retry_policy.window
+    + NotifierHook.total_timeout
+    + sum(NotifierHook.ledger_timing.record_retries)
+)
+"""How many seconds a notification may take: to find the ledger, to fail, to be sent, to be recorded."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +72,7 @@ def no_state(clinic: FaultServer, connection: Callable[..., None]) -> None:
     connection(clinic.url)
 
 
-def task(state: str = "failed", exception: object = None, **fields: Any) -> dict[str, Any]:
+def task(state: str | None = "failed", exception: object = None, **fields: Any) -> dict[str, Any]:
     """Return the context of a callback of a task."""
     known = {"dag_id": "clinic", "task_id": "load", "run_id": "monday", "map_index": -1, "try_number": 1}
     ti = SimpleNamespace(**{**known, "max_tries": 2, "state": state, **fields})
@@ -105,6 +114,7 @@ TEXTS: dict[str, tuple[dict[str, Any], str]] = {
         task(exception="{'killed': 'by signal 9'}"),
         "Failed: clinic.load, run monday\nTry 1 of 3\n{'killed': 'by signal 9'}",
     ),
+    "failure, told by the DAG processor": (task(None), "Failed: clinic.load, run monday\nTry 1 of 3"),
     "failure without an exception": (task(), "Failed: clinic.load, run monday\nTry 1 of 3"),
     "retry": (
         task("up_for_retry", ValueError("no rows")),
@@ -214,6 +224,10 @@ def test_a_failure_is_logged_and_counted_and_not_raised(
     notify(task(), to=to)
     assert (len(clinic.accepted), counted) == (0, [("sms", "apptoto_default")])
     assert any("Notification failed" in each.message for each in caplog.records if each.levelname == "ERROR")
+
+
+def test_a_failure_is_known_before_airflow_kills_the_process_that_runs_callbacks() -> None:
+    assert conf.getfloat("core", "task_success_overtime") > LONGEST
 
 
 @pytest.mark.usefixtures("state")
