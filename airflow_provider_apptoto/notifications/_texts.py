@@ -111,13 +111,13 @@ def _dag(context: Mapping[str, Any], run: object) -> Occasion:
 
 def _task(context: Mapping[str, Any], ti: Any) -> Occasion:
     error = shown_exception(context)
-    state = _state(ti) or ("failed" if error else None)
+    state = _state(ti) or "failed"  # there is none in the DAG processor, which calls for failures alone
     index = ti.map_index if ti.map_index is not None else -1
     mapped = f"[{index}]" if index >= 0 else ""
     place = _place(f"{ti.dag_id}.{ti.task_id}{mapped}", ti.run_id)
     asks = state == "running" and any(each.__name__ == "HITLOperator" for each in type(context.get("task")).__mro__)
-    prefix = "Waiting for an answer: " if asks else _TASK.get(state or "", f"{state or 'Notification'}: ")
-    lines = [error] if error and state in {"failed", "up_for_retry", None} else []
+    prefix = "Waiting for an answer: " if asks else _TASK.get(state, f"{state}: ")
+    lines = [error] if error and state in {"failed", "up_for_retry"} else []
     if asks:
         lines = [safe_text(without_secrets(str(getattr(context["task"], "subject", ""))), limit=_MAX_EXCEPTION)]
     elif state in {"failed", "up_for_retry"}:
