@@ -31,6 +31,8 @@ DEADLINE = 240
 """Timeout in seconds for a state; not a measure of speed."""
 KEY = "Sekret-Api-Key-81d2"
 """API key of all its Apptoto connections."""
+WARNING = re.compile(r"warning|error\b|critical|Traceback", re.IGNORECASE)
+"""Is in the lines of a log that may say why something never happens."""
 OVER = {"success", "failed", "skipped", "upstream_failed"}
 
 
@@ -80,9 +82,14 @@ class Airflow:
         try:
             wait_for(condition, self.home)
         except TimeoutError as error:
-            rows = self.query("select dag_id, state, 'run' from dag_run")
-            rows += self.query("select dag_id, state, task_id, map_index, try_number, pid from task_instance")
-            pytest.fail(f"{error}\n" + "\n".join(map(str, rows)))
+            runs = self.query("select dag_id, state from dag_run")
+            tries = self.query(
+                "select dag_id, task_id, map_index, try_number, state from task_instance "
+                "where state is distinct from 'success'"
+            )
+            shown = ["Log:", *str(error).splitlines(), "Runs:", *runs, "Tasks:", *tries]
+            shown += ["Messages:", *(request.body.decode() for request in self.server.accepted[-20:])]
+            pytest.fail("\n".join(map(str, shown)))
 
     def clear(self, dag_id: str, *, only_failed: bool) -> None:
         """Clear the tasks of a DAG's run, like the button in the UI."""
@@ -201,8 +208,12 @@ def settings(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__WORKERS": "1",
-        # On a busy machine a worker may need more than Airflow's five seconds to start a task, which costs a try.
+        # A busy machine may need longer than Airflow allows: five seconds to start a task, or it costs a try; 20 for a
+        # callback after the end of a task, or it is killed; 30 and 50 to read a file of DAGs and for what follows.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        "AIRFLOW__CORE__TASK_SUCCESS_OVERTIME": str(DEADLINE),
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(DEADLINE),
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": str(DEADLINE),
     }
 
 
@@ -234,14 +245,15 @@ def is_listening(port: int) -> bool:
 def wait_for(condition: Callable[[], bool], home: Path, seconds: float = DEADLINE) -> None:
     """Wait until a condition holds.
 
-    :raises TimeoutError: it never does; the text has Airflow's warnings.
+    :raises TimeoutError: it never does; the text has Airflow's warnings, and those of the processes that read DAGs.
     """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            lines = [line for log in sorted(home.glob("*.log")) for line in log.read_text().splitlines()]
-            warnings = [line for line in lines if re.search(r"warning|error|critical|Traceback", line, re.IGNORECASE)]
-            raise TimeoutError("\n".join(warnings[-100:]))
+            logs = [*sorted(home.glob("*.log")), *sorted(home.glob("logs/dag_processor/**/*.log"))]
+            lines = [line for log in logs for line in log.read_text().splitlines()]
+            warnings = [line[:300] for line in lines if WARNING.search(line)]
+            raise TimeoutError("\n".join(warnings[-50:]))
         time.sleep(0.2)
 
 
