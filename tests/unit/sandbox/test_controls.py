@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from airflow_provider_apptoto.client.settings import SENDER_HEADER
-from airflow_provider_apptoto.sandbox import Sandbox, feed
+from airflow_provider_apptoto.sandbox import Sandbox, controls, feed
 from tests.support.sandbox_caller import SMS, Caller, connect, is_closed, wait_until
 
 if TYPE_CHECKING:
@@ -226,6 +226,13 @@ def later(action: Callable[[], object]) -> threading.Timer:
     return timer
 
 
+@pytest.fixture
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow waits that outlast the patience of the test's own requests."""
+    monkeypatch.setattr(controls, "_MAX_WAIT", 3600)
+
+
+@pytest.mark.usefixtures("long_waits")
 def test_a_wait_ends_with_the_first_message_that_matches(sandbox: Sandbox, caller: Caller) -> None:
     send(caller, message="earlier", type="call")
 
@@ -234,18 +241,15 @@ def test_a_wait_ends_with_the_first_message_that_matches(sandbox: Sandbox, calle
             send(other, message="other", dag_id="results")
             send(other, message="awaited", dag_id="remind")
 
-    start = time.monotonic()
     timer = later(send_both)
-    assert texts(caller, dag_id="remind", wait=30) == ["awaited"]
-    assert 0.25 < time.monotonic() - start < 15
+    assert texts(caller, dag_id="remind", wait=3600) == ["awaited"]
     timer.join()
 
 
+@pytest.mark.usefixtures("long_waits")
 def test_a_wait_returns_at_once_what_is_there_and_nothing_when_the_time_is_over(caller: Caller) -> None:
     send(caller, message="there")
-    start = time.monotonic()
-    assert texts(caller, wait=30) == ["there"]
-    assert time.monotonic() - start < 15
+    assert texts(caller, wait=3600) == ["there"]
 
     start = time.monotonic()
     assert texts(caller, type="call", wait="0.4") == []
@@ -281,10 +285,8 @@ def test_stopping_does_not_wait_for_those_who_wait() -> None:
         waiting.sendall(b"GET /sandbox/messages?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stream = Stream(sandbox)
         assert caller.call("GET", "/readyz").status_code == 200
-        start = time.monotonic()
-    assert time.monotonic() - start < 25  # and not 30
     with waiting, stream:
-        assert is_closed(waiting)
+        assert is_closed(waiting)  # without the answer that the end of its wait would have brought
         assert stream.connection.recv(65536) == b""
 
 
@@ -402,13 +404,14 @@ def test_a_reader_that_never_reads_keeps_no_memory_and_stops_with_the_sandbox() 
     stuck.close()
 
 
-def test_readers_that_left_are_forgotten(sandbox: Sandbox, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+def test_readers_that_left_are_forgotten(
+    sandbox: Sandbox, caller: Caller, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT", 3600)  # which would notice it too
     readers = sandbox._running.feed._readers
-    start = time.monotonic()
     for _ in range(3):
         Stream(sandbox).connection.close()
     wait_until(lambda: not readers)
-    assert time.monotonic() - start < feed.HEARTBEAT / 2
     send(caller)
 
     assert caplog.messages == []

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +114,9 @@ def test_what_no_message_can_match_is_an_error_and_not_an_absence(
 
 
 def test_a_message_is_waited_for(apptoto_sandbox: ApptotoSandbox, send: Callable[..., None]) -> None:
-    began = time.monotonic()
     sender = threading.Timer(0.3, send)
     sender.start()
-    assert apptoto_sandbox.wait_for_message()["message"] == "Hi Mary"
-    assert 0.25 < time.monotonic() - began < 9
+    assert apptoto_sandbox.wait_for_message(timeout=60)["message"] == "Hi Mary"
     sender.join()
 
 
