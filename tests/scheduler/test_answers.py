@@ -49,9 +49,9 @@ def test_waits_share_one_read_a_cycle_and_a_killed_triggerer_loses_no_answer(
     airflow.wait_for(lambda: states(airflow) == waiting and not airflow.workers())
     time.sleep(2 * INTERVAL)  # the triggerer has taken all of them
     before, began = len(clinic.reads), time.monotonic()
-    time.sleep(5 * INTERVAL)
+    airflow.wait_for(lambda: len(clinic.reads) >= before + 2 * 5)
     cycles = (time.monotonic() - began) / INTERVAL + 1
-    assert 2 <= len(clinic.reads) - before <= cycles * 2  # one page and an empty one, for all tasks together
+    assert len(clinic.reads) - before <= cycles * 2  # one page and an empty one, for all tasks together
 
     airflow.kill("triggerer")
     for number in range(1, 31):
