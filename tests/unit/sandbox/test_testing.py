@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +115,11 @@ def test_what_no_message_can_match_is_an_error_and_not_an_absence(
 
 
 def test_a_message_is_waited_for(apptoto_sandbox: ApptotoSandbox, send: Callable[..., None]) -> None:
+    began = time.monotonic()
     sender = threading.Timer(0.3, send)
     sender.start()
     assert apptoto_sandbox.wait_for_message(timeout=60)["message"] == "Hi Mary"
+    assert time.monotonic() - began < 60
     sender.join()
 
 
